@@ -1,0 +1,30 @@
+//! The words that every crate of headrace shares: types of values, errors, time, and the traits that keep siblings apart.
+//!
+//! `types` depends on nothing of headrace, so that a store, a model and a transport can meet without knowing each other.
+//!
+//! ```text
+//!   server -> protocol, engine -> models, features -> expr -> types
+//!                                     `-> native/cpu ----------^
+//! ```
+
+mod clock;
+mod column;
+mod digest;
+mod dtype;
+mod error;
+mod model;
+mod online;
+mod schema;
+mod tensor;
+mod value;
+
+pub use clock::{Clock, SystemClock, TimestampUs, VirtualClock};
+pub use column::{Batch, Column, ColumnData};
+pub use digest::{canonical_json, digest_bytes, digest_json};
+pub use dtype::{DType, ScalarType};
+pub use error::{Error, ErrorCode, Result};
+pub use model::{Model, Objective, Task};
+pub use online::{EVENT_TS_ALWAYS, FeatureStatus, RowVersion};
+pub use schema::{Field, Schema};
+pub use tensor::Tensor;
+pub use value::Value;

@@ -1,0 +1,52 @@
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// What a model answers, which decides the shape of the Common API's predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    Classification,
+    Regression,
+    MultiLabel,
+    Seq2seq,
+    Ranking,
+}
+
+/// How raw margins become scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// The margin is the answer.
+    Identity,
+    /// One margin, one probability of the positive class.
+    Logistic,
+    /// One margin a class, probabilities that sum to one.
+    Softmax,
+    /// The answer is the exponential of the margin (Poisson, gamma, Tweedie).
+    Exponential,
+}
+
+/// A loaded model that turns rows of numbers into margins. A missing value is NaN.
+pub trait Model: Send + Sync + Debug {
+    /// Features a row must have.
+    fn features_count(&self) -> usize;
+
+    /// Margins a row gets: 1, or the number of classes.
+    fn outputs_count(&self) -> usize;
+
+    fn objective(&self) -> Objective;
+
+    /// Raw margins of `rows` rows. `features` is row-major `[rows, features_count]`, `margins` is row-major `[rows, outputs_count]`.
+    ///
+    /// A float32 model (XGBoost) rounds each feature to float32 first, as its trainer does, and returns its float32 margins widened.
+    ///
+    /// # Errors
+    /// `length_mismatch` when a slice's length is not as stated.
+    fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()>;
+
+    /// Margins turned into scores in place, with the trainer's own arithmetic and precision.
+    fn scores(&self, margins: &mut [f64]);
+}
