@@ -1,0 +1,87 @@
+"""headrace: define features once, train on them, serve them.
+
+```python
+from headrace import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, Float64, String
+
+airport = Entity("airport", join_keys=[Field("origin", String)])
+weather = FeatureView("weather", [airport], [Field("temp", Float64)], FileSource("w.parquet", event_ts="time_hour"))
+risk = FeatureService("risk", [weather])
+```
+"""
+
+from __future__ import annotations
+
+from headrace.definitions import (
+    Entity,
+    FeatureSelection,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    OnDemandFeatureView,
+    PushSource,
+)
+from headrace.errors import DefinitionError, HeadraceError, InputError, ProcessError, StoreError, UnknownNameError
+from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
+from headrace.project import Project
+from headrace.types import (
+    Bool,
+    Bytes,
+    DType,
+    Float32,
+    Float64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    List,
+    String,
+    Timestamp,
+    UInt8,
+    UInt16,
+    UInt32,
+    UInt64,
+)
+
+__all__ = [
+    "Bool",
+    "Bytes",
+    "DType",
+    "DefinitionError",
+    "Entity",
+    "Expr",
+    "FeatureSelection",
+    "FeatureService",
+    "FeatureView",
+    "Field",
+    "FileSource",
+    "Float32",
+    "Float64",
+    "HeadraceError",
+    "InputError",
+    "Int16",
+    "Int32",
+    "Int64",
+    "Int8",
+    "List",
+    "OnDemandFeatureView",
+    "ProcessError",
+    "Project",
+    "PushSource",
+    "StoreError",
+    "String",
+    "Timestamp",
+    "UInt16",
+    "UInt32",
+    "UInt64",
+    "UInt8",
+    "UnknownNameError",
+    "atan2",
+    "coalesce",
+    "col",
+    "if_else",
+    "lit",
+    "maximum",
+    "minimum",
+    "when",
+]

@@ -1,0 +1,161 @@
+"""headrace.toml: the settings of a project and their defaults. `HEADRACE_SECTION_KEY` in the environment overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace.errors import make_error, nearest_hint
+
+CONFIG_FILE = "headrace.toml"
+STATE_FOLDER = ".headrace"
+
+
+@dataclass(frozen=True)
+class ProjectSection:
+    name: str = ""
+    """The project's name; by default that of its folder."""
+    features: str = "features"
+    """The folder of the definitions (`*.py`)."""
+
+
+@dataclass(frozen=True)
+class SourcesSection:
+    root: str = "."
+    """Where relative paths of file sources start from."""
+
+
+@dataclass(frozen=True)
+class OnlineSection:
+    durability: str = "process"
+    """An acknowledged write survives the end of the "process" (`kill -9` included), or a power cut ("disk")."""
+    bytes_max: int = 0
+    """Bound of the online table in bytes; 0 leaves the engine's default."""
+    snapshot_log_bytes: int = 256 * 1024 * 1024
+    """A snapshot is made when the log since the last one exceeds this."""
+    max_future_skew_seconds: float = 300.0
+    """A row whose event time is further ahead of the clock is refused and counted."""
+
+
+@dataclass(frozen=True)
+class ServerSection:
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    metrics_port: int = 8002
+    threads: int = 0
+    """Threads that answer requests; 0 takes one for each core."""
+    body_bytes_max: int = 64 * 1024 * 1024
+    """A larger request body is refused."""
+    refresh_seconds: float = 1.0
+    """How often a server looks for writes of other processes to the online store."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one project. Paths are absolute."""
+
+    root: Path
+    project: ProjectSection = field(default_factory=ProjectSection)
+    sources: SourcesSection = field(default_factory=SourcesSection)
+    online: OnlineSection = field(default_factory=OnlineSection)
+    server: ServerSection = field(default_factory=ServerSection)
+
+    @property
+    def name(self) -> str:
+        return self.project.name or self.root.name
+
+    @property
+    def state(self) -> Path:
+        """The folder of everything that headrace keeps."""
+        return self.root / STATE_FOLDER
+
+    @property
+    def features(self) -> Path:
+        return self.root / self.project.features
+
+    @property
+    def sources_root(self) -> Path:
+        return self.root / self.sources.root
+
+
+Section = TypeVar("Section")
+_SECTIONS = {"project": ProjectSection, "sources": SourcesSection, "online": OnlineSection, "server": ServerSection}
+_CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
+
+
+def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
+    """Reads `root/headrace.toml`, then the environment.
+
+    Raises:
+        UnknownNameError: `not_found`, there is no such file.
+        InputError: a section, a key or a value is wrong; the message names it.
+    """
+    folder = Path(root).resolve()
+    path = folder / CONFIG_FILE
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise make_error(
+            "not_found",
+            f"there is no {CONFIG_FILE} in {folder}",
+            "go to a project's folder, or make one with `headrace init`",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise make_error("invalid_argument", f"{path}: {error}", "correct the TOML at that position") from None
+    for name in document:
+        if name not in _SECTIONS and name not in _CONTROL_TABLES:
+            raise make_error(
+                "invalid_argument", f"{path}: unknown section [{name}]", nearest_hint(name, _SECTIONS, "sections")
+            )
+    environment = os.environ if environ is None else environ
+    sections: dict[str, Any] = {
+        name: _section(path, name, kind, document.get(name, {}), environment) for name, kind in _SECTIONS.items()
+    }
+    config = Config(root=folder, **sections)
+    if config.online.durability not in ("process", "disk"):
+        raise make_error(
+            "invalid_argument",
+            f"online.durability is '{config.online.durability}'",
+            'use "process" (survives the end of the process) or "disk" (and that of the machine)',
+        )
+    return config
+
+
+def _section(path: Path, name: str, kind: type[Section], given: Any, environ: Mapping[str, str]) -> Section:
+    if not isinstance(given, dict):
+        raise make_error("invalid_argument", f"{path}: {name} is not a section", f"write [{name}]")
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in fields:
+            raise make_error("invalid_argument", f"{path}: unknown key {name}.{key}", nearest_hint(key, fields, "keys"))
+        values[key] = _typed(f"{path}: {name}.{key}", fields[key].default, value)
+    for key, item in fields.items():
+        variable = f"HEADRACE_{name}_{key}".upper()
+        if variable in environ:
+            values[key] = _parsed(variable, item.default, environ[variable])
+    return kind(**values)
+
+
+def _typed(place: str, default: Any, value: Any) -> Any:
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise make_error("invalid_argument", f"{place} is {value!r}", f"give a value of type {type(default).__name__}")
+    return value
+
+
+def _parsed(variable: str, default: Any, text: str) -> Any:
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise make_error(
+            "invalid_argument",
+            f"the environment variable {variable} is '{text}'",
+            f"give a value of type {type(default).__name__}",
+        ) from None

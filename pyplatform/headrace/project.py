@@ -1,0 +1,100 @@
+"""A project's folder: its settings, and the definitions in its `features/*.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.compiler import compile_plan
+from headrace.config import Config, load_config
+from headrace.definitions import Definition, Entity, FeatureService, FeatureView, OnDemandFeatureView
+from headrace.errors import DefinitionError, HeadraceError, make_error
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a headrace.toml."""
+
+    config: Config
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str] = ".") -> Project:
+        """Reads the settings; the definitions are read when they are asked for.
+
+        Raises:
+            UnknownNameError: `not_found`, the folder has no headrace.toml.
+            InputError: the settings are wrong.
+        """
+        return cls(load_config(root))
+
+    def definitions(self) -> list[Definition]:
+        """Runs `features/*.py` in the order of their names and collects the definitions among their variables.
+
+        The files form a package, so that one may say `from .entities import airport`.
+
+        Raises:
+            DefinitionError: a file fails; the message names file and line.
+        """
+        folder = self.config.features
+        paths = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+        if not paths:
+            raise make_error(
+                "not_found", f"there are no definitions in {folder}", "write them in files that end in .py"
+            )
+        package = "headrace_features_" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
+            del sys.modules[name]
+        module = types.ModuleType(package)
+        module.__path__ = [str(folder)]
+        sys.modules[package] = module
+        found: dict[int, Definition] = {}
+        for path in paths:
+            for value in vars(_run(package, path)).values():
+                if isinstance(value, Entity | FeatureView | OnDemandFeatureView | FeatureService):
+                    found[id(value)] = value
+        return list(found.values())
+
+    def compile(self) -> str:
+        """The plan of the project's definitions, as JSON text.
+
+        Raises:
+            DefinitionError: the definitions are wrong.
+        """
+        return compile_plan(self.config.name, self.definitions())
+
+
+def _run(package: str, path: Path) -> types.ModuleType:
+    name = f"{package}.{path.stem}"
+    if name in sys.modules:  # another file has imported it
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise make_error("invalid_definition", f"{path} cannot be imported", "give it a name that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _located(path, error) from error
+    return module
+
+
+def _located(path: Path, error: Exception) -> HeadraceError:
+    """The error with the file and line of the definition that caused it."""
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename or path}:{error.lineno or 0}"
+    else:
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == path.parent
+        ]
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
+    if isinstance(error, HeadraceError):
+        return type(error)(error.code, f"{place}: {error.message}", error.hint)
+    return DefinitionError("invalid_definition", f"{place}: {type(error).__name__}: {error}", "correct that line")
