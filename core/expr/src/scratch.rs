@@ -1,0 +1,178 @@
+use std::sync::Arc;
+
+use headrace_types::{Column, ColumnData};
+
+use crate::literal::Literal;
+use crate::ops::{Instruction, Register, Storage};
+use crate::program::Code;
+
+/// Rows computed at a time: registers of a few kilobytes stay in the nearest caches.
+pub(crate) const CHUNK_ROWS: usize = 256;
+
+/// Where the bytes of a string or bytes value are: row of an input column, or a literal (source = number of inputs).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TextRef {
+    pub(crate) source: u32,
+    pub(crate) row: u32,
+}
+
+/// The values of one register for the rows of a chunk.
+#[derive(Debug)]
+pub(crate) enum Values {
+    Bool(Vec<bool>),
+    Int(Vec<i64>),
+    Float(Vec<f64>),
+    Text(Vec<TextRef>),
+    None,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cells {
+    pub(crate) valid: Vec<bool>,
+    pub(crate) values: Values,
+}
+
+impl Cells {
+    fn new(storage: Storage, rows: usize) -> Self {
+        let values = match storage {
+            Storage::Bool => Values::Bool(vec![false; rows]),
+            Storage::Int => Values::Int(vec![0; rows]),
+            Storage::Float => Values::Float(vec![0.0; rows]),
+            Storage::Text => Values::Text(vec![TextRef::default(); rows]),
+            Storage::None => Values::None,
+        };
+        Self { valid: vec![false; rows], values }
+    }
+
+    fn fill(&mut self, literal: &Literal, number: u32, inputs_count: usize) {
+        self.valid.fill(!matches!(literal, Literal::Null(_)));
+        match (&mut self.values, literal) {
+            (Values::Bool(cells), Literal::Bool(value)) => cells.fill(*value),
+            (Values::Int(cells), Literal::Int(value)) => cells.fill(*value),
+            (Values::Float(cells), Literal::Float(value)) => cells.fill(*value),
+            (Values::Text(cells), Literal::Text(_)) => {
+                cells.fill(TextRef { source: inputs_count as u32, row: number });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One output column of a run.
+#[derive(Debug)]
+pub struct Output {
+    /// The values; the place of a null holds the type's zero, and every NaN is the same NaN.
+    pub data: ColumnData,
+    /// True where there is a value.
+    pub validity: Vec<bool>,
+}
+
+impl Output {
+    /// Whether the row's value is null.
+    pub fn is_null(&self, row: usize) -> bool {
+        !self.validity[row]
+    }
+
+    /// The row's value as a model's input: a null is NaN, a bool 0 or 1, an int the nearest float. NaN for strings, bytes and timestamps.
+    pub fn number(&self, row: usize) -> f64 {
+        if !self.validity[row] {
+            return f64::NAN;
+        }
+        match &self.data {
+            ColumnData::Bool(v) => f64::from(u8::from(v[row])),
+            ColumnData::Int8(v) => v[row].into(),
+            ColumnData::Int16(v) => v[row].into(),
+            ColumnData::Int32(v) => v[row].into(),
+            ColumnData::Int64(v) => v[row] as f64,
+            ColumnData::UInt8(v) => v[row].into(),
+            ColumnData::UInt16(v) => v[row].into(),
+            ColumnData::UInt32(v) => v[row].into(),
+            ColumnData::UInt64(v) => v[row] as f64,
+            ColumnData::Float32(v) => v[row].into(),
+            ColumnData::Float64(v) => v[row],
+            _ => f64::NAN,
+        }
+    }
+
+    /// An owned copy.
+    pub fn to_column(&self) -> Column {
+        let has_null = self.validity.iter().any(|valid| !valid);
+        Column { data: self.data.clone(), validity: has_null.then(|| self.validity.clone()) }
+    }
+}
+
+/// The working memory of a run. Keep one per thread and program: it then allocates only when a run has more rows than any before.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    code: Option<Arc<Code>>,
+    rows_max: usize,
+    pub(crate) registers: Vec<Cells>,
+    pub(crate) outputs: Vec<Output>,
+}
+
+impl Scratch {
+    /// An empty scratch that fits any program.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The results of the last run, in the order of the program's outputs.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// Takes the results of the last run out.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        self.code = None; // the next run makes new ones
+        std::mem::take(&mut self.outputs)
+    }
+
+    pub(crate) fn prepare(&mut self, code: &Arc<Code>, rows: usize) {
+        let is_same = self.code.as_ref().is_some_and(|own| Arc::ptr_eq(own, code));
+        let rows_chunk = rows.min(CHUNK_ROWS);
+        if !is_same || rows_chunk > self.rows_max {
+            self.registers = code.storages.iter().map(|&storage| Cells::new(storage, rows_chunk)).collect();
+            for (instruction, cells) in code.instructions.iter().zip(&mut self.registers) {
+                if let Instruction::Literal(number) = *instruction {
+                    cells.fill(&code.literals[number as usize], number, code.inputs.len());
+                }
+            }
+            self.rows_max = rows_chunk;
+        }
+        if !is_same {
+            let output =
+                |dtype| Output { data: ColumnData::with_capacity(dtype, rows), validity: Vec::with_capacity(rows) };
+            self.outputs = code.outputs.iter().map(|field| output(field.dtype)).collect();
+            self.code = Some(Arc::clone(code));
+        }
+        for output in &mut self.outputs {
+            output.validity.resize(rows, false);
+            resize(&mut output.data, rows);
+        }
+    }
+
+    /// The register that an instruction writes, and those below it, which it reads.
+    pub(crate) fn split(&mut self, register: Register) -> (&[Cells], &mut Cells) {
+        let (below, rest) = self.registers.split_at_mut(register as usize);
+        (below, &mut rest[0])
+    }
+}
+
+fn resize(data: &mut ColumnData, rows: usize) {
+    match data {
+        ColumnData::Bool(v) => v.resize(rows, false),
+        ColumnData::Int8(v) => v.resize(rows, 0),
+        ColumnData::Int16(v) => v.resize(rows, 0),
+        ColumnData::Int32(v) => v.resize(rows, 0),
+        ColumnData::Int64(v) | ColumnData::Timestamp(v) => v.resize(rows, 0),
+        ColumnData::UInt8(v) => v.resize(rows, 0),
+        ColumnData::UInt16(v) => v.resize(rows, 0),
+        ColumnData::UInt32(v) => v.resize(rows, 0),
+        ColumnData::UInt64(v) => v.resize(rows, 0),
+        ColumnData::Float32(v) => v.resize(rows, 0.0),
+        ColumnData::Float64(v) => v.resize(rows, 0.0),
+        ColumnData::String(v) => v.resize_with(rows, String::new),
+        ColumnData::Bytes(v) => v.resize_with(rows, Vec::new),
+        ColumnData::List(_, v) => v.resize_with(rows, Vec::new),
+    }
+}
