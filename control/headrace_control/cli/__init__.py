@@ -1,0 +1,34 @@
+"""The `headrace` command: one module a subcommand, each loaded when it is called."""
+
+from __future__ import annotations
+
+import click
+
+from headrace_control.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "init": ("headrace_control.cli.init", "Make a new project: the flights of New York City."),
+    "plan": ("headrace_control.cli.plan", "Print what apply would change."),
+    "apply": ("headrace_control.cli.apply", "Compile the definitions and make them current."),
+    "train": ("headrace_control.cli.train", "Train the project's models and register them."),
+    "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
+    "serve": ("headrace_control.cli.serve", "Serve features and models over HTTP."),
+    "predict": ("headrace_control.cli.predict", "Ask a model for one prediction."),
+    "bench": ("headrace_control.cli.bench", "Measure the engine beside its peers."),
+    "demo": ("headrace_control.cli.demo", "Run the main job on real data, from raw flights to a served prediction."),
+    "status": ("headrace_control.cli.status", "Show what is applied, materialized and registered."),
+    "doctor": ("headrace_control.cli.doctor", "Check this machine and this installation."),
+    "version": ("headrace_control.cli.version", "Print the versions of headrace and of its engine."),
+}
+
+
+START_HERE = """\b
+Start here:
+  headrace demo              run the whole job once, on real data
+  headrace init my_project   make a project of your own
+"""
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog=START_HERE, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """headrace: a feature store and a model server in one process."""

@@ -1,0 +1,81 @@
+"""How commands speak: results on stdout, progress and remarks on stderr, one JSON object with `--json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+project_option = click.option(
+    "--project",
+    "project",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="the current folder",
+    help="The project's folder, with its headrace.toml.",
+)
+
+
+def epilog(*examples: str) -> str:
+    """The end of a help page: commands to copy."""
+    return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+class Output:
+    """What a command prints, in the form that its caller asked for."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    @property
+    def stdout(self) -> Console:
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def result(self, values: dict[str, Any], *lines: str | Table) -> None:
+        """`values` as JSON with `--json`; otherwise the lines and tables, made for people."""
+        if self.as_json:
+            click.echo(json.dumps(values, default=str))
+            return
+        console = self.stdout
+        for line in lines:
+            console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+
+    def note(self, text: str) -> None:
+        """A remark that is no result: on stderr, and not at all with `--json`."""
+        if not self.as_json:
+            click.echo(text, err=True)
+
+    @contextmanager
+    def progress(self, what: str, total: float | None = None) -> Iterator[Callable[[float, str | None], None]]:
+        """A bar on stderr while the block runs; silent where no one looks.
+
+        Gives a function `(done, text)`: `done` in the unit of `total`, `text` replaces the description.
+        """
+        if self.as_json or not sys.stderr.isatty():
+            yield lambda done, text=None: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+
+            def advance(done: float, text: str | None = None) -> None:
+                bar.update(task, completed=done, description=text or what)
+
+            yield advance

@@ -1,0 +1,160 @@
+"""One trained model, whichever library trained it: what it says of rows, and the file that the engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_control.errors import require
+from headrace_control.training.config import ModelConfig
+
+Matrix = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
+Progress = Callable[[float, str | None], None]
+
+XGBOOST_FORMAT = "xgboost-ubj"
+LIGHTGBM_FORMAT = "lightgbm-text"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from: features (rows x features, NaN for null) and labels."""
+
+    features: Matrix
+    labels: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as its library made it.
+
+    Attributes:
+        format: the name by which the engine knows the file's format.
+        data: the model file.
+        margins: raw scores of a matrix, as the library computes them, before the link function.
+        scores: probabilities of the positive class, or predicted values for a regression.
+        importance: total gain of each feature.
+    """
+
+    library: str
+    library_version: str
+    format: str
+    data: bytes
+    margins: Callable[[Matrix], Floats]
+    scores: Callable[[Matrix], Floats]
+    importance: dict[str, float]
+
+
+def fit(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
+    """Trains `config.rounds` trees; the same rows, configuration, library version and threads give the same model.
+
+    Args:
+        names: the features, in the order of the matrix's columns.
+        threads: threads of the library.
+        progress: called with (trees so far, None).
+
+    Raises:
+        ControlError: `missing_package`.
+    """
+    library = _fit_lightgbm if config.library == "lightgbm" else _fit_xgboost
+    return library(config, names, train, threads, progress)
+
+
+def load(library: str, data: bytes, threads: int) -> Trained:
+    """The model in the library that trained it, from its file: the referee of the engine's own evaluation."""
+    return _load_lightgbm(data, threads) if library == "lightgbm" else _load_xgboost(data, threads)
+
+
+def library_version(library: str) -> str:
+    """The installed version of a training library.
+
+    Raises:
+        ControlError: `missing_package`.
+    """
+    require(library, {"xgboost": "xgboost-cpu"}.get(library, library), "training this model")
+    import importlib
+
+    return str(importlib.import_module(library).__version__)
+
+
+def _fit_lightgbm(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
+    library_version("lightgbm")
+    import lightgbm
+
+    objective = "binary" if config.task == "classification" else "regression"
+    fixed = {"deterministic": True, "force_row_wise": True, "num_threads": threads, "seed": config.seed, "verbose": -1}
+    rows = lightgbm.Dataset(train.features, train.labels, feature_name=names, free_raw_data=False)
+    booster = lightgbm.train(
+        {"objective": objective, **config.params, **fixed},
+        rows,
+        num_boost_round=config.rounds,
+        callbacks=[lambda state: progress(state.iteration + 1, None)],
+    )
+    return _load_lightgbm(booster.model_to_string().encode(), threads)
+
+
+def _load_lightgbm(data: bytes, threads: int) -> Trained:
+    import lightgbm
+
+    booster = lightgbm.Booster(model_str=data.decode())
+
+    def predict(rows: Matrix, raw: bool) -> Floats:
+        found: Floats = booster.predict(rows, raw_score=raw, num_threads=threads)
+        return found
+
+    gains = booster.feature_importance("gain")
+    return Trained(
+        library="lightgbm",
+        library_version=lightgbm.__version__,
+        format=LIGHTGBM_FORMAT,
+        data=data,
+        margins=lambda rows: predict(rows, raw=True),
+        scores=lambda rows: predict(rows, raw=False),
+        importance={name: float(gain) for name, gain in zip(booster.feature_name(), gains, strict=True)},
+    )
+
+
+def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
+    library_version("xgboost")
+    import xgboost
+
+    class Report(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002
+            progress(epoch + 1, None)
+            return False
+
+    objective = "binary:logistic" if config.task == "classification" else "reg:squarederror"
+    fixed = {"tree_method": "hist", "nthread": threads, "seed": config.seed, "verbosity": 0}
+    rows = xgboost.QuantileDMatrix(train.features, train.labels, feature_names=names, nthread=threads)
+    booster = xgboost.train(
+        {"objective": objective, **config.params, **fixed}, rows, num_boost_round=config.rounds, callbacks=[Report()]
+    )
+    return _load_xgboost(bytes(booster.save_raw("ubj")), threads)
+
+
+def _load_xgboost(data: bytes, threads: int) -> Trained:
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": threads})
+    booster.load_model(bytearray(data))
+
+    def predict(rows: Matrix, raw: bool) -> Floats:
+        # The engine feeds XGBoost float32, as XGBoost itself does with any input.
+        matrix = xgboost.DMatrix(rows.astype(np.float32), feature_names=booster.feature_names, nthread=threads)
+        found: Floats = booster.predict(matrix, output_margin=raw)
+        return found
+
+    gains = booster.get_score(importance_type="total_gain")
+    return Trained(
+        library="xgboost",
+        library_version=xgboost.__version__,
+        format=XGBOOST_FORMAT,
+        data=data,
+        margins=lambda rows: predict(rows, raw=True),
+        scores=lambda rows: predict(rows, raw=False),
+        importance={name: float(gains.get(name, 0.0)) for name in booster.feature_names or []},
+    )
