@@ -1,1 +1,26 @@
-//! headrace-python
+//! `headrace._native`: the engine as Python sees it. Private to the package `headrace`; `_native.pyi` describes it to people and type checkers.
+//!
+//! This crate translates and nothing else: values in, values out, errors to exceptions. Rules: long work runs detached from the interpreter
+//! ([`error::detached`]), every handle refuses to work after a fork ([`fork::ForkGuard`]), no panic crosses the boundary.
+
+mod digest;
+mod error;
+mod fork;
+
+#[pyo3::pymodule(gil_used = true)]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::fork::watch_forks();
+        Ok(())
+    }
+}
