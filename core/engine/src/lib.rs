@@ -1,1 +1,35 @@
-//! headrace-engine
+//! The request path: one call looks features up, computes on-demand features, runs the model and names the answer, all in this
+//! process and on the calling thread.
+//!
+//! ```text
+//!   PredictRequest -> inputs (names, lengths, types) -> online table -> expressions -> model -> scores, labels -> PredictResponse
+//! ```
+//!
+//! An [`Engine`] holds one immutable snapshot of plan, store and models; installing a plan or adding a model swaps it whole.
+//! Errors are of two kinds: a request that cannot be understood fails as one, a value that does not fit fails its row.
+
+mod answer;
+mod column_builder;
+mod deployment;
+mod engine;
+mod histogram;
+mod inputs;
+mod metrics;
+mod numbers;
+mod predict;
+mod request;
+mod request_id;
+mod response;
+mod scratch;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod timestamp;
+
+pub use column_builder::{ColumnBuilder, coerce_column};
+pub use deployment::{Deployment, ModelSpec, Section};
+pub use engine::{Engine, EngineOptions, ModelState, REQUEST_ROWS_MAX};
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
+pub use request::{Outputs, PredictRequest, RowError};
+pub use response::{NO_LABEL, PredictResponse, Timing};
+pub use timestamp::{format_timestamp, parse_timestamp};

@@ -1,0 +1,354 @@
+//! Turns a caller's loosely typed values into a column of the type that a signature asks for.
+//!
+//! JSON, tensors and Python objects all come through here, so a value means the same on every transport. A value that does not
+//! fit spoils its row only.
+
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, ScalarType, Value};
+
+use crate::request::RowError;
+use crate::timestamp::parse_timestamp;
+
+/// 2^53: from here on an f64 no longer holds every integer, and 2^63, where i64 ends.
+const I64_END: f64 = 9_223_372_036_854_775_808.0;
+const U64_END: f64 = 18_446_744_073_709_551_616.0;
+
+/// Collects one column, value by value.
+#[derive(Debug)]
+pub struct ColumnBuilder {
+    name: String,
+    dtype: DType,
+    data: ColumnData,
+    validity: Option<Vec<bool>>,
+    row_errors: Vec<RowError>,
+}
+
+impl ColumnBuilder {
+    pub fn new(name: impl Into<String>, dtype: DType, capacity: usize) -> Self {
+        let data = ColumnData::with_capacity(dtype, capacity);
+        Self { name: name.into(), dtype, data, validity: None, row_errors: Vec::new() }
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    pub fn push_null(&mut self) {
+        let row = self.data.len();
+        self.push_zero();
+        let validity = self.validity.get_or_insert_with(|| vec![true; row]);
+        validity.push(false);
+    }
+
+    pub fn push_bool(&mut self, value: bool) {
+        match &mut self.data {
+            ColumnData::Bool(v) => v.push(value),
+            _ => return self.push_mismatch(format_args!("{value}")),
+        }
+        self.mark_valid();
+    }
+
+    pub fn push_i64(&mut self, value: i64) {
+        #[allow(clippy::cast_precision_loss)] // a float column takes the nearest float
+        let fits = match &mut self.data {
+            ColumnData::Int64(v) | ColumnData::Timestamp(v) => push_some(v, Some(value)),
+            ColumnData::Float64(v) => push_some(v, Some(value as f64)),
+            ColumnData::Float32(v) => push_some(v, Some(value as f32)),
+            ColumnData::Int8(v) => push_some(v, i8::try_from(value).ok()),
+            ColumnData::Int16(v) => push_some(v, i16::try_from(value).ok()),
+            ColumnData::Int32(v) => push_some(v, i32::try_from(value).ok()),
+            ColumnData::UInt8(v) => push_some(v, u8::try_from(value).ok()),
+            ColumnData::UInt16(v) => push_some(v, u16::try_from(value).ok()),
+            ColumnData::UInt32(v) => push_some(v, u32::try_from(value).ok()),
+            ColumnData::UInt64(v) => push_some(v, u64::try_from(value).ok()),
+            ColumnData::Bool(v) => push_some(v, (value == 0 || value == 1).then_some(value == 1)),
+            ColumnData::String(_) | ColumnData::Bytes(_) | ColumnData::List(..) => false,
+        };
+        if fits { self.mark_valid() } else { self.push_mismatch(format_args!("{value}")) }
+    }
+
+    pub fn push_u64(&mut self, value: u64) {
+        if let Ok(value) = i64::try_from(value) {
+            return self.push_i64(value);
+        }
+        #[allow(clippy::cast_precision_loss)]
+        let fits = match &mut self.data {
+            ColumnData::UInt64(v) => push_some(v, Some(value)),
+            ColumnData::Float64(v) => push_some(v, Some(value as f64)),
+            ColumnData::Float32(v) => push_some(v, Some(value as f32)),
+            _ => false,
+        };
+        if fits { self.mark_valid() } else { self.push_mismatch(format_args!("{value}")) }
+    }
+
+    /// A float goes into an integer column only if it is a whole number in range.
+    pub fn push_f64(&mut self, value: f64) {
+        match &mut self.data {
+            ColumnData::Float64(v) => v.push(value),
+            #[allow(clippy::cast_possible_truncation)] // checked: a finite value must stay finite
+            ColumnData::Float32(v) if (value as f32).is_finite() || !value.is_finite() => v.push(value as f32),
+            ColumnData::Float32(_) | ColumnData::String(_) | ColumnData::Bytes(_) | ColumnData::List(..) => {
+                return self.push_mismatch(format_args!("{value}"));
+            }
+            #[allow(clippy::cast_possible_truncation)]
+            _ if value.fract() == 0.0 && (-I64_END..I64_END).contains(&value) => return self.push_i64(value as i64),
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            _ if value.fract() == 0.0 && (I64_END..U64_END).contains(&value) => return self.push_u64(value as u64),
+            _ => return self.push_mismatch(format_args!("{value}")),
+        }
+        self.mark_valid();
+    }
+
+    /// Text goes into a string column, into a timestamp column as RFC 3339, and into a bytes column as its UTF-8 bytes.
+    pub fn push_str(&mut self, value: &str) {
+        match &mut self.data {
+            ColumnData::String(v) => v.push(value.to_owned()),
+            ColumnData::Bytes(v) => v.push(value.as_bytes().to_vec()),
+            ColumnData::Timestamp(v) => match parse_timestamp(value) {
+                Ok(us) => v.push(us),
+                Err(error) => return self.push_error(error),
+            },
+            _ => return self.push_mismatch(format_args!("'{}'", shortened(value))),
+        }
+        self.mark_valid();
+    }
+
+    pub fn push_bytes(&mut self, value: &[u8]) {
+        if let ColumnData::Bytes(v) = &mut self.data {
+            v.push(value.to_vec());
+            return self.mark_valid();
+        }
+        match std::str::from_utf8(value) {
+            Ok(text) => self.push_str(text),
+            Err(_) => self.push_error(Error::new(
+                ErrorCode::TypeMismatch,
+                format!("{} bytes that are not UTF-8 text", value.len()),
+                format!("send a {}", self.dtype),
+            )),
+        }
+    }
+
+    /// Any value, coerced as the typed methods do; a list needs a list column of fitting elements.
+    pub fn push_value(&mut self, value: Value) {
+        match value {
+            Value::Null => self.push_null(),
+            Value::Bool(x) => self.push_bool(x),
+            Value::Int(x) => self.push_i64(x),
+            Value::UInt(x) => self.push_u64(x),
+            Value::Float32(x) => self.push_f64(x.into()),
+            Value::Float64(x) => self.push_f64(x),
+            Value::String(x) => self.push_str(&x),
+            Value::Bytes(x) => self.push_bytes(&x),
+            Value::Timestamp(x) => match &mut self.data {
+                ColumnData::Timestamp(v) | ColumnData::Int64(v) => {
+                    v.push(x);
+                    self.mark_valid();
+                }
+                _ => self.push_mismatch(format_args!("a timestamp")),
+            },
+            Value::List(items) => self.push_list(items),
+        }
+    }
+
+    fn push_list(&mut self, items: Vec<Value>) {
+        let DType::List(element) = self.dtype else { return self.push_mismatch(format_args!("a list")) };
+        let mut elements = ColumnBuilder::new("", DType::Scalar(element), items.len());
+        for item in items {
+            elements.push_value(item);
+        }
+        let (column, mut errors) = elements.finish();
+        if let Some(first) = errors.pop() {
+            return self.push_error(first.error);
+        }
+        if let ColumnData::List(_, v) = &mut self.data {
+            v.push((0..column.len()).map(|index| column.value(index)).collect());
+        }
+        self.mark_valid();
+    }
+
+    /// Marks the next row as one whose value cannot be used, with the reason.
+    pub fn push_error(&mut self, error: Error) {
+        let row = self.data.len();
+        let name = &self.name;
+        let error = if name.is_empty() { error } else { error.within(format_args!("row {row} of '{name}'")) };
+        self.row_errors.push(RowError { row, error });
+        self.push_null();
+    }
+
+    /// The column, and the rows that have no usable value (null in the column).
+    pub fn finish(self) -> (Column, Vec<RowError>) {
+        (Column { data: self.data, validity: self.validity }, self.row_errors)
+    }
+
+    fn push_mismatch(&mut self, value: std::fmt::Arguments<'_>) {
+        let dtype = self.dtype;
+        self.push_error(Error::new(
+            ErrorCode::TypeMismatch,
+            format!("{value} is not a {dtype}"),
+            match dtype.element() {
+                ScalarType::Timestamp => "send RFC 3339 text or integer microseconds since 1970".to_owned(),
+                _ => format!("send a {dtype}"),
+            },
+        ));
+    }
+
+    fn mark_valid(&mut self) {
+        if let Some(validity) = &mut self.validity {
+            validity.push(true);
+        }
+    }
+
+    fn push_zero(&mut self) {
+        match &mut self.data {
+            ColumnData::Bool(v) => v.push(false),
+            ColumnData::Int8(v) => v.push(0),
+            ColumnData::Int16(v) => v.push(0),
+            ColumnData::Int32(v) => v.push(0),
+            ColumnData::Int64(v) | ColumnData::Timestamp(v) => v.push(0),
+            ColumnData::UInt8(v) => v.push(0),
+            ColumnData::UInt16(v) => v.push(0),
+            ColumnData::UInt32(v) => v.push(0),
+            ColumnData::UInt64(v) => v.push(0),
+            ColumnData::Float32(v) => v.push(0.0),
+            ColumnData::Float64(v) => v.push(0.0),
+            ColumnData::String(v) => v.push(String::new()),
+            ColumnData::Bytes(v) => v.push(Vec::new()),
+            ColumnData::List(_, v) => v.push(Vec::new()),
+        }
+    }
+}
+
+fn push_some<T>(values: &mut Vec<T>, value: Option<T>) -> bool {
+    value.map(|value| values.push(value)).is_some()
+}
+
+fn shortened(text: &str) -> String {
+    const CHARS_SHOWN: usize = 40;
+    if text.chars().count() <= CHARS_SHOWN {
+        return text.to_owned();
+    }
+    text.chars().take(CHARS_SHOWN).chain("...".chars()).collect()
+}
+
+/// A column of any type as a column of `dtype`, value by value as [`ColumnBuilder`] does.
+pub fn coerce_column(name: &str, column: &Column, dtype: DType) -> (Column, Vec<RowError>) {
+    let mut builder = ColumnBuilder::new(name, dtype, column.len());
+    for row in 0..column.len() {
+        builder.push_value(column.value(row));
+    }
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn build(dtype: DType, values: Vec<Value>) -> (Vec<Value>, Vec<usize>) {
+        let mut builder = ColumnBuilder::new("x", dtype, values.len());
+        for value in values {
+            builder.push_value(value);
+        }
+        let (column, errors) = builder.finish();
+        assert!(column.validity.as_ref().is_none_or(|validity| validity.len() == column.len()));
+        ((0..column.len()).map(|row| column.value(row)).collect(), errors.iter().map(|error| error.row).collect())
+    }
+
+    #[test]
+    fn numbers_widen_and_whole_floats_narrow() {
+        let (values, bad) =
+            build(DType::FLOAT64, vec![Value::Int(3), Value::UInt(u64::MAX), Value::Float32(0.5), Value::Null]);
+        assert_eq!(
+            values,
+            [Value::Float64(3.0), Value::Float64(18_446_744_073_709_551_615.0), Value::Float64(0.5), Value::Null]
+        );
+        assert!(bad.is_empty());
+        let (values, bad) = build(
+            DType::INT64,
+            vec![Value::Float64(4.0), Value::Float64(4.5), Value::Float64(9.3e18), Value::Float64(f64::NAN)],
+        );
+        assert_eq!(values, [Value::Int(4), Value::Null, Value::Null, Value::Null]);
+        assert_eq!(bad, [1, 2, 3]);
+        let (values, bad) = build(
+            DType::Scalar(ScalarType::UInt64),
+            vec![Value::UInt(u64::MAX), Value::Float64(1.8e19), Value::Int(-1)],
+        );
+        assert_eq!(values[..2], [Value::UInt(u64::MAX), Value::UInt(18_000_000_000_000_000_000)]);
+        assert_eq!(bad, [2]);
+    }
+
+    #[test]
+    fn integers_out_of_range_spoil_their_row_only() {
+        let (values, bad) =
+            build(DType::Scalar(ScalarType::Int8), vec![Value::Int(127), Value::Int(128), Value::Int(-128)]);
+        assert_eq!(values, [Value::Int(127), Value::Null, Value::Int(-128)]);
+        assert_eq!(bad, [1]);
+    }
+
+    #[test]
+    fn a_float32_column_refuses_what_would_become_infinite() {
+        let (values, bad) =
+            build(DType::FLOAT32, vec![Value::Float64(1e39), Value::Float64(f64::INFINITY), Value::Float64(0.25)]);
+        assert_eq!(values, [Value::Null, Value::Float32(f32::INFINITY), Value::Float32(0.25)]);
+        assert_eq!(bad, [0]);
+    }
+
+    #[test]
+    fn text_is_not_a_number_and_a_bool_is_not_an_integer() {
+        let (_, bad) = build(DType::INT64, vec![Value::String("4".into()), Value::Bool(true), Value::List(vec![])]);
+        assert_eq!(bad, [0, 1, 2]);
+        let (values, bad) = build(DType::BOOL, vec![Value::Int(1), Value::Int(2), Value::Bool(false)]);
+        assert_eq!(values, [Value::Bool(true), Value::Null, Value::Bool(false)]);
+        assert_eq!(bad, [1]);
+    }
+
+    #[test]
+    fn timestamps_come_as_text_or_as_microseconds() {
+        let (values, bad) = build(
+            DType::TIMESTAMP,
+            vec![
+                Value::String("1970-01-01T00:00:01Z".into()),
+                Value::Int(7),
+                Value::Timestamp(8),
+                Value::String("soon".into()),
+                Value::Float64(9.0),
+            ],
+        );
+        assert_eq!(
+            values,
+            [Value::Timestamp(1_000_000), Value::Timestamp(7), Value::Timestamp(8), Value::Null, Value::Timestamp(9)]
+        );
+        assert_eq!(bad, [3]);
+    }
+
+    #[test]
+    fn lists_coerce_their_elements() {
+        let dtype = DType::List(ScalarType::Float64);
+        let (values, bad) = build(
+            dtype,
+            vec![
+                Value::List(vec![Value::Int(1), Value::Null]),
+                Value::List(vec![Value::String("x".into())]),
+                Value::Int(1),
+            ],
+        );
+        assert_eq!(values[0], Value::List(vec![Value::Float64(1.0), Value::Null]));
+        assert_eq!(bad, [1, 2]);
+    }
+
+    #[test]
+    fn an_error_names_the_column_the_row_and_the_value() {
+        let mut builder = ColumnBuilder::new("origin", DType::INT64, 2);
+        builder.push_i64(1);
+        builder.push_str("JFK");
+        let (_, errors) = builder.finish();
+        assert_eq!(errors[0].error.message, "row 1 of 'origin': 'JFK' is not a int64");
+    }
+}

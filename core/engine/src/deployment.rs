@@ -1,0 +1,222 @@
+//! One model version, ready to be asked: its signature, its labels, and where its features come from.
+
+use std::sync::Arc;
+
+use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
+
+use crate::answer::AnswerKind;
+use crate::metrics::ModelMetrics;
+use crate::scratch::ScratchPool;
+
+/// What the engine needs to know of a model version.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    pub name: String,
+    pub version: u32,
+    pub task: Task,
+    /// Names of the classes; empty for regression and ranking. A binary classifier without names gets `0` and `1`.
+    pub labels: Vec<String>,
+    /// The feature service that finds the features; `None` for a model that is given all of them.
+    pub service: Option<String>,
+    /// The features in the order in which the model takes them.
+    pub features: Vec<Field>,
+    pub join_keys: Vec<Field>,
+    pub request_fields: Vec<Field>,
+    /// The file format of the model, told in metadata.
+    pub platform: String,
+    pub model: Arc<dyn Model>,
+}
+
+/// A model version inside the engine.
+#[derive(Debug)]
+pub struct Deployment {
+    pub(crate) spec: ModelSpec,
+    pub(crate) name: Arc<str>,
+    pub(crate) classes: Arc<[String]>,
+    pub(crate) kind: AnswerKind,
+    pub(crate) metrics: ModelMetrics,
+    pub(crate) scratches: ScratchPool,
+}
+
+impl Deployment {
+    /// # Errors
+    /// `unsupported_model` when task, labels, features and model do not fit each other.
+    pub(crate) fn new(mut spec: ModelSpec) -> Result<Self> {
+        let place = format!("model '{}' version {}", spec.name, spec.version);
+        if spec.labels.is_empty() && spec.task == Task::Classification {
+            let classes = spec.model.outputs_count().max(2);
+            spec.labels = (0..classes).map(|class| class.to_string()).collect();
+        }
+        if spec.features.len() != spec.model.features_count() {
+            return Err(Error::new(
+                ErrorCode::UnsupportedModel,
+                format!(
+                    "{place}: the signature lists {} features, the model takes {}",
+                    spec.features.len(),
+                    spec.model.features_count()
+                ),
+                "export the model with the features it was trained on",
+            ));
+        }
+        if let Some(field) =
+            spec.features.iter().find(|field| field.dtype.is_list() || !field.dtype.element().is_numeric())
+        {
+            return Err(Error::new(
+                ErrorCode::UnsupportedModel,
+                format!("{place}: feature '{}' is a {}, a model takes numbers", field.name, field.dtype),
+                "encode it as a number in an on-demand feature view",
+            ));
+        }
+        let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
+        let name = Arc::from(spec.name.as_str());
+        let classes = Arc::from(std::mem::take(&mut spec.labels));
+        Ok(Self { spec, name, classes, kind, metrics: ModelMetrics::default(), scratches: ScratchPool::default() })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn version(&self) -> u32 {
+        self.spec.version
+    }
+
+    pub fn task(&self) -> Task {
+        self.spec.task
+    }
+
+    /// Names of the classes, in the order of scores; empty for regression and ranking.
+    pub fn classes(&self) -> &Arc<[String]> {
+        &self.classes
+    }
+
+    pub fn platform(&self) -> &str {
+        &self.spec.platform
+    }
+
+    pub fn service(&self) -> Option<&str> {
+        self.spec.service.as_deref()
+    }
+
+    /// The columns that `entities` may hold.
+    pub fn entity_fields(&self) -> &[Field] {
+        &self.spec.join_keys
+    }
+
+    /// The columns that `request` may hold.
+    pub fn request_fields(&self) -> &[Field] {
+        &self.spec.request_fields
+    }
+
+    /// The model's features in its order; all of them are also columns that `features` may hold.
+    pub fn features(&self) -> &[Field] {
+        &self.spec.features
+    }
+
+    /// Margins a row gets.
+    pub fn margins_count(&self) -> usize {
+        self.spec.model.outputs_count()
+    }
+
+    pub fn metrics(&self) -> &ModelMetrics {
+        &self.metrics
+    }
+
+    /// Whether a multi-label score chooses its label.
+    pub fn chooses(&self, score: f64) -> bool {
+        self.kind.chooses(score)
+    }
+
+    /// The column of `section` with that name.
+    ///
+    /// # Errors
+    /// `unknown_entity`, `unknown_feature` or `invalid_argument`, naming what the section may hold.
+    pub fn field(&self, section: Section, name: &str) -> Result<&Field> {
+        let fields = self.fields(section);
+        fields.iter().find(|field| field.name == name).ok_or_else(|| {
+            let code = match section {
+                Section::Entities => ErrorCode::UnknownEntity,
+                Section::Features => ErrorCode::UnknownFeature,
+                Section::Request => ErrorCode::InvalidArgument,
+            };
+            let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+            let hint = match (known.is_empty(), self.section_of(name)) {
+                (_, Some(right)) => format!("it belongs into '{}'", right.name()),
+                (true, None) => format!("leave '{}' out: this model has none", section.name()),
+                (false, None) => format!("use only: {}", known.join(", ")),
+            };
+            let message = format!("model '{}' has no column '{name}' in '{}'", self.name, section.name());
+            Error::new(code, message, hint)
+        })
+    }
+
+    pub fn fields(&self, section: Section) -> &[Field] {
+        match section {
+            Section::Entities => &self.spec.join_keys,
+            Section::Features => &self.spec.features,
+            Section::Request => &self.spec.request_fields,
+        }
+    }
+
+    fn section_of(&self, name: &str) -> Option<Section> {
+        Section::ALL.into_iter().find(|section| self.fields(*section).iter().any(|field| field.name == name))
+    }
+}
+
+/// The three groups of columns in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Entities,
+    Request,
+    Features,
+}
+
+impl Section {
+    pub const ALL: [Section; 3] = [Section::Entities, Section::Request, Section::Features];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Section::Entities => "entities",
+            Section::Request => "request",
+            Section::Features => "features",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{SumModel, sum_classifier};
+    use headrace_types::DType;
+
+    #[test]
+    fn a_column_in_the_wrong_section_is_told_its_right_one() {
+        let mut spec = sum_classifier("m", 1, &["a", "b"]);
+        spec.join_keys = vec![Field::new("origin", DType::STRING)];
+        let deployment = Deployment::new(spec).unwrap();
+        let error = deployment.field(Section::Request, "origin").unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+        assert!(error.hint.contains("'entities'"), "{}", error.hint);
+        let error = deployment.field(Section::Features, "c").unwrap_err();
+        assert_eq!(error.code, ErrorCode::UnknownFeature);
+        assert!(error.message.contains("'c'") && error.hint.contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn a_signature_that_does_not_fit_the_model_is_refused() {
+        let mut spec = sum_classifier("m", 1, &["a", "b"]);
+        spec.model = Arc::new(SumModel::logistic(3));
+        assert_eq!(Deployment::new(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
+        let mut spec = sum_classifier("m", 1, &["a"]);
+        spec.features[0].dtype = DType::STRING;
+        assert!(Deployment::new(spec).unwrap_err().message.contains("'a'"));
+    }
+
+    #[test]
+    fn a_binary_classifier_without_names_gets_zero_and_one() {
+        let mut spec = sum_classifier("m", 1, &["a"]);
+        spec.labels.clear();
+        assert_eq!(**Deployment::new(spec).unwrap().classes(), ["0".to_owned(), "1".to_owned()]);
+    }
+}

@@ -1,0 +1,151 @@
+//! What a model version counts of its own work. Writers add to one of a few shards, so that threads do not fight over a cache
+//! line; a reader sums the shards.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::histogram::{Histogram, HistogramSnapshot};
+use crate::response::Timing;
+
+const SHARDS_COUNT: usize = 8;
+
+/// The phases of a request that are timed apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Phase {
+    /// From the first byte of the request's body to the start of work.
+    Queue,
+    Lookup,
+    Transform,
+    Model,
+    Total,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 5] = [Phase::Queue, Phase::Lookup, Phase::Transform, Phase::Model, Phase::Total];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Queue => "queue",
+            Phase::Lookup => "lookup",
+            Phase::Transform => "transform",
+            Phase::Model => "model",
+            Phase::Total => "total",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    requests: AtomicU64,
+    failed_requests: AtomicU64,
+    rows: AtomicU64,
+    failed_rows: AtomicU64,
+    last_request_ms: AtomicU64,
+    phases: [Histogram; Phase::ALL.len()],
+}
+
+/// Counters and latency histograms of one model version.
+#[derive(Debug)]
+pub struct ModelMetrics {
+    shards: Box<[Shard; SHARDS_COUNT]>,
+}
+
+impl Default for ModelMetrics {
+    fn default() -> Self {
+        Self { shards: Box::new(std::array::from_fn(|_| Shard::default())) }
+    }
+}
+
+impl ModelMetrics {
+    pub(crate) fn record(&self, timing: &Timing, rows: usize, failed_rows: usize, now_us: i64) {
+        let shard = self.shard();
+        shard.requests.fetch_add(1, Ordering::Relaxed);
+        shard.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        shard.failed_rows.fetch_add(failed_rows as u64, Ordering::Relaxed);
+        shard.last_request_ms.store(u64::try_from(now_us / 1000).unwrap_or(0), Ordering::Relaxed);
+        for phase in Phase::ALL {
+            shard.phases[phase as usize].record(timing.of(phase));
+        }
+    }
+
+    pub(crate) fn record_failure(&self, total: Duration) {
+        let shard = self.shard();
+        shard.failed_requests.fetch_add(1, Ordering::Relaxed);
+        shard.phases[Phase::Total as usize].record(total);
+    }
+
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        let mut total = MetricsSnapshot::default();
+        for shard in self.shards.iter() {
+            total.requests += shard.requests.load(Ordering::Relaxed);
+            total.failed_requests += shard.failed_requests.load(Ordering::Relaxed);
+            total.rows += shard.rows.load(Ordering::Relaxed);
+            total.failed_rows += shard.failed_rows.load(Ordering::Relaxed);
+            total.last_request_ms = total.last_request_ms.max(shard.last_request_ms.load(Ordering::Relaxed));
+            for (sum, phase) in total.phases.iter_mut().zip(&shard.phases) {
+                phase.add_to(sum);
+            }
+        }
+        total
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.shards[thread_number() % SHARDS_COUNT]
+    }
+}
+
+/// A small number of this thread, given in the order in which threads first ask.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    NUMBER.with(Cell::get)
+}
+
+/// The sums of a model version's counters at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct MetricsSnapshot {
+    /// Requests answered, also those in which single rows failed.
+    pub requests: u64,
+    pub failed_requests: u64,
+    pub rows: u64,
+    pub failed_rows: u64,
+    /// Milliseconds since 1970 of the last answered request; 0 when there was none.
+    pub last_request_ms: u64,
+    phases: [HistogramSnapshot; Phase::ALL.len()],
+}
+
+impl MetricsSnapshot {
+    pub fn phase(&self, phase: Phase) -> &HistogramSnapshot {
+        &self.phases[phase as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_several_threads_add_up() {
+        let metrics = ModelMetrics::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        metrics.record(&Timing::default(), 3, 1, 5_000);
+                    }
+                    metrics.record_failure(Duration::from_millis(1));
+                });
+            }
+        });
+        let total = metrics.snapshot();
+        assert_eq!((total.requests, total.failed_requests, total.rows, total.failed_rows), (400, 4, 1200, 400));
+        assert_eq!(total.phase(Phase::Total).count(), 404);
+        assert_eq!(total.phase(Phase::Lookup).count(), 400);
+        assert_eq!(total.last_request_ms, 5);
+    }
+}

@@ -1,0 +1,54 @@
+//! Columns of numbers as a model takes them: one f64 each, NaN where there is none.
+
+use headrace_types::{Column, ColumnData};
+
+/// Writes a numeric column into one column of a row-major matrix: row `r` goes to `matrix[r * width + index]`.
+/// A null becomes NaN, a bool 0 or 1, an integer the nearest float. Columns of other types become NaN.
+pub(crate) fn copy_numbers(column: &Column, matrix: &mut [f64], width: usize, index: usize) {
+    let cells = matrix[index..].iter_mut().step_by(width);
+    macro_rules! copy {
+        ($values:expr, $convert:expr) => {
+            for (cell, &value) in cells.zip($values) {
+                *cell = $convert(value);
+            }
+        };
+    }
+    #[allow(clippy::cast_precision_loss)] // the nearest float is what a model gets
+    match &column.data {
+        ColumnData::Bool(v) => copy!(v, |value| f64::from(u8::from(value))),
+        ColumnData::Int8(v) => copy!(v, f64::from),
+        ColumnData::Int16(v) => copy!(v, f64::from),
+        ColumnData::Int32(v) => copy!(v, f64::from),
+        ColumnData::Int64(v) => copy!(v, |value| value as f64),
+        ColumnData::UInt8(v) => copy!(v, f64::from),
+        ColumnData::UInt16(v) => copy!(v, f64::from),
+        ColumnData::UInt32(v) => copy!(v, f64::from),
+        ColumnData::UInt64(v) => copy!(v, |value| value as f64),
+        ColumnData::Float32(v) => copy!(v, f64::from),
+        ColumnData::Float64(v) => copy!(v, |value| value),
+        ColumnData::Timestamp(_) | ColumnData::String(_) | ColumnData::Bytes(_) | ColumnData::List(..) => {
+            cells.for_each(|cell| *cell = f64::NAN);
+        }
+    }
+    if let Some(validity) = &column.validity {
+        for (row, _) in validity.iter().enumerate().filter(|(_, valid)| !**valid) {
+            matrix[row * width + index] = f64::NAN;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_lands_in_its_own_and_nulls_are_nan() {
+        let mut matrix = vec![-1.0; 6];
+        let column = Column { data: ColumnData::Int16(vec![5, 6, 7]), validity: Some(vec![true, false, true]) };
+        copy_numbers(&column, &mut matrix, 2, 1);
+        copy_numbers(&Column::new(ColumnData::Bool(vec![true, false, true])), &mut matrix, 2, 0);
+        assert!(matrix[3].is_nan());
+        matrix[3] = 0.0;
+        assert_eq!(matrix, [1.0, 5.0, 0.0, 0.0, 1.0, 7.0]);
+    }
+}

@@ -1,0 +1,171 @@
+//! The path of a prediction: check the request, find the features, run the model, name the answer.
+
+use std::time::Instant;
+
+use headrace_types::{Error, ErrorCode, Result};
+
+use crate::answer::not_a_number;
+use crate::deployment::{Deployment, Section};
+use crate::engine::Engine;
+use crate::inputs::{Inputs, missing_column};
+use crate::numbers::copy_numbers;
+use crate::request::PredictRequest;
+use crate::request_id::new_request_id;
+use crate::response::{NO_LABEL, PredictResponse, Timing};
+use crate::scratch::Scratch;
+
+impl Engine {
+    /// Predicts with the named model (a registered model has a deployment of its own name), in its highest version unless told.
+    ///
+    /// # Errors
+    /// The names and columns of the request are checked as a whole: `unknown_model`, `unknown_model_version`, `unknown_entity`,
+    /// `unknown_feature`, `invalid_argument`, `missing_column`, `length_mismatch`, `too_large`, `unavailable`. A value that does
+    /// not fit fails its row only, in the answer.
+    pub fn predict(&self, deployment: &str, version: Option<u32>, request: &PredictRequest) -> Result<PredictResponse> {
+        self.predict_on(&*self.deployment(deployment, version)?, request)
+    }
+
+    /// As [`Engine::predict`], with a deployment found before: a transport decodes a request by its signature first.
+    ///
+    /// # Errors
+    /// As [`Engine::predict`].
+    pub fn predict_on(&self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
+        let started = Instant::now();
+        let arrived = request.arrived.unwrap_or(started);
+        let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
+        let mut scratch = deployment.scratches.take();
+        let result = self.run(deployment, request, &mut scratch, &mut timing);
+        deployment.scratches.give(scratch, request.rows());
+        timing.total = arrived.elapsed();
+        match result {
+            Ok(mut response) => {
+                response.timing = timing;
+                let now_us = self.options.clock.now_us();
+                deployment.metrics.record(&timing, response.rows, response.row_errors.len(), now_us);
+                Ok(response)
+            }
+            Err(error) => {
+                deployment.metrics.record_failure(timing.total);
+                Err(error)
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        deployment: &Deployment,
+        request: &PredictRequest,
+        scratch: &mut Scratch,
+        timing: &mut Timing,
+    ) -> Result<PredictResponse> {
+        let now_us = self.options.clock.now_us();
+        let rows = self.checked_rows(deployment, request)?;
+        scratch.start(rows, deployment.features().len(), deployment.margins_count());
+        scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
+        let transform_started = Instant::now();
+        if let Some(matrix) = &request.matrix {
+            scratch.matrix.copy_from_slice(matrix);
+        } else {
+            let inputs = Inputs::resolve(deployment, request, rows, &mut scratch.row_errors)?;
+            fill_from_columns(deployment, &inputs, scratch)?;
+        }
+        let model_started = Instant::now();
+        timing.transform = model_started - transform_started;
+        let mut response = answer(deployment, request, rows, scratch)?;
+        timing.model = model_started.elapsed();
+        response.id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
+        Ok(response)
+    }
+
+    fn checked_rows(&self, deployment: &Deployment, request: &PredictRequest) -> Result<usize> {
+        let rows = match &request.matrix {
+            Some(matrix) => matrix_rows(deployment, matrix.len())?,
+            None => request.rows(),
+        };
+        if rows > self.options.rows_max {
+            return Err(Error::new(
+                ErrorCode::TooLarge,
+                format!("the request has {rows} rows, the limit is {}", self.options.rows_max),
+                "split it into several requests",
+            ));
+        }
+        Ok(rows)
+    }
+}
+
+fn matrix_rows(deployment: &Deployment, values: usize) -> Result<usize> {
+    let features = deployment.features().len();
+    if features == 0 || values % features != 0 {
+        return Err(Error::new(
+            ErrorCode::LengthMismatch,
+            format!("{values} feature values are no whole number of rows of {features} features"),
+            format!("send rows of {features} values in the order of the signature"),
+        ));
+    }
+    Ok(values / features)
+}
+
+fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, scratch: &mut Scratch) -> Result<()> {
+    let width = deployment.features().len();
+    for (index, field) in deployment.features().iter().enumerate() {
+        let column =
+            inputs.overrides(index).ok_or_else(|| missing_column(deployment.name(), Section::Features, field))?;
+        copy_numbers(column, &mut scratch.matrix, width, index);
+    }
+    Ok(())
+}
+
+/// Runs the model over the matrix and names the answers; failed rows are blanked.
+fn answer(
+    deployment: &Deployment,
+    request: &PredictRequest,
+    rows: usize,
+    scratch: &mut Scratch,
+) -> Result<PredictResponse> {
+    let margins_count = deployment.margins_count();
+    let model = &deployment.spec.model;
+    if rows > 0 {
+        model.margins(&scratch.matrix, rows, &mut scratch.margins)?;
+    }
+    let mut margins = if request.outputs.margin { scratch.margins.clone() } else { Vec::new() };
+    model.scores(&mut scratch.margins);
+    let kind = deployment.kind;
+    let scores_count = kind.scores_count(margins_count);
+    let mut scores = Vec::with_capacity(rows * scores_count);
+    kind.fill_scores(&scratch.margins, &mut scores);
+    for (row, row_scores) in scores.chunks_exact(scores_count).enumerate() {
+        if row_scores.iter().any(|score| score.is_nan()) {
+            scratch.row_errors.push(not_a_number(row));
+        }
+    }
+    let mut labels = Vec::new();
+    if deployment.task() == headrace_types::Task::Classification {
+        labels.extend(scores.chunks_exact(scores_count).map(|row| kind.label_of(row)));
+    }
+    let row_errors = scratch.take_row_errors();
+    for error in &row_errors {
+        scores[error.row * scores_count..][..scores_count].fill(f64::NAN);
+        if let Some(label) = labels.get_mut(error.row) {
+            *label = NO_LABEL;
+        }
+        if !margins.is_empty() {
+            margins[error.row * margins_count..][..margins_count].fill(f64::NAN);
+        }
+    }
+    Ok(PredictResponse {
+        id: String::new(),
+        deployment: deployment.name.clone(),
+        model: deployment.name.clone(),
+        model_version: deployment.version(),
+        task: deployment.task(),
+        rows,
+        outputs: request.outputs,
+        classes: deployment.classes.clone(),
+        labels,
+        scores,
+        margins,
+        margins_count,
+        row_errors,
+        timing: Timing::default(),
+    })
+}

@@ -1,0 +1,76 @@
+//! What a caller asks: columns of values by name, and which outputs to answer.
+
+use std::time::Instant;
+
+use headrace_types::{Batch, Error};
+
+/// Which parts of a prediction the answer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outputs {
+    /// The label (classification), the labels (multi-label) or the value (regression, ranking).
+    pub label: bool,
+    /// The score of each class.
+    pub scores: bool,
+    /// The model's raw margins, before they become scores.
+    pub margin: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { label: true, scores: true, margin: false }
+    }
+}
+
+impl Outputs {
+    pub const NONE: Outputs = Outputs { label: false, scores: false, margin: false };
+    pub const NAMES: [&'static str; 3] = ["label", "scores", "margin"];
+
+    /// Switches one output on by its name; `None` when there is no such output.
+    #[must_use]
+    pub fn with(mut self, name: &str) -> Option<Self> {
+        match name {
+            // A regression's answer is its value; there the two words mean the same.
+            "label" | "value" => self.label = true,
+            "scores" => self.scores = true,
+            "margin" => self.margin = true,
+            _ => return None,
+        }
+        Some(self)
+    }
+}
+
+/// Why one row of a request has no answer, while the others have.
+#[derive(Debug, Clone)]
+pub struct RowError {
+    pub row: usize,
+    pub error: Error,
+}
+
+/// Rows to predict, as columns. A column's place says what it is for: finding stored features (`entities`), replacing a
+/// feature (`features`), or computing on-demand features (`request`).
+#[derive(Debug, Clone, Default)]
+pub struct PredictRequest {
+    /// Echoed in the answer; the engine makes one when absent.
+    pub id: Option<String>,
+    pub entities: Batch,
+    pub features: Batch,
+    pub request: Batch,
+    /// All features at once, row-major in the order of the signature; the three batches are then ignored.
+    pub matrix: Option<Vec<f64>>,
+    /// Rows that the transport could not decode; they fail alone.
+    pub row_errors: Vec<RowError>,
+    pub outputs: Outputs,
+    /// When the transport had the whole request; its wait counts as queue time.
+    pub arrived: Option<Instant>,
+}
+
+impl PredictRequest {
+    /// Rows of the request: the length of its longest column (the engine checks that all are equal).
+    pub fn rows(&self) -> usize {
+        [&self.entities, &self.features, &self.request]
+            .iter()
+            .flat_map(|batch| batch.columns.iter().map(|(_, column)| column.len()))
+            .max()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,71 @@
+//! What a prediction answers, as columns; a transport turns it into rows or tensors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headrace_types::Task;
+
+use crate::metrics::Phase;
+use crate::request::{Outputs, RowError};
+
+/// Where a request's time went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    pub queue: Duration,
+    pub lookup: Duration,
+    pub transform: Duration,
+    pub model: Duration,
+    /// From the request's arrival to its answer.
+    pub total: Duration,
+}
+
+impl Timing {
+    pub fn of(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::Queue => self.queue,
+            Phase::Lookup => self.lookup,
+            Phase::Transform => self.transform,
+            Phase::Model => self.model,
+            Phase::Total => self.total,
+        }
+    }
+}
+
+/// The answers of a request's rows, in their order.
+#[derive(Debug, Clone)]
+pub struct PredictResponse {
+    pub id: String,
+    pub deployment: Arc<str>,
+    pub model: Arc<str>,
+    pub model_version: u32,
+    pub task: Task,
+    pub rows: usize,
+    pub outputs: Outputs,
+    /// Names of the classes, in the order of `scores`; empty for regression and ranking.
+    pub classes: Arc<[String]>,
+    /// Classification: the chosen class of each row, an index into `classes`; [`NO_LABEL`] in a failed row.
+    pub labels: Vec<u32>,
+    /// Row-major `[rows, classes]`; for regression and ranking `[rows, 1]`, the value. NaN in a failed row.
+    pub scores: Vec<f64>,
+    /// Row-major `[rows, margins_count]`; empty unless asked for. NaN in a failed row.
+    pub margins: Vec<f64>,
+    pub margins_count: usize,
+    /// The rows that failed, in order of their row; all others have an answer.
+    pub row_errors: Vec<RowError>,
+    pub timing: Timing,
+}
+
+/// The label index of a row that has none.
+pub const NO_LABEL: u32 = u32::MAX;
+
+impl PredictResponse {
+    /// Scores a row has.
+    pub fn scores_count(&self) -> usize {
+        self.classes.len().max(1)
+    }
+
+    pub fn row_error(&self, row: usize) -> Option<&RowError> {
+        let index = self.row_errors.binary_search_by_key(&row, |error| error.row).ok()?;
+        Some(&self.row_errors[index])
+    }
+}

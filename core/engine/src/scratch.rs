@@ -1,0 +1,58 @@
+//! Working memory of a prediction, kept between requests so that a small one allocates little.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::request::RowError;
+
+/// Memory of a request with more rows than this goes back to the system.
+const KEPT_ROWS_MAX: usize = 4096;
+/// Memories kept for one model version; more threads at a time than this make their own.
+const KEPT_COUNT_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Row-major `[rows, features]`, what the model gets.
+    pub(crate) matrix: Vec<f64>,
+    /// Row-major `[rows, margins]`.
+    pub(crate) margins: Vec<f64>,
+    /// Failed rows, in the order in which they were found; a row may be here twice.
+    pub(crate) row_errors: Vec<RowError>,
+}
+
+impl Scratch {
+    pub(crate) fn start(&mut self, rows: usize, features: usize, margins: usize) {
+        self.matrix.clear();
+        self.matrix.resize(rows * features, f64::NAN);
+        self.margins.clear();
+        self.margins.resize(rows * margins, 0.0);
+        self.row_errors.clear();
+    }
+
+    /// The failed rows in order, each with the first thing that was wrong in it.
+    pub(crate) fn take_row_errors(&mut self) -> Vec<RowError> {
+        let mut errors = std::mem::take(&mut self.row_errors);
+        errors.sort_by_key(|error| error.row); // stable: the first found stays first
+        errors.dedup_by_key(|error| error.row);
+        errors
+    }
+}
+
+/// A few scratches of one model version, handed out and back. The lock is held for a push or a pop only.
+#[derive(Debug, Default)]
+pub(crate) struct ScratchPool(Mutex<Vec<Scratch>>);
+
+impl ScratchPool {
+    pub(crate) fn take(&self) -> Scratch {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give(&self, scratch: Scratch, rows: usize) {
+        if rows > KEPT_ROWS_MAX {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_COUNT_MAX {
+            kept.push(scratch);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Small models for the tests of this crate and of those above it.
+
+use std::sync::Arc;
+
+use headrace_types::{DType, Error, ErrorCode, Field, Model, Objective, Result, Task};
+
+use crate::deployment::ModelSpec;
+
+/// Margin = the sum of a row's features that are not NaN; a row whose first feature is infinite panics.
+#[derive(Debug)]
+pub struct SumModel {
+    features_count: usize,
+    objective: Objective,
+}
+
+impl SumModel {
+    pub fn logistic(features_count: usize) -> Self {
+        Self { features_count, objective: Objective::Logistic }
+    }
+
+    pub fn identity(features_count: usize) -> Self {
+        Self { features_count, objective: Objective::Identity }
+    }
+}
+
+impl Model for SumModel {
+    fn features_count(&self) -> usize {
+        self.features_count
+    }
+
+    fn outputs_count(&self) -> usize {
+        1
+    }
+
+    fn objective(&self) -> Objective {
+        self.objective
+    }
+
+    fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
+        if features.len() != rows * self.features_count || margins.len() != rows {
+            return Err(Error::new(ErrorCode::LengthMismatch, "slices of the wrong length", ""));
+        }
+        for (row, margin) in features.chunks_exact(self.features_count).zip(margins) {
+            assert!(row[0] != f64::INFINITY, "the test model does not like infinity");
+            *margin = row.iter().filter(|feature| !feature.is_nan()).sum();
+        }
+        Ok(())
+    }
+
+    fn scores(&self, margins: &mut [f64]) {
+        if self.objective == Objective::Logistic {
+            for margin in margins {
+                *margin = 1.0 / (1.0 + (-*margin).exp());
+            }
+        }
+    }
+}
+
+/// A binary classifier of the named float features, without a feature service.
+pub fn sum_classifier(name: &str, version: u32, features: &[&str]) -> ModelSpec {
+    ModelSpec {
+        name: name.to_owned(),
+        version,
+        task: Task::Classification,
+        labels: vec!["on_time".to_owned(), "late".to_owned()],
+        service: None,
+        features: features.iter().map(|name| Field::new(*name, DType::FLOAT64)).collect(),
+        join_keys: Vec::new(),
+        request_fields: Vec::new(),
+        platform: "headrace_test".to_owned(),
+        model: Arc::new(SumModel::logistic(features.len())),
+    }
+}
+
+/// A regressor of the named float features, without a feature service.
+pub fn sum_regressor(name: &str, version: u32, features: &[&str]) -> ModelSpec {
+    ModelSpec {
+        task: Task::Regression,
+        labels: Vec::new(),
+        model: Arc::new(SumModel::identity(features.len())),
+        ..sum_classifier(name, version, features)
+    }
+}
