@@ -1,1 +1,13 @@
-//! headrace-features
+//! Features: the compiled plan of a project, the point-in-time join that makes training sets from it, and the online store that serves it.
+//!
+//! Offline and online must agree, so both start here: one [`Plan`], one row order
+//! ([`RowVersion`](headrace_types::RowVersion)), one meaning of TTL and of null, one program for what is computed on demand.
+
+mod plan;
+
+pub use plan::{
+    Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,
+    FIELDS_PER_VIEW_MAX, FeatureFrom, InputFrom, JOIN_KEYS_MAX, NAME_BYTES_MAX, OnDemandInput, OnDemandViewPlan,
+    PLAN_BYTES_MAX, PLAN_FORMAT, Plan, PlanDiff, REQUEST, ServiceFeature, ServicePlan, Source, StoredFeature,
+    TablePlan, ViewPlan,
+};
