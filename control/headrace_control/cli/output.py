@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from headrace_control.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 project_option = click.option(
@@ -60,13 +60,10 @@ class Output:
             click.echo(text, err=True)
 
     @contextmanager
-    def progress(self, what: str, total: float | None = None) -> Iterator[Callable[[float, str | None], None]]:
-        """A bar on stderr while the block runs; silent where no one looks.
-
-        Gives a function `(done, text)`: `done` in the unit of `total`, `text` replaces the description.
-        """
+    def progress(self, what: str, total: float | None = None) -> Iterator[Progress]:
+        """A bar on stderr while the block runs; silent where no one looks."""
         if self.as_json or not sys.stderr.isatty():
-            yield lambda done, text=None: None
+            yield silent
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -75,7 +72,4 @@ class Output:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=total)
 
-            def advance(done: float, text: str | None = None) -> None:
-                bar.update(task, completed=done, description=text or what)
-
-            yield advance
+            yield lambda done, text: bar.update(task, completed=done, description=text or what)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_control.errors import require
+from headrace_control.progress import Progress
 from headrace_control.training.config import ModelConfig
 
 Matrix = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
-Progress = Callable[[float, str | None], None]
 
 XGBOOST_FORMAT = "xgboost-ubj"
 LIGHTGBM_FORMAT = "lightgbm-text"
@@ -53,7 +53,9 @@ def fit(config: ModelConfig, names: list[str], train: Examples, threads: int, pr
     """Trains `config.rounds` trees; the same rows, configuration, library version and threads give the same model.
 
     Args:
+        config: library, parameters, rounds and seed.
         names: the features, in the order of the matrix's columns.
+        train: the rows to learn from.
         threads: threads of the library.
         progress: called with (trees so far, None).
 
@@ -103,8 +105,7 @@ def _load_lightgbm(data: bytes, threads: int) -> Trained:
     booster = lightgbm.Booster(model_str=data.decode())
 
     def predict(rows: Matrix, raw: bool) -> Floats:
-        found: Floats = booster.predict(rows, raw_score=raw, num_threads=threads)
-        return found
+        return np.asarray(booster.predict(rows, raw_score=raw, num_threads=threads))
 
     gains = booster.feature_importance("gain")
     return Trained(
@@ -122,8 +123,8 @@ def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads
     library_version("xgboost")
     import xgboost
 
-    class Report(xgboost.callback.TrainingCallback):  # type: ignore[misc]
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002
+    class Report(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             progress(epoch + 1, None)
             return False
 
@@ -145,10 +146,9 @@ def _load_xgboost(data: bytes, threads: int) -> Trained:
     def predict(rows: Matrix, raw: bool) -> Floats:
         # The engine feeds XGBoost float32, as XGBoost itself does with any input.
         matrix = xgboost.DMatrix(rows.astype(np.float32), feature_names=booster.feature_names, nthread=threads)
-        found: Floats = booster.predict(matrix, output_margin=raw)
-        return found
+        return np.asarray(booster.predict(matrix, output_margin=raw))
 
-    gains = booster.get_score(importance_type="total_gain")
+    gains: dict[str, Any] = booster.get_score(importance_type="total_gain")
     return Trained(
         library="xgboost",
         library_version=xgboost.__version__,

@@ -46,12 +46,13 @@ def prepare(folder: Path, progress: Callable[[str], None] = lambda _: None) -> l
     paths = []
     progress("flights")
     all_flights = read_flights(package)
-    for name, make in (
-        ("flights", lambda: flights(all_flights)),
-        ("finished", lambda: finished(all_flights)),
-        ("weather", lambda: weather(package)),
-        ("planes", lambda: planes(package)),
-    ):
+    tables: dict[str, Callable[[], pa.Table]] = {
+        "flights": lambda: flights(all_flights),
+        "finished": lambda: finished(all_flights),
+        "weather": lambda: weather(package),
+        "planes": lambda: planes(package),
+    }
+    for name, make in tables.items():
         progress(name)
         paths.append(write(make(), folder / f"{name}.parquet"))
     return paths
