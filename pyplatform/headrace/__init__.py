@@ -11,6 +11,7 @@ risk = FeatureService("risk", [weather])
 
 from __future__ import annotations
 
+from headrace._native import __version__
 from headrace.definitions import (
     Entity,
     FeatureSelection,
@@ -21,10 +22,7 @@ from headrace.definitions import (
     OnDemandFeatureView,
     PushSource,
 )
-from headrace.errors import DefinitionError, HeadraceError, InputError, ProcessError, StoreError, UnknownNameError
-from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
-from headrace.project import Project
-from headrace.types import (
+from headrace.dtypes import (
     Bool,
     Bytes,
     DType,
@@ -42,6 +40,11 @@ from headrace.types import (
     UInt32,
     UInt64,
 )
+from headrace.errors import DefinitionError, HeadraceError, InputError, ProcessError, StoreError, UnknownNameError
+from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
+from headrace.feature_store import FeatureStore
+from headrace.plan_diff import PlanDiff
+from headrace.project import Project
 
 __all__ = [
     "Bool",
@@ -52,6 +55,7 @@ __all__ = [
     "Expr",
     "FeatureSelection",
     "FeatureService",
+    "FeatureStore",
     "FeatureView",
     "Field",
     "FileSource",
@@ -65,6 +69,7 @@ __all__ = [
     "Int8",
     "List",
     "OnDemandFeatureView",
+    "PlanDiff",
     "ProcessError",
     "Project",
     "PushSource",
@@ -76,6 +81,7 @@ __all__ = [
     "UInt64",
     "UInt8",
     "UnknownNameError",
+    "__version__",
     "atan2",
     "coalesce",
     "col",

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headrace.dtypes import DType, DTypeLike, as_dtype
 from headrace.errors import DefinitionError, make_error, nearest_hint
 from headrace.expressions import Expr
-from headrace.types import DType, DTypeLike, as_dtype
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 FileFormat = Literal["parquet", "csv", "jsonl"]
@@ -126,6 +126,8 @@ class Entity(_Described):
 @dataclass(frozen=True, eq=False)
 class FileSource:
     """Rows in files: one file, a folder of them, or a glob.
+
+    In a CSV file an empty value, NA, N/A, NULL and null are null unless quoted; NaN is a number. Times are ISO 8601.
 
     Args:
         path: relative paths start from `sources.root` of headrace.toml (the project's folder by default).

@@ -14,8 +14,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from headrace.dtypes import DType, DTypeLike, Float64, as_dtype
 from headrace.errors import DefinitionError
-from headrace.types import DType, DTypeLike, Float64, as_dtype
 
 Node = dict[str, Any]
 

@@ -6,6 +6,7 @@
 mod digest;
 mod error;
 mod fork;
+mod plan;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
@@ -13,6 +14,9 @@ mod _native {
 
     #[pymodule_export]
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
+
+    #[pymodule_export]
+    use crate::plan::Plan;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

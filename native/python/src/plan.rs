@@ -1,0 +1,108 @@
+//! `Plan`: the compiled definitions of a project.
+
+use std::sync::Arc;
+
+use headrace_features::{DefinitionRef, FeatureFrom, PlanDiff};
+use headrace_types::Field;
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use crate::error::{Outcome, detached, guarded};
+
+/// A checked plan. It is immutable, and other handles keep it alive.
+#[pyclass(frozen, module = "headrace._native")]
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) inner: Arc<headrace_features::Plan>,
+}
+
+#[pymethods]
+impl Plan {
+    /// Reads, checks and compiles a plan.
+    #[staticmethod]
+    fn from_json(py: Python<'_>, text: &str) -> Outcome<Self> {
+        let plan = detached(py, || headrace_features::Plan::from_json(text))?;
+        Ok(Self { inner: Arc::new(plan) })
+    }
+
+    #[getter]
+    fn digest(&self) -> &str {
+        self.inner.digest()
+    }
+
+    #[getter]
+    fn json(&self) -> &str {
+        self.inner.canonical_json()
+    }
+
+    #[getter]
+    fn project(&self) -> &str {
+        self.inner.project()
+    }
+
+    /// What changes from `old` (or from nothing) to this plan, as JSON.
+    #[pyo3(signature = (old=None))]
+    fn diff(&self, old: Option<&Plan>) -> Outcome<String> {
+        let diff = guarded(|| Ok(PlanDiff::between(old.map(|plan| &*plan.inner), &self.inner)))?;
+        let refs = |list: &[DefinitionRef]| -> Value {
+            list.iter().map(|d| json!({"kind": d.kind.name(), "name": d.name, "details": d.details})).collect()
+        };
+        let breaking: Value = diff
+            .breaking
+            .iter()
+            .map(|b| json!({"view": b.view, "field": b.field, "old": b.old, "new": b.new, "services": b.services}))
+            .collect();
+        Ok(json!({
+            "added": refs(&diff.added),
+            "changed": refs(&diff.changed),
+            "removed": refs(&diff.removed),
+            "breaking": breaking,
+        })
+        .to_string())
+    }
+
+    /// The names of the feature services.
+    fn services(&self) -> Vec<String> {
+        self.inner.services().keys().cloned().collect()
+    }
+
+    /// What a service asks for and gives, as JSON.
+    fn service(&self, name: &str) -> Outcome<String> {
+        let service = guarded(|| self.inner.service(name))?;
+        let features: Value = service
+            .features
+            .iter()
+            .map(|f| {
+                let is_stored = matches!(f.from, FeatureFrom::Stored(_));
+                json!({
+                    "name": f.name, "view": f.view, "feature": f.feature, "dtype": f.dtype.to_string(), "stored": is_stored,
+                })
+            })
+            .collect();
+        Ok(json!({
+            "name": service.name,
+            "join_keys": fields_json(&service.join_keys),
+            "request_fields": fields_json(&service.request_fields),
+            "features": features,
+            "views": service.views(),
+        })
+        .to_string())
+    }
+
+    /// The online tables as JSON: their join keys and views.
+    fn tables(&self) -> String {
+        let tables = self.inner.tables().iter();
+        let tables: Value = tables
+            .map(|t| json!({"name": t.name, "join_keys": fields_json(&t.join_keys), "views": t.views}))
+            .collect();
+        tables.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Plan(project='{}', digest='{}')", self.inner.project(), self.inner.digest())
+    }
+}
+
+fn fields_json(fields: &[Field]) -> Value {
+    fields.iter().map(|field| json!({"name": field.name, "dtype": field.dtype.to_string()})).collect()
+}

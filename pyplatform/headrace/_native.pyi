@@ -1,0 +1,175 @@
+"""The engine as Python sees it. Private: use it through `headrace`.
+
+Errors of the engine are raised as the classes of `headrace.errors`. Long work runs without the interpreter lock and can be
+interrupted with Ctrl-C where it says so. A handle that is used after a fork raises `used_after_fork`.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+__version__: str
+
+def canonical_json(text: str) -> str:
+    """The same JSON with sorted keys and without white space."""
+
+def digest_json(text: str) -> str:
+    """`sha256:<hex>` of the canonical form."""
+
+def digest_bytes(data: bytes) -> str: ...
+def digest_file(path: str | os.PathLike[str]) -> str: ...
+def source_digest() -> str:
+    """The digest of the Rust sources that this module was built from; `native/python/build.rs` says over which files."""
+
+@final
+class Plan:
+    """The compiled definitions of a project. Immutable."""
+
+    @staticmethod
+    def from_json(text: str) -> Plan: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def json(self) -> str:
+        """Canonical."""
+
+    @property
+    def project(self) -> str: ...
+    def diff(self, old: Plan | None = None) -> str:
+        """JSON: added, changed and removed definitions, and breaking changes."""
+
+    def services(self) -> list[str]: ...
+    def service(self, name: str) -> str:
+        """JSON: join_keys, request_fields, features and views of a service."""
+
+    def tables(self) -> str:
+        """JSON: the online tables, their join keys and views."""
+
+@final
+class JoinedTable:
+    """The result of a join; any Arrow library can take it over without a copy."""
+
+    @property
+    def counts(self) -> dict[str, Any]: ...
+    @property
+    def num_rows(self) -> int: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+def point_in_time_join(
+    plan: Plan,
+    service: str,
+    entities: object,
+    sources: Mapping[str, object],
+    event_ts_column: str,
+    as_known_at: bool | str | None = None,
+    threads: int | None = None,
+    statuses: bool = False,
+) -> JoinedTable:
+    """Frames are anything with `__arrow_c_stream__`. Ctrl-C ends it."""
+
+@final
+class LocalStore:
+    """The online tables of a plan, in this process's memory. Reads never wait for writes."""
+
+    def __new__(cls, plan: Plan, bytes_max: int | None = None) -> LocalStore: ...
+    @staticmethod
+    def open_snapshot(
+        plan: Plan, folder: str | os.PathLike[str], read_only: bool = False, bytes_max: int | None = None
+    ) -> LocalStore: ...
+    def write_snapshot(self, folder: str | os.PathLike[str]) -> None: ...
+    def encode(
+        self, view: str, batch: object, first_sequence: int, now_us: int, max_future_skew_us: int
+    ) -> tuple[bytes, int, dict[str, int]]:
+        """The rows as one value of the log, how many they are, and how many were refused for which reason."""
+
+    def apply(self, data: bytes) -> dict[str, int]:
+        """Applies a value of the log: rows, inserted, replaced, stale, deleted."""
+
+    def online_plan(self, service: str) -> OnlinePlan: ...
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Table -> rows and bytes."""
+
+    def __len__(self) -> int: ...
+
+@final
+class OnlinePlan:
+    """A feature service prepared for reading."""
+
+    @property
+    def feature_names(self) -> list[str]: ...
+    @property
+    def dtypes(self) -> list[str]: ...
+    @property
+    def join_keys(self) -> list[str]: ...
+    def read_into(self, keys: Any, out: Any, status: Any = None, now_us: int | None = None) -> None:
+        """Fills `out` with the features of some keys, row by row; what is missing is NaN.
+
+        Args:
+            keys: of one join key, a NumPy int64 array or a sequence of values; of several, a sequence of tuples.
+            out: a writable C-contiguous float32 or float64 array of shape [keys, features].
+            status: a writable uint8 array of the same shape for the statuses, or None.
+            now_us: microseconds UTC; None is now.
+        """
+
+    def read(
+        self,
+        entities: Mapping[str, Sequence[Any]],
+        request: Mapping[str, Sequence[Any]] = ...,
+        now_us: int | None = None,
+    ) -> dict[str, Any]:
+        """`{"features": {name: [values]}, "statuses": {name: [names]}}`."""
+
+@final
+class Model:
+    """A model version whose golden rows have been reproduced."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Model: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def manifest(self) -> str:
+        """JSON."""
+
+    @property
+    def features_count(self) -> int: ...
+    @property
+    def outputs_count(self) -> int: ...
+    def margins(self, x: Any, threads: int | None = None) -> Any:
+        """Raw margins: float64 [rows, outputs] of a float32 or float64 [rows, features]; NaN is missing."""
+
+    def scores(self, x: Any, threads: int | None = None) -> Any:
+        """As `margins`, turned into scores."""
+
+@final
+class Engine:
+    """The request path: lookup, transform, model."""
+
+    def __new__(
+        cls, plan: Plan | None = None, store: LocalStore | None = None, clock_us: int | None = None
+    ) -> Engine: ...
+    def install(self, plan: Plan, store: LocalStore) -> None: ...
+    def add_model(self, path: str | os.PathLike[str]) -> tuple[str, int]: ...
+    def models(self) -> list[dict[str, Any]]: ...
+    def set_clock(self, now_us: int) -> None: ...
+    def predict(
+        self,
+        name: str,
+        entities: Mapping[str, Sequence[Any]] | None = None,
+        request: Mapping[str, Sequence[Any]] | None = None,
+        features: Mapping[str, Sequence[Any]] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: int | None = None,
+        id: str | None = None,
+    ) -> dict[str, Any]: ...
+
+def serve(
+    engine: Engine,
+    config: Mapping[str, Any],
+    on_ready: Callable[[Mapping[str, Any]], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
+    tick_seconds: float = 1.0,
+) -> None:
+    """Answers requests until SIGINT or SIGTERM, then ends what has begun and returns."""

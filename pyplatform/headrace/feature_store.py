@@ -1,0 +1,382 @@
+"""`FeatureStore`: what one does with a project's features, from the definitions to training sets and online reads.
+
+```python
+store = FeatureStore("flights")
+print(store.plan())
+store.apply()
+store.materialize()
+training = store.get_historical_features("departure_risk", flights, event_ts_column="asked_at")
+```
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from headrace import _native
+from headrace.config import Config
+from headrace.errors import DefinitionError, make_error
+from headrace.expressions import datetime_us
+from headrace.online_store import OnlineStore, WriteCounts
+from headrace.plan_diff import PlanDiff, diff_plans
+from headrace.project import Project
+from headrace.registry import PlanFolder, registered_models
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.sources import ViewRows
+
+Progress = Callable[[str, int], None]
+"""Called with a view's name and the number of its rows written so far."""
+
+
+class FeatureStore:
+    """The features of one project. Safe to share between threads; after a fork, open another one."""
+
+    def __init__(self, path: str | os.PathLike[str] = ".", *, clock: Callable[[], int] | None = None) -> None:
+        """Opens a project.
+
+        Args:
+            path: the project's folder, with a headrace.toml.
+            clock: gives "now" in microseconds UTC; for replays and tests.
+
+        Raises:
+            UnknownNameError: `not_found`, the folder has no headrace.toml.
+            InputError: a setting is wrong.
+        """
+        self.project = Project.open(path)
+        self._clock = clock or (lambda: time.time_ns() // 1000)
+        self._online: OnlineStore | None = None
+        self._mutex = threading.RLock()
+        self._applied: tuple[str, _native.Plan, dict[str, Any]] | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.project.config
+
+    @property
+    def plans(self) -> PlanFolder:
+        return PlanFolder(self.config.state / "plans")
+
+    def now_us(self) -> int:
+        """The store's clock, in microseconds UTC."""
+        return self._clock()
+
+    # definitions
+
+    def plan(self) -> PlanDiff:
+        """What `apply` would change.
+
+        Raises:
+            DefinitionError: the definitions are wrong.
+        """
+        return self._diff(_native.Plan.from_json(self.project.compile()))
+
+    def apply(self) -> PlanDiff:
+        """Compiles the definitions and puts them in force; returns what changed.
+
+        Raises:
+            DefinitionError: the definitions are wrong, or `breaking_change`: they would break services or models in
+                use.
+        """
+        plan = _native.Plan.from_json(self.project.compile())
+        diff = self._diff(plan)
+        if diff.breaking:
+            raise DefinitionError(
+                "breaking_change",
+                "; ".join(str(breaking) for breaking in diff.breaking),
+                "keep what is in use and add the new definition under another name",
+            )
+        with self._mutex:
+            self.plans.put(plan)
+            if self._online is not None and self._online.plan.digest != plan.digest:
+                self.close()
+        return diff
+
+    def _diff(self, plan: _native.Plan) -> PlanDiff:
+        head = self.plans.head()
+        old = None if head is None else _native.Plan.from_json(self.plans.load(head))
+        return diff_plans(old, plan, registered_models(self.config.state / "models"))
+
+    @property
+    def applied(self) -> _native.Plan:
+        """The plan in force.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+        """
+        return self._load_applied()[0]
+
+    def _load_applied(self) -> tuple[_native.Plan, dict[str, Any]]:
+        """The plan in force, compiled and as a document."""
+        with self._mutex:
+            head = self.plans.head()
+            if self._applied is None or self._applied[0] != head:
+                plan = _native.Plan.from_json(self.plans.load_head())
+                self._applied = (plan.digest, plan, json.loads(plan.json))
+            return self._applied[1], self._applied[2]
+
+    # online writes
+
+    def materialize(
+        self,
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+        views: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, WriteCounts]:
+        """Loads rows of the views' sources into the online table.
+
+        Args:
+            start: rows with an earlier event time are left out; None takes all from the beginning.
+            end: rows from this event time on are left out; None is now. Without a zone, times are UTC.
+            views: by default every view that is `online` and has a file source.
+            progress: called after each batch of rows.
+
+        Returns:
+            View -> what became of its rows. Rows of static views are always read whole.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: a source lacks a column, a file is missing, another process
+            writes.
+        """
+        start_us = None if start is None else datetime_us(start)
+        end_us = self.now_us() if end is None else datetime_us(end)
+        return {view.name: self._materialize_view(view, start_us, end_us, progress) for view in self._file_views(views)}
+
+    def materialize_incremental(
+        self,
+        end: dt.datetime | None = None,
+        views: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, WriteCounts]:
+        """As `materialize`, from where each view's last one ended."""
+        end_us = self.now_us() if end is None else datetime_us(end)
+        store = self.open_online(writable=True)
+        counts = {}
+        for view in self._file_views(views):
+            spans = store.intervals(view.name)
+            start_us = max(span[1] for span in spans) if spans and not view.is_static else None
+            counts[view.name] = self._materialize_view(view, start_us, end_us, progress)
+        return counts
+
+    def _file_views(self, names: Sequence[str] | None) -> list[ViewRows]:
+        from headrace.sources import ViewRows
+
+        document = self._load_applied()[1]
+        if names is None:
+            views = document["views"]
+            names = [name for name, view in views.items() if view["online"] and view["source"]["kind"] == "file"]
+        found = [ViewRows(document, name) for name in names]
+        for view in found:
+            if view.is_pushed:
+                raise make_error(
+                    "invalid_argument",
+                    f"view '{view.name}' has no files to read",
+                    "its rows come with FeatureStore.push",
+                )
+        return found
+
+    def _materialize_view(
+        self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None
+    ) -> WriteCounts:
+        from headrace.sources import between, read_rows
+
+        store = self.open_online(writable=True)
+        counts = WriteCounts()
+        now_us = self.now_us()
+        if start_us is not None and start_us >= end_us:
+            return counts
+        for batch in read_rows(view, self.config.sources_root, now_us):
+            chosen = batch if view.is_static else between(batch, start_us, end_us)
+            if chosen.num_rows:
+                store.write(view.name, chosen, now_us, counts)
+            if progress is not None:
+                progress(view.name, counts.rows)
+        store.record_interval(view.name, None if view.is_static else start_us, end_us)
+        return counts
+
+    def push(self, view: str, frame: Any) -> WriteCounts:
+        """Writes rows of a view to the online table; when this returns they are durable and visible.
+
+        Rows of a view with a PushSource are kept for training too. Rows without a creation time get the time of the
+        push.
+
+        Args:
+            view: the view's name.
+            frame: a pyarrow, pandas or Polars frame, or a dict of columns: the view's keys, event time and features.
+
+        Raises:
+            InputError: `missing_column`, `type_mismatch`.
+            UnknownNameError: `unknown_feature_view`.
+            StoreError: `store_locked`, `store_full`, `io`.
+        """
+        from headrace.frames import to_table
+        from headrace.sources import ViewRows
+
+        rows = ViewRows(self._load_applied()[1], view)
+        now_us = self.now_us()
+        place = f"the frame pushed to view '{view}'"
+        return self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+
+    def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
+        """Deletes rows of a view: their keys are not found any more, also not by later writes of older rows.
+
+        Args:
+            view: the view's name.
+            keys: a frame or a dict of the view's key columns.
+            event_ts: from when on; by default now.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `push`.
+        """
+        from headrace.sources import ViewRows
+
+        rows = ViewRows(self._load_applied()[1], view)
+        now_us = self.now_us()
+        event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
+        table = rows.deletions(keys, event_ts_us, now_us, f"the keys that view '{view}' shall forget")
+        return self._write(rows, table, now_us)
+
+    def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
+        from headrace.sources import BATCH_ROWS_MAX, append_history
+
+        store = self.open_online(writable=True)
+        counts = WriteCounts()
+        with self._mutex:
+            if view.is_pushed and table.num_rows:
+                append_history(self._history(view.name), store.next_sequence, table)
+            for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
+                store.write(view.name, batch, now_us, counts)
+        return counts
+
+    def _history(self, view: str) -> Path:
+        return self.config.state / "history" / view
+
+    # reads
+
+    def get_historical_features(
+        self,
+        service: str,
+        entity_df: Any,
+        event_ts_column: str = "event_timestamp",
+        as_known_at: bool | str | None = None,
+        statuses: bool = False,
+        threads: int | None = None,
+    ) -> pa.Table:
+        """A training set: the features of each row as they were at the row's time.
+
+        Args:
+            service: the feature service's name.
+            entity_df: rows with the service's join keys and request fields and a time; a pyarrow, pandas or Polars
+                frame, or a dict of columns.
+                Other columns are passed through.
+            event_ts_column: the column with each row's time.
+            as_known_at: True leaves out what became known only after the row's time; the name of a timestamp
+                column, after the time in it.
+            statuses: adds a column `NAME__status` for each feature.
+            threads: at most so many; by default one for each core.
+
+        Returns:
+            Exactly the rows of `entity_df`, in order, with its columns and the service's features. `.to_pandas()`
+            makes a DataFrame. The schema's
+            metadata holds counts of the join under `headrace.counts`, as JSON.
+
+        Raises:
+            InputError: `missing_column`, `type_mismatch`.
+            UnknownNameError: `unknown_feature_service`, `not_found`.
+        """
+        from headrace.historical import historical_features
+
+        plan, document = self._load_applied()
+        return historical_features(
+            plan,
+            document,
+            service,
+            entity_df,
+            event_ts_column=event_ts_column,
+            as_known_at=as_known_at,
+            statuses=statuses,
+            threads=threads,
+            sources_root=self.config.sources_root,
+            history_root=self.config.state / "history",
+            now_us=self.now_us(),
+        )
+
+    def get_online_features(
+        self, service: str, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Sequence[Any]] | None = None
+    ) -> dict[str, Any]:
+        """The features of some entities now.
+
+        Args:
+            service: the feature service's name.
+            entities: join key -> values, one for each row.
+            request: request field -> values, for on-demand features.
+
+        Returns:
+            `{"features": {name: [values]}, "statuses": {name: [PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE or
+            INVALID]}}`; the value
+            is None where there is none.
+
+        Raises:
+            UnknownNameError: `unknown_feature_service`, `unknown_entity`.
+            InputError: `type_mismatch`, `length_mismatch`, `missing_column`.
+        """
+        return self.online_plan(service).read(entities, request or {}, now_us=self.now_us())
+
+    def online_plan(self, service: str) -> _native.OnlinePlan:
+        """A service prepared for fast reads: `plan.read_into(keys, out, status=None)` fills the caller's array.
+
+        It reads the table of this moment's `open_online()`; a reader's plan sees new writes after the next read
+        through the store.
+
+        Raises:
+            UnknownNameError: `unknown_feature_service`.
+        """
+        store = self.open_online()
+        store.refresh()
+        return store.local.online_plan(service)
+
+    # state
+
+    def open_online(self, *, writable: bool = False) -> OnlineStore:
+        """The online store: the one that is open, or a newly opened one.
+
+        Args:
+            writable: opens it for writing, which only one process may do at a time. A reader that is open is replaced.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+            StoreError: `store_locked`, `corrupt_store`.
+        """
+        with self._mutex:
+            plan = self._load_applied()[0]
+            online = self._online
+            if online is not None and (online.plan.digest != plan.digest or (writable and not online.writable)):
+                online.close()
+                online = None
+            if online is None:
+                online = OnlineStore(self.config.state / "online", plan, self.config.online, writable=writable)
+            self._online = online
+            return online
+
+    def close(self) -> None:
+        """Makes a snapshot of what this process wrote and lets others write. Nothing is lost without it."""
+        with self._mutex:
+            if self._online is not None:
+                self._online.close()
+                self._online = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

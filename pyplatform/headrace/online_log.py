@@ -1,0 +1,233 @@
+"""The write-ahead log of the online table, and its metadata, in RocksDB.
+
+Each value under `log/` is a batch that the engine has encoded; what belongs to it (intervals, the next sequence
+number) is
+written with it in one atomic RocksDB batch. The key is `log/` and the sequence number of the batch's first row, 8 bytes
+big-endian, so that the order of the keys is the order of the writes. Everything under `meta/` is JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rocksdict import (
+    AccessType,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
+
+from headrace.errors import HeadraceError, make_error
+
+_LOG = b"log/"
+_META = b"meta/"
+_LOG_END = b"log0"  # '0' follows '/'
+_WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+_WAL_BYTES_MAX = 64 * 1024 * 1024
+_INFO_LOG_BYTES_MAX = 1024 * 1024
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_max_total_wal_size(_WAL_BYTES_MAX)
+    options.set_max_open_files(64)
+    options.set_compression_type(DBCompressionType.lz4())
+    # A torn record at the very end was never acknowledged; damage anywhere else must be reported, not skipped.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_paranoid_checks(True)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(_INFO_LOG_BYTES_MAX)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    options.set_is_fd_close_on_exec(True)
+    return options
+
+
+def log_key(sequence: int) -> bytes:
+    return _LOG + sequence.to_bytes(8, "big")
+
+
+class WriterLock:
+    """The right to write to a folder: at most one process has it, until it ends or lets go."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the right.
+
+        Raises:
+            StoreError: `store_locked`, naming the process that has it.
+        """
+        self._path = folder / "lock"
+        self._pid = os.getpid()
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise make_error(
+                "store_locked",
+                f"process {holder} is writing to the online store {folder}",
+                "end that process, or write through it: a store has one writer; reading needs no lock",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{self._pid}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Lets go. In a forked child it only forgets: the lock stays with the parent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+_open_logs: weakref.WeakSet[OnlineLog] = weakref.WeakSet()
+
+
+class OnlineLog:
+    """One RocksDB folder, open for writing or for reading."""
+
+    def __init__(self, folder: Path, *, writable: bool, sync: bool = False) -> None:
+        """Opens the log, making the folder if need be.
+
+        Args:
+            folder: the RocksDB folder.
+            writable: a reader sees what was written before it was opened.
+            sync: each append waits for the disk.
+
+        Raises:
+            StoreError: `corrupt_store`, RocksDB cannot open the folder.
+        """
+        self.folder = folder
+        self._pid = os.getpid()
+        self._write_options = WriteOptions()
+        self._write_options.sync = sync
+        access = AccessType.read_write() if writable else AccessType.read_only(False)
+        try:
+            self._db: Rdict | None = Rdict(str(folder), options=_options(), access_type=access)
+        except Exception as error:
+            raise corrupt_store(folder, str(error)) from error
+        _open_logs.add(self)
+
+    @property
+    def db(self) -> Rdict:
+        if self._db is None:
+            raise make_error("unavailable", f"the log {self.folder} is closed", "open the store again")
+        if self._pid != os.getpid():
+            raise make_error(
+                "used_after_fork",
+                "this OnlineLog was made before the process forked",
+                "open the store in the child process",
+            )
+        return self._db
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was opened by this process, not by its parent."""
+        return self._pid == os.getpid()
+
+    def close(self) -> None:
+        if self._db is not None and self.is_own:
+            self._db.close()
+        self._db = None
+
+    def append(self, sequence: int, batch: bytes, meta: Mapping[str, Any]) -> None:
+        """Writes a batch and the metadata that belongs to it, atomically.
+
+        When this returns, the write survives the end of the process (and, with `sync`, of the machine).
+        """
+        self._write({log_key(sequence): batch}, meta)
+
+    def put_meta(self, meta: Mapping[str, Any]) -> None:
+        self._write({}, meta)
+
+    def _write(self, values: Mapping[bytes, bytes], meta: Mapping[str, Any]) -> None:
+        writes = WriteBatch(raw_mode=True)
+        for key, value in values.items():
+            writes.put(key, value)
+        for name, content in meta.items():
+            writes.put(_META + name.encode(), json.dumps(content, sort_keys=True).encode())
+        try:
+            self.db.write(writes, self._write_options)
+        except HeadraceError:
+            raise
+        except Exception as error:
+            message = f"the log {self.folder} cannot be written: {error}"
+            raise make_error("io", message, "check the disk's space and rights") from error
+
+    def meta(self, name: str) -> Any:
+        """A metadata value; None if it was never written.
+
+        Raises:
+            StoreError: `corrupt_store`.
+        """
+        try:
+            value = self.db.get(_META + name.encode())
+            return None if value is None else json.loads(value)
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise corrupt_store(self.folder, f"meta/{name}: {error}") from error
+
+    def entries(self, first_sequence: int) -> Iterator[tuple[int, bytes]]:
+        """(sequence, batch) from a sequence number on, in order.
+
+        Raises:
+            StoreError: `corrupt_store`, a block does not have its checksum.
+        """
+        options = ReadOptions()
+        options.set_iterate_upper_bound(_LOG_END)
+        options.set_verify_checksums(True)
+        cursor = self.db.iter(options)
+        try:
+            cursor.seek(log_key(first_sequence))
+            while cursor.valid():
+                yield int.from_bytes(cursor.key()[len(_LOG) :], "big"), cursor.value()
+                cursor.next()
+            cursor.status()
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise corrupt_store(self.folder, str(error)) from error
+
+    def forget_before(self, sequence: int, meta: Mapping[str, Any]) -> None:
+        """Deletes the batches before a sequence number, writes metadata (atomic, durable), then frees their space."""
+        writes = WriteBatch(raw_mode=True)
+        writes.delete_range(log_key(0), log_key(sequence))
+        for name, content in meta.items():
+            writes.put(_META + name.encode(), json.dumps(content, sort_keys=True).encode())
+        durable = WriteOptions()
+        durable.sync = True
+        self.db.write(writes, durable)
+        self.db.flush()
+        self.db.compact_range(log_key(0), log_key(sequence))
+
+
+def corrupt_store(folder: Path, reason: str) -> HeadraceError:
+    return make_error(
+        "corrupt_store",
+        f"the online store in {folder} cannot be read: {reason}",
+        "restore the folder from a copy, or remove it and run `headrace materialize` to build it again",
+    )
+
+
+def _leak_in_child() -> None:
+    """In a forked child RocksDB's threads are gone; closing would wait for them, so the child never closes its copy."""
+    for log in list(_open_logs):
+        if log._db is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(log._db))
+
+
+os.register_at_fork(after_in_child=_leak_in_child)
