@@ -1,1 +1,16 @@
-//! headrace-cpu
+//! The parts of headrace that live close to the processor: the online row table and the tree kernel.
+//!
+//! Each fast form stands beside a plain twin, and a test shows that the two agree. The rules for `unsafe` are in
+//! native/README.md.
+
+mod table;
+mod trees;
+
+pub use table::{
+    EncodedKeys, GatherFeature, GatherPlan, ImageLayout, ImageMapper, KEY_BYTES_MAX, KeyEncoder, KeysRef, MemoryBudget,
+    OpenMode, PlainTable, REGION_BYTES_MAX, ROW_BYTES_MAX, RowTable, RowValues, TableOptions, TableSchema, TableStats,
+    TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
+};
+pub use trees::{
+    Categories, Comparison, Ensemble, Features, Forest, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD,
+};

@@ -1,0 +1,320 @@
+use std::fmt;
+
+use headrace_types::{Error, ErrorCode, Result};
+
+use super::ensemble::{Ensemble, Precision};
+use super::layout::{LANES, Linked, Perfect, Shape};
+use super::number::{Bin, Number};
+use super::quantize::{Quantizer, Questions};
+use super::walk::Walk;
+
+/// Rows that are quantized and then walked together: their bins and one tree fit into the first-level cache.
+const ROWS_PER_BLOCK: usize = 64;
+/// Fewer rows than this are walked one by one, eight trees at a time.
+const ROWS_PER_BATCH_MIN: usize = 4;
+/// A further thread is started for each so many rows, at most.
+const ROWS_PER_THREAD_MIN: usize = 256;
+/// Slots that fit into the buffer on the stack; a wider row allocates.
+const STACK_SLOTS_MAX: usize = 512;
+
+/// Row-major features as the caller holds them. A missing value is NaN.
+#[derive(Debug, Clone, Copy)]
+pub enum Features<'a> {
+    Float32(&'a [f32]),
+    Float64(&'a [f64]),
+}
+
+impl Features<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Features::Float32(values) => values.len(),
+            Features::Float64(values) => values.len(),
+        }
+    }
+}
+
+/// A float type that features may come in.
+pub(super) trait Input: Copy + Sync {
+    fn number<T: Number>(self) -> T;
+}
+
+impl Input for f32 {
+    #[inline]
+    fn number<T: Number>(self) -> T {
+        T::from_f32(self)
+    }
+}
+
+impl Input for f64 {
+    #[inline]
+    fn number<T: Number>(self) -> T {
+        T::from_f64(self)
+    }
+}
+
+pub(super) fn check_lengths(
+    features_count: usize,
+    outputs_count: usize,
+    features_len: usize,
+    rows: usize,
+    margins_len: usize,
+) -> Result<()> {
+    let wrong = |what: &str, have: usize, count: usize| {
+        Error::new(
+            ErrorCode::LengthMismatch,
+            format!("{what} have {have} values, {rows} rows of {count} were expected"),
+            "give one value for each feature of the model, in its order, and room for each output",
+        )
+    };
+    if rows.checked_mul(features_count) != Some(features_len) {
+        return Err(wrong("features", features_len, features_count));
+    }
+    if rows.checked_mul(outputs_count) != Some(margins_len) {
+        return Err(wrong("margins", margins_len, outputs_count));
+    }
+    Ok(())
+}
+
+/// A compiled [`Ensemble`]: the same margins, bit for bit, much sooner.
+pub struct Forest {
+    kernel: Box<dyn Kernel>,
+    features_count: usize,
+    outputs_count: usize,
+    trees_count: usize,
+    precision: Precision,
+}
+
+impl fmt::Debug for Forest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forest")
+            .field("features_count", &self.features_count)
+            .field("outputs_count", &self.outputs_count)
+            .field("trees_count", &self.trees_count)
+            .field("precision", &self.precision)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Forest {
+    /// Validates and compiles.
+    ///
+    /// # Errors
+    /// `corrupt_model`, as [`Ensemble::validate`].
+    pub fn new(ensemble: &Ensemble) -> Result<Self> {
+        ensemble.validate()?;
+        let kernel = match ensemble.precision {
+            Precision::Float32 => compile::<f32>(ensemble),
+            Precision::Float64 => compile::<f64>(ensemble),
+        };
+        Ok(Self {
+            kernel,
+            features_count: ensemble.features_count,
+            outputs_count: ensemble.outputs_count,
+            trees_count: ensemble.trees.len(),
+            precision: ensemble.precision,
+        })
+    }
+
+    pub fn features_count(&self) -> usize {
+        self.features_count
+    }
+
+    pub fn outputs_count(&self) -> usize {
+        self.outputs_count
+    }
+
+    pub fn trees_count(&self) -> usize {
+        self.trees_count
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Memory that the compiled nodes and leaves take.
+    pub fn bytes(&self) -> usize {
+        self.kernel.bytes()
+    }
+
+    /// Margins of `rows` rows on the calling thread, row-major `[rows, outputs_count]`; float32 margins are widened.
+    ///
+    /// # Errors
+    /// `length_mismatch` when a slice does not fit `rows`.
+    pub fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
+        check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
+        self.kernel.margins(features, self.features_count, margins);
+        Ok(())
+    }
+
+    /// As [`margins`](Self::margins), with the rows spread over at most `threads` threads (0 counts as 1) where there are enough.
+    ///
+    /// # Errors
+    /// `length_mismatch` when a slice does not fit `rows`.
+    pub fn margins_threads(
+        &self,
+        features: Features<'_>,
+        rows: usize,
+        margins: &mut [f64],
+        threads: usize,
+    ) -> Result<()> {
+        check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
+        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
+        if threads == 1 {
+            self.kernel.margins(features, self.features_count, margins);
+            return Ok(());
+        }
+        let rows_per_thread = rows.div_ceil(threads).next_multiple_of(ROWS_PER_BLOCK);
+        std::thread::scope(|scope| {
+            for (index, margins) in margins.chunks_mut(rows_per_thread * self.outputs_count).enumerate() {
+                let begin = index * rows_per_thread * self.features_count;
+                let end = begin + margins.len() / self.outputs_count * self.features_count;
+                let features = match features {
+                    Features::Float32(values) => Features::Float32(&values[begin..end]),
+                    Features::Float64(values) => Features::Float64(&values[begin..end]),
+                };
+                scope.spawn(move || self.kernel.margins(features, self.features_count, margins));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Chooses the narrowest bins and the layout.
+fn compile<T: Number>(ensemble: &Ensemble) -> Box<dyn Kernel> {
+    let questions = Questions::<T>::collect(ensemble);
+    let shape = Shape::of(ensemble);
+    let fits = |bin_max: usize| questions.bin_max() <= bin_max && questions.slots_count() <= bin_max + 1;
+    let is_perfect = shape.prefers_perfect(ensemble.trees.len());
+    if fits(u8::MAX.into()) && is_perfect {
+        compiled::<T, u8, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
+    } else if fits(u8::MAX.into()) && shape.tree_nodes_max <= u16::MAX.into() {
+        compiled::<T, u8, _>(ensemble, &questions, Linked::<u16, _, _>::new(ensemble, &questions))
+    } else if fits(u16::MAX.into()) && is_perfect {
+        compiled::<T, u16, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
+    } else if fits(u16::MAX.into()) {
+        compiled::<T, u16, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+    } else {
+        compiled::<T, u32, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+    }
+}
+
+fn compiled<T: Number, B: Bin, W: Walk<B, T> + 'static>(
+    ensemble: &Ensemble,
+    questions: &Questions<T>,
+    trees: W,
+) -> Box<dyn Kernel> {
+    let quantizer = Quantizer::<T, B>::new(questions);
+    Box::new(Compiled {
+        base: ensemble.base.iter().map(|&base| T::from_f64(base)).collect(),
+        outputs: ensemble.trees.iter().map(|tree| tree.output).collect(),
+        quantizer,
+        trees,
+    })
+}
+
+/// A compiled forest without its types: widths and layout are behind it.
+trait Kernel: Send + Sync {
+    /// Lengths were checked by the caller.
+    fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]);
+    fn bytes(&self) -> usize;
+}
+
+struct Compiled<T, B, W> {
+    base: Vec<T>,
+    /// The output that each tree adds to.
+    outputs: Vec<usize>,
+    quantizer: Quantizer<T, B>,
+    trees: W,
+}
+
+impl<T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<T, B, W> {
+    fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]) {
+        match features {
+            Features::Float32(values) => self.run(values, features_count, margins),
+            Features::Float64(values) => self.run(values, features_count, margins),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.trees.bytes()
+    }
+}
+
+impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
+    fn run<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
+        // At least one slot, so that the padding of a forest without splits has one to look at.
+        let slots_count = self.quantizer.slots_count().max(1);
+        if margins.len() / self.base.len() < ROWS_PER_BATCH_MIN {
+            let mut on_stack = [B::default(); STACK_SLOTS_MAX];
+            let mut on_heap = Vec::new();
+            let bins = if slots_count <= STACK_SLOTS_MAX {
+                &mut on_stack[..slots_count]
+            } else {
+                on_heap.resize(slots_count, B::default());
+                &mut on_heap[..]
+            };
+            for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
+                self.quantizer.quantize(row, features_count, bins, slots_count);
+                self.sum_row(bins, slots_count, margins);
+            }
+            return;
+        }
+        let rows_max = ROWS_PER_BLOCK.min((margins.len() / self.base.len()).next_multiple_of(LANES));
+        let mut bins = vec![B::default(); rows_max * slots_count];
+        let mut sums = vec![T::default(); rows_max * self.base.len()];
+        let rows = features.chunks(ROWS_PER_BLOCK * features_count);
+        for (features, margins) in rows.zip(margins.chunks_mut(ROWS_PER_BLOCK * self.base.len())) {
+            self.quantizer.quantize(features, features_count, &mut bins, slots_count);
+            let rows_count = margins.len() / self.base.len();
+            self.sum_block(&bins, slots_count, rows_count, &mut sums);
+            for (margin, sum) in margins.iter_mut().zip(&sums) {
+                *margin = sum.to_f64();
+            }
+        }
+    }
+
+    fn sum_row(&self, bins: &[B], slots_count: usize, margins: &mut [f64]) {
+        if let [margin] = margins {
+            let mut sum = self.base[0];
+            let trees_count = self.outputs.len();
+            for tree_first in (0..trees_count).step_by(LANES) {
+                let leaves = self.trees.trees_of_row(tree_first, bins, slots_count);
+                for leaf in &leaves[..LANES.min(trees_count - tree_first)] {
+                    sum = sum + *leaf;
+                }
+            }
+            *margin = sum.to_f64();
+            return;
+        }
+        let mut sums = self.base.clone();
+        for (index, outputs) in self.outputs.chunks(LANES).enumerate() {
+            let leaves = self.trees.trees_of_row(index * LANES, bins, slots_count);
+            for (output, leaf) in outputs.iter().zip(leaves) {
+                sums[*output] = sums[*output] + leaf;
+            }
+        }
+        for (margin, sum) in margins.iter_mut().zip(sums) {
+            *margin = sum.to_f64();
+        }
+    }
+
+    /// `sums` becomes row-major `[rows, outputs]`; rows after `rows_count` up to a multiple of the lanes hold nothing of use.
+    fn sum_block(&self, bins: &[B], slots_count: usize, rows_count: usize, sums: &mut [T]) {
+        let outputs_count = self.base.len();
+        for sums in sums.chunks_exact_mut(outputs_count) {
+            sums.copy_from_slice(&self.base);
+        }
+        for (tree, output) in self.outputs.iter().enumerate() {
+            let groups = sums.chunks_exact_mut(LANES * outputs_count);
+            for (group, sums) in groups.take(rows_count.div_ceil(LANES)).enumerate() {
+                let bins = &bins[group * LANES * slots_count..];
+                let leaves = self.trees.rows_of_tree(tree, bins, slots_count, slots_count);
+                for (lane, leaf) in leaves.into_iter().enumerate() {
+                    let sum = &mut sums[lane * outputs_count + output];
+                    *sum = *sum + leaf;
+                }
+            }
+        }
+    }
+}

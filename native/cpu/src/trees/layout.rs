@@ -1,0 +1,167 @@
+//! The two forms in which compiled trees lie in memory.
+
+use super::ensemble::{Ensemble, Node, Tree};
+use super::number::{Bin, Number};
+use super::quantize::Questions;
+
+/// Trees are padded to a multiple of the number of interleaved walks; results of the padding are not used.
+pub(super) const LANES: usize = 8;
+
+/// Perfect trees deeper than this are never built: a level doubles the memory.
+const PERFECT_DEPTH_MAX: u32 = 10;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct PerfectNode<B> {
+    pub(super) slot: B,
+    pub(super) bin: B,
+}
+
+/// All trees padded to perfect ones of one depth: the children of node `i` are `2 i` and `2 i + 1`, the root is 1.
+///
+/// Invariants, on which the walk relies: `nodes` and `leaves` have `trees * 2^depth` places with `trees` a multiple of
+/// [`LANES`], and each slot is less than the quantizer's number of slots (or zero, where there is none).
+#[derive(Debug)]
+pub(super) struct Perfect<B, T> {
+    pub(super) depth: u32,
+    pub(super) nodes: Vec<PerfectNode<B>>,
+    pub(super) leaves: Vec<T>,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct LinkedNode<C, B> {
+    /// The left child; the right one follows it. A leaf names itself and asks a question that every bin answers with "left".
+    pub(super) left: C,
+    pub(super) slot: B,
+    pub(super) bin: B,
+}
+
+/// Trees of any shape, nodes in order of their levels.
+///
+/// Invariants, on which the walk relies: tree `t` is `nodes[starts[t]..starts[t + 1]]` and not empty, `starts.len() - 1` is a multiple
+/// of [`LANES`], `left` is inside the tree and so is `left + 1` unless the node is a leaf, `leaves` has the length of `nodes`, and each
+/// slot is less than the quantizer's number of slots (or zero, where there is none).
+#[derive(Debug)]
+pub(super) struct Linked<C, B, T> {
+    pub(super) starts: Vec<usize>,
+    /// The number of levels below the root, for each tree.
+    pub(super) depths: Vec<u32>,
+    pub(super) nodes: Vec<LinkedNode<C, B>>,
+    /// The value of the leaf at the same place in `nodes`.
+    pub(super) leaves: Vec<T>,
+}
+
+/// What decides between the layouts.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub(super) depth_max: u32,
+    pub(super) nodes_count: usize,
+    pub(super) tree_nodes_max: usize,
+}
+
+impl Shape {
+    pub(super) fn of(ensemble: &Ensemble) -> Self {
+        let mut shape = Self::default();
+        for tree in &ensemble.trees {
+            let (nodes, depth) = in_level_order(tree);
+            shape.depth_max = shape.depth_max.max(depth);
+            shape.nodes_count += nodes.len();
+            shape.tree_nodes_max = shape.tree_nodes_max.max(nodes.len());
+        }
+        shape
+    }
+
+    /// Whether padding to perfect trees costs at most twice the memory of linked nodes.
+    pub(super) fn prefers_perfect(&self, trees_count: usize) -> bool {
+        self.depth_max <= PERFECT_DEPTH_MAX && (trees_count << self.depth_max) <= 2 * self.nodes_count + LANES
+    }
+}
+
+/// The nodes that the root reaches, level by level and children in pairs, and the depth of the last.
+fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
+    let mut order = vec![0];
+    let mut level_begin = 0;
+    let mut depth = 0;
+    loop {
+        let level_end = order.len();
+        for place in level_begin..level_end {
+            if let Node::Split(split) = &tree.nodes[order[place]] {
+                order.extend([split.left, split.right]);
+            }
+        }
+        if order.len() == level_end {
+            return (order, depth);
+        }
+        level_begin = level_end;
+        depth += 1;
+    }
+}
+
+impl<B: Bin, T: Number> Perfect<B, T> {
+    pub(super) fn new(ensemble: &Ensemble, questions: &Questions<T>, depth: u32) -> Self {
+        let size = 1usize << depth;
+        let trees = ensemble.trees.len().next_multiple_of(LANES);
+        let mut nodes = vec![PerfectNode { slot: B::default(), bin: B::MAX }; trees * size];
+        let mut leaves = vec![T::default(); trees * size];
+        for (index, tree) in ensemble.trees.iter().enumerate() {
+            let nodes = &mut nodes[index * size..][..size];
+            let leaves = &mut leaves[index * size..][..size];
+            let mut pending = vec![(0, 1)];
+            while let Some((from, mut to)) = pending.pop() {
+                match &tree.nodes[from] {
+                    Node::Split(split) => {
+                        let (slot, bin) = (questions.slot_of(split), questions.bin_of(split));
+                        nodes[to] = PerfectNode { slot: B::from_usize(slot), bin: B::from_usize(bin) };
+                        pending.extend([(split.left, 2 * to), (split.right, 2 * to + 1)]);
+                    }
+                    Node::Leaf(value) => {
+                        // The padding below a leaf always goes left.
+                        while to < size {
+                            to *= 2;
+                        }
+                        leaves[to - size] = T::from_f64(*value);
+                    }
+                }
+            }
+        }
+        Self { depth, nodes, leaves }
+    }
+}
+
+impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
+    pub(super) fn new(ensemble: &Ensemble, questions: &Questions<T>) -> Self {
+        let mut linked = Self { starts: vec![0], depths: Vec::new(), nodes: Vec::new(), leaves: Vec::new() };
+        for tree in &ensemble.trees {
+            linked.push(tree, questions);
+        }
+        while !linked.depths.len().is_multiple_of(LANES) {
+            linked.push(&Tree { output: 0, nodes: vec![Node::Leaf(0.0)] }, questions);
+        }
+        linked
+    }
+
+    fn push(&mut self, tree: &Tree, questions: &Questions<T>) {
+        let (order, depth) = in_level_order(tree);
+        let mut next_child = 1;
+        for (place, &from) in order.iter().enumerate() {
+            match &tree.nodes[from] {
+                Node::Split(split) => {
+                    self.nodes.push(LinkedNode {
+                        left: C::from_usize(next_child),
+                        slot: B::from_usize(questions.slot_of(split)),
+                        bin: B::from_usize(questions.bin_of(split)),
+                    });
+                    self.leaves.push(T::default());
+                    next_child += 2;
+                }
+                Node::Leaf(value) => {
+                    self.nodes.push(LinkedNode { left: C::from_usize(place), slot: B::default(), bin: B::MAX });
+                    self.leaves.push(T::from_f64(*value));
+                }
+            }
+        }
+        self.starts.push(self.nodes.len());
+        self.depths.push(depth);
+    }
+}

@@ -1,0 +1,295 @@
+#![allow(clippy::unwrap_used)]
+//! The compiled forest against its plain twin, bit for bit, and what validation refuses.
+
+use headrace_types::ErrorCode;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A small generator, so that one seed names a whole forest.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Values that collide with thresholds, and the ones at the edges of the number line.
+    fn value(&mut self, distinct: usize) -> f64 {
+        const SPECIAL: [f64; 12] = [
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            0.0,
+            -0.0,
+            1e-36,
+            -1e-36,
+            ZERO_THRESHOLD,
+            -ZERO_THRESHOLD,
+            f64::MIN_POSITIVE,
+            1e300,
+            -1e300,
+        ];
+        if self.below(4) == 0 {
+            return SPECIAL[self.below(SPECIAL.len())];
+        }
+        (self.below(distinct) as f64 - distinct as f64 / 2.0) * 0.37
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    seed: u64,
+    precision: Precision,
+    comparison: Comparison,
+    trees: usize,
+    features: usize,
+    outputs: usize,
+    depth_max: u32,
+    distinct: usize,
+    chance_of_leaf: usize,
+    has_zero_missing: bool,
+    has_categories: bool,
+}
+
+fn split(random: &mut Random, wanted: &Wanted) -> Split {
+    let kinds = if wanted.has_zero_missing { 5 } else { 3 };
+    let missing =
+        [Missing::Left, Missing::Right, Missing::AsZero, Missing::ZeroLeft, Missing::ZeroRight][random.below(kinds)];
+    let test = if wanted.has_categories && random.below(4) == 0 {
+        let words = (0..random.below(3)).map(|_| random.next() as u32).collect();
+        Test::Categories {
+            set: Categories::from_words(words, random.below(2) == 0),
+            members_go_left: random.below(2) == 0,
+        }
+    } else {
+        let mut threshold = random.value(wanted.distinct);
+        while threshold.is_nan() {
+            threshold = random.value(wanted.distinct);
+        }
+        Test::Threshold(threshold)
+    };
+    Split { feature: random.below(wanted.features), test, missing, left: 0, right: 0 }
+}
+
+fn grow(random: &mut Random, wanted: &Wanted, nodes: &mut Vec<Node>, depth: u32) -> usize {
+    let index = nodes.len();
+    nodes.push(Node::Leaf((random.below(2_000_001) as f64 - 1e6) * 1.1e-6));
+    if depth < wanted.depth_max && random.below(100) >= wanted.chance_of_leaf {
+        let mut split = split(random, wanted);
+        // Children in either order in the list: a loader promises nothing about it.
+        split.left = grow(random, wanted, nodes, depth + 1);
+        split.right = grow(random, wanted, nodes, depth + 1);
+        nodes[index] = Node::Split(split);
+    }
+    index
+}
+
+fn ensemble(wanted: &Wanted) -> Ensemble {
+    let mut random = Random(wanted.seed);
+    Ensemble {
+        precision: wanted.precision,
+        comparison: wanted.comparison,
+        features_count: wanted.features,
+        outputs_count: wanted.outputs,
+        base: (0..wanted.outputs).map(|output| 0.1 * output as f64 - 0.3).collect(),
+        trees: (0..wanted.trees)
+            .map(|_| {
+                let mut nodes = Vec::new();
+                grow(&mut random, wanted, &mut nodes, 0);
+                Tree { output: random.below(wanted.outputs), nodes }
+            })
+            .collect(),
+    }
+}
+
+fn assert_twins_agree(ensemble: &Ensemble, rows: usize, distinct: usize, seed: u64) {
+    let mut random = Random(seed ^ 0x5555);
+    let features: Vec<f64> = (0..rows * ensemble.features_count).map(|_| random.value(distinct)).collect();
+    let features_f32: Vec<f32> = features.iter().map(|&value| value as f32).collect();
+    let widened: Vec<f64> = features_f32.iter().map(|&value| value.into()).collect();
+    let forest = Forest::new(ensemble).unwrap();
+    let bits = |margins: &[f64]| margins.iter().map(|margin| margin.to_bits()).collect::<Vec<_>>();
+    let mut plain = vec![0.0; rows * ensemble.outputs_count];
+    let mut fast = plain.clone();
+
+    ensemble.margins(&features, rows, &mut plain).unwrap();
+    forest.margins(Features::Float64(&features), rows, &mut fast).unwrap();
+    assert_eq!(bits(&plain), bits(&fast), "{forest:?}");
+    fast.fill(f64::NAN);
+    forest.margins_threads(Features::Float64(&features), rows, &mut fast, 3).unwrap();
+    assert_eq!(bits(&plain), bits(&fast), "{forest:?} with threads");
+    for row in 0..rows {
+        let features = &features[row * ensemble.features_count..][..ensemble.features_count];
+        let mut alone = vec![0.0; ensemble.outputs_count];
+        forest.margins(Features::Float64(features), 1, &mut alone).unwrap();
+        let expected = &plain[row * ensemble.outputs_count..][..ensemble.outputs_count];
+        assert_eq!(bits(expected), bits(&alone), "{forest:?} row {row} alone");
+    }
+
+    ensemble.margins(&widened, rows, &mut plain).unwrap();
+    forest.margins(Features::Float32(&features_f32), rows, &mut fast).unwrap();
+    assert_eq!(bits(&plain), bits(&fast), "{forest:?} of float32");
+}
+
+fn any_wanted() -> impl Strategy<Value = Wanted> {
+    let shape = (1usize..40, 1usize..12, 1usize..4, 0u32..10, 2usize..40, 0usize..60);
+    (any::<u64>(), any::<[bool; 4]>(), shape).prop_map(|(seed, flags, shape)| Wanted {
+        seed,
+        precision: if flags[0] { Precision::Float32 } else { Precision::Float64 },
+        comparison: if flags[1] { Comparison::Less } else { Comparison::LessEqual },
+        trees: shape.0,
+        features: shape.1,
+        outputs: shape.2,
+        depth_max: shape.3,
+        distinct: shape.4,
+        chance_of_leaf: shape.5,
+        has_zero_missing: flags[2],
+        has_categories: flags[3],
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_forest_and_its_plain_twin_agree_on_every_bit(wanted in any_wanted(), rows in 1usize..150) {
+        assert_twins_agree(&ensemble(&wanted), rows, wanted.distinct, wanted.seed);
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        seed: 1,
+        precision: Precision::Float64,
+        comparison: Comparison::LessEqual,
+        trees: 20,
+        features: 3,
+        outputs: 1,
+        depth_max: 7,
+        distinct: 50,
+        chance_of_leaf: 10,
+        has_zero_missing: false,
+        has_categories: false,
+    }
+}
+
+#[test]
+fn every_width_of_bins_agrees() {
+    // Counts on both sides of what one and two bytes hold, in both layouts.
+    for (trees, features, depth_max, distinct) in
+        [(9, 2, 6, 250), (9, 1, 8, 100_000), (9, 300, 7, 90), (200, 1, 9, 1 << 40)]
+    {
+        for chance_of_leaf in [0, 45] {
+            let wanted = Wanted { trees, features, depth_max, distinct, chance_of_leaf, ..wanted() };
+            assert_twins_agree(&ensemble(&wanted), 70, distinct, 9);
+        }
+    }
+}
+
+#[test]
+fn exactly_255_thresholds_agree_in_one_byte() {
+    for count in 254..=257 {
+        for comparison in [Comparison::Less, Comparison::LessEqual] {
+            let trees = (0..count).map(|threshold| {
+                let missing = if threshold % 2 == 0 { Missing::Left } else { Missing::Right };
+                let test = Test::Threshold(f64::from(threshold));
+                let split = Split { feature: 0, test, missing, left: 1, right: 2 };
+                Tree { output: 0, nodes: vec![Node::Split(split), Node::Leaf(f64::from(threshold)), Node::Leaf(0.5)] }
+            });
+            let ensemble = Ensemble {
+                precision: Precision::Float32,
+                comparison,
+                features_count: 1,
+                outputs_count: 1,
+                base: vec![0.0],
+                trees: trees.collect(),
+            };
+            let features: Vec<f64> = (-2..520).map(|half| f64::from(half) / 2.0).chain([f64::NAN]).collect();
+            let mut plain = vec![0.0; features.len()];
+            let mut fast = plain.clone();
+            ensemble.margins(&features, features.len(), &mut plain).unwrap();
+            Forest::new(&ensemble).unwrap().margins(Features::Float64(&features), features.len(), &mut fast).unwrap();
+            assert_eq!(plain, fast);
+        }
+    }
+}
+
+#[test]
+fn a_chain_as_deep_as_a_list_is_long_agrees() {
+    let depth = 70_000;
+    let mut nodes = Vec::new();
+    for level in 0..depth {
+        let test = Test::Threshold(f64::from(level));
+        let left = 2 * level as usize + 1;
+        nodes.push(Node::Split(Split { feature: 0, test, missing: Missing::Right, left, right: left + 1 }));
+        nodes.push(Node::Leaf(f64::from(level)));
+    }
+    nodes.push(Node::Leaf(-1.0));
+    let tree = Tree { output: 0, nodes };
+    let ensemble = Ensemble {
+        features_count: 1,
+        trees: vec![tree.clone(), tree],
+        ..ensemble(&Wanted { features: 1, ..wanted() })
+    };
+    assert_twins_agree(&ensemble, 9, 200_000, 3);
+}
+
+#[test]
+fn a_forest_without_trees_or_splits_gives_its_base_and_leaves() {
+    let mut ensemble = ensemble(&Wanted { trees: 0, ..wanted() });
+    assert_twins_agree(&ensemble, 10, 5, 1);
+    ensemble.trees = vec![Tree { output: 0, nodes: vec![Node::Leaf(0.25)] }; 3];
+    assert_twins_agree(&ensemble, 10, 5, 1);
+}
+
+#[test]
+fn wrong_lengths_are_refused_by_name() {
+    let forest = Forest::new(&ensemble(&wanted())).unwrap();
+    let error = forest.margins(Features::Float64(&[0.0; 5]), 2, &mut [0.0; 2]).unwrap_err();
+    assert_eq!(error.code, ErrorCode::LengthMismatch);
+    assert!(error.message.contains("features have 5 values, 2 rows of 3"), "{error}");
+    let error = forest.margins(Features::Float64(&[0.0; 6]), 2, &mut [0.0; 3]).unwrap_err();
+    assert!(error.message.contains("margins have 3 values"), "{error}");
+    assert!(forest.margins(Features::Float64(&[]), usize::MAX, &mut []).is_err());
+}
+
+#[test]
+fn what_is_not_a_forest_is_refused_by_name() {
+    let good = ensemble(&Wanted { trees: 1, chance_of_leaf: 0, ..wanted() });
+    let with_split = |change: &dyn Fn(&mut Split)| {
+        let mut bad = good.clone();
+        match &mut bad.trees[0].nodes[0] {
+            Node::Split(split) => change(split),
+            Node::Leaf(_) => unreachable!("the root was grown as a split"),
+        }
+        bad
+    };
+    let cases: [(Ensemble, &str); 9] = [
+        (with_split(&|split| split.feature = 3), "node 0 tests feature 3, the model has 3"),
+        (with_split(&|split| split.test = Test::Threshold(f64::NAN)), "NaN as its threshold"),
+        (with_split(&|split| split.left = 1 << 40), "has child 1099511627776"),
+        (with_split(&|split| split.left = 0), "node 0 has more than one parent"),
+        (with_split(&|split| split.left = split.right), "has more than one parent"),
+        (Ensemble { base: vec![], ..good.clone() }, "0 base scores for 1 outputs"),
+        (Ensemble { features_count: 0, ..good.clone() }, "0 features"),
+        (Ensemble { trees: vec![Tree { output: 0, nodes: vec![] }], ..good.clone() }, "tree 0: has no nodes"),
+        (
+            Ensemble { trees: vec![Tree { output: 1, nodes: vec![Node::Leaf(0.0)] }], ..good.clone() },
+            "adds to output 1",
+        ),
+    ];
+    for (bad, message) in cases {
+        let error = Forest::new(&bad).unwrap_err();
+        assert_eq!(error.code, ErrorCode::CorruptModel);
+        assert!(error.message.contains(message), "{error}");
+    }
+}
