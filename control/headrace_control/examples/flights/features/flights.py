@@ -86,7 +86,7 @@ plane_delay = FeatureView(
         Field("plane_arr_delay", Float64),
         Field("plane_air_time", Float64),
         Field("plane_distance", Float64),
-        Field("landed_at", Timestamp),
+        Field("plane_finished_at", Timestamp),
     ],
     source=FileSource(
         "data/finished.parquet",
@@ -97,6 +97,7 @@ plane_delay = FeatureView(
             "arr_delay": "plane_arr_delay",
             "air_time": "plane_air_time",
             "distance": "plane_distance",
+            "finished_at": "plane_finished_at",
         },
     ),
     description="The last finished flight of the aircraft out of New York.",
@@ -111,7 +112,7 @@ departure = OnDemandFeatureView(
         Field("planned_departure", Timestamp),
         weather[["wind_dir", "wind_speed"]],
         plane_register[["year_built"]],
-        plane_delay[["landed_at"]],
+        plane_delay[["plane_finished_at"]],
     ],
     schema=[
         Field("hour_sin", Float64, hour_angle.sin()),
@@ -125,7 +126,7 @@ departure = OnDemandFeatureView(
         Field(
             "plane_idle_hours",
             Float64,
-            (col("planned_departure").dt.epoch_seconds() - col("landed_at").dt.epoch_seconds()) / 3600,
+            (col("planned_departure").dt.epoch_seconds() - col("plane_finished_at").dt.epoch_seconds()) / 3600,
         ),
     ],
     description="Computed when a prediction is asked for: the cycle of day and week, the wind across the runway, ages.",

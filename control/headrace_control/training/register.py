@@ -1,0 +1,148 @@
+"""A model version: a folder with the model, its signature, golden rows, metrics and lineage, named by its digest.
+
+    models/NAME/VERSION/
+      model.json    the manifest, which names the other files by digest
+      model.ubj     (or model.txt) the file that the training library wrote
+      golden.json   rows with the margins and scores that the library gave them
+      digest        the digest of model.json in canonical form
+
+The folder is made aside and renamed, so that a version is either there as a whole or not at all. It is kept only if the
+engine, reading it, reproduces the golden rows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace import Model
+from headrace.digests import canonical_json, digest_bytes, digest_file
+from headrace.files import sync_folder, sync_tree
+from headrace_control.training.config import ModelConfig
+from headrace_control.training.fit import LIGHTGBM_FORMAT, Floats, Matrix, Trained
+
+FORMAT = 1
+GOLDEN_ROWS = 64
+FILE_NAMES = {LIGHTGBM_FORMAT: "model.txt"}
+DEFAULT_FILE_NAME = "model.ubj"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version."""
+
+    name: str
+    version: int
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return (self.folder / "digest").read_text("utf-8").strip()
+
+    @property
+    def model_file(self) -> Path:
+        return self.folder / str(self.manifest["model"]["file"])
+
+
+def versions(models: Path, name: str) -> list[ModelVersion]:
+    """The versions of a model, oldest first."""
+    numbers = sorted(int(path.name) for path in (models / name).glob("*") if path.name.isdigit())
+    return [read_version(models / name / str(number)) for number in numbers]
+
+
+def read_version(folder: Path) -> ModelVersion:
+    manifest = json.loads((folder / "model.json").read_text("utf-8"))
+    return ModelVersion(folder.parent.name, int(folder.name), folder, manifest)
+
+
+def register(
+    models: Path,
+    config: ModelConfig,
+    trained: Trained,
+    signature: dict[str, Any],
+    golden: Matrix,
+    metrics: dict[str, Any],
+    lineage: dict[str, Any],
+    created_at: str,
+) -> ModelVersion:
+    """Writes the next version of a model, checks it with the engine, and makes it visible.
+
+    Args:
+        models: the project's folder of models.
+        config: the model's name, task and labels.
+        trained: the model.
+        signature: service, plan digest, features, join keys and request fields.
+        golden: rows (rows x features) whose margins and scores the engine must reproduce.
+        metrics: measures by part of the training set.
+        lineage: where the training set and the parameters came from.
+        created_at: RFC 3339.
+
+    Raises:
+        headrace.HeadraceError: `golden_row_mismatch` or `unsupported_model`; no version is made then.
+    """
+    parent = models / config.name
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((version.version for version in versions(models, config.name)), default=0) + 1
+    unfinished = parent / f".unfinished-{number}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        file = unfinished / FILE_NAMES.get(trained.format, DEFAULT_FILE_NAME)
+        file.write_bytes(trained.data)
+        golden_file = unfinished / "golden.json"
+        golden_file.write_text(
+            json.dumps(golden_rows(golden, trained.margins(golden), trained.scores(golden))), "utf-8"
+        )
+        manifest = {
+            "format": FORMAT,
+            "name": config.name,
+            "version": number,
+            "task": config.task,
+            "labels": list(config.labels) or None,
+            "model": {"file": file.name, "format": trained.format, "digest": digest_file(str(file))},
+            "signature": signature,
+            "golden": {"file": golden_file.name, "digest": digest_file(str(golden_file))},
+            "metrics": metrics,
+            "lineage": lineage,
+            "trainer": {"library": trained.library, "version": trained.library_version},
+            "created_at": created_at,
+        }
+        text = canonical_json(json.dumps(manifest))
+        (unfinished / "model.json").write_text(text, "utf-8")
+        (unfinished / "digest").write_text(digest_bytes(text.encode()) + "\n", "utf-8")
+        Model.open(unfinished)
+        sync_tree(unfinished)
+        folder = parent / str(number)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    sync_folder(parent)
+    return ModelVersion(config.name, number, folder, manifest)
+
+
+def golden_rows(rows: Matrix, margins: Floats, scores: Floats) -> dict[str, Any]:
+    """Rows and what the library said of them; null stands for NaN."""
+    return {
+        "features": [[None if np.isnan(value) else float(value) for value in row] for row in rows],
+        "margins": [[float(value)] for value in margins],
+        "scores": [[float(value)] for value in scores],
+    }
+
+
+def choose_golden(matrix: Matrix, seed: int) -> Matrix:
+    """Rows for the golden file: some that hold nulls, some that hold none, chosen by the seed."""
+    random = np.random.default_rng(seed)
+    has_null = np.isnan(matrix).any(axis=1)
+    chosen = [
+        random.choice(rows, min(len(rows), GOLDEN_ROWS // 2), replace=False)
+        for rows in (np.flatnonzero(has_null), np.flatnonzero(~has_null))
+    ]
+    golden: Matrix = matrix[np.sort(np.concatenate(chosen))]
+    return golden
