@@ -1,0 +1,308 @@
+//! The file of a table: the used part of its region, with a header in front.
+//!
+//! native/README.md draws it. A file is never trusted: its checksum finds damage, and every offset is checked again where
+//! it is used, so that a file made by hand can give wrong values but no fault.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use headrace_types::{Error, ErrorCode, Result, RowVersion};
+
+use super::alloc::{Allocator, CLASSES};
+use super::hash::Checksum;
+use super::image::RowValues;
+use super::index::{self, IndexRef, LINE_BYTES, LINE_SLOTS};
+use super::region::Region;
+use super::schema::{Layout, TableSchema, VAR_BYTES_MAX, VAR_INLINE_BYTES};
+use super::shard::{SHARDS, Shard};
+use super::store::{
+    DIRECTORY_ENTRY_BYTES, HEADER_BYTES, RowTable, TableOptions, data_offset, region_bytes, schema_json,
+};
+use super::writer::{read_key, row_version, word_of};
+
+const MAGIC: [u8; 8] = *b"HRTABLE\0";
+const FORMAT_VERSION: u64 = 1;
+const CHECKSUM_AT: usize = 16;
+const FREE_AT: usize = 80;
+/// The checksum is of chunks of this size.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How to open a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// To go on writing. The file is read into the process's own memory: a private mapping of it would never get huge
+    /// pages, and checking it reads every byte anyway.
+    Private,
+    /// To read, sharing the file's pages with every process that does the same.
+    ReadOnlyShared,
+}
+
+/// Fields of the header, at fixed places.
+struct Header {
+    checksum: u64,
+    seed: u64,
+    used: usize,
+    row_bytes: usize,
+    schema_len: usize,
+    free: [u64; CLASSES],
+}
+
+impl Header {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        let words = [FORMAT_VERSION, self.checksum, self.seed, self.used as u64, self.row_bytes as u64];
+        let more = [self.schema_len as u64, SHARDS as u64];
+        for (i, word) in words.into_iter().chain(more).enumerate() {
+            bytes[8 + 8 * i..16 + 8 * i].copy_from_slice(&word.to_le_bytes());
+        }
+        for (i, word) in self.free.iter().enumerate() {
+            bytes[FREE_AT + 8 * i..FREE_AT + 8 * i + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_BYTES], file_len: u64) -> Result<Self> {
+        let word = |at: usize| word_of(&bytes[at..at + 8]);
+        if bytes[..8] != MAGIC {
+            return Err(corrupt("it does not begin as a table does"));
+        }
+        if word(8) != FORMAT_VERSION {
+            return Err(Error::new(
+                ErrorCode::NewerFormat,
+                format!("the snapshot has format {}, this headrace reads {FORMAT_VERSION}", word(8)),
+                "open it with the headrace that wrote it, or materialize again",
+            ));
+        }
+        let size = |at: usize| usize::try_from(word(at)).map_err(|_| corrupt("a size in it is absurd"));
+        let mut free = [0; CLASSES];
+        for (i, head) in free.iter_mut().enumerate() {
+            *head = word(FREE_AT + 8 * i);
+        }
+        let (used, schema_len) = (size(32)?, size(48)?);
+        let header = Self { checksum: word(CHECKSUM_AT), seed: word(24), used, row_bytes: size(40)?, schema_len, free };
+        if header.used as u64 != file_len || header.used % LINE_BYTES != 0 {
+            return Err(corrupt(&format!("it has {file_len} bytes, its header says {}", header.used)));
+        }
+        if word(56) != SHARDS as u64 || header.schema_len > header.used || data_offset(header.schema_len) > header.used
+        {
+            return Err(corrupt("its header contradicts itself"));
+        }
+        Ok(header)
+    }
+}
+
+impl RowTable {
+    /// Writes the table to a file, complete or not at all. Lookups go on meanwhile; writers wait.
+    ///
+    /// # Errors
+    /// `io` with the path.
+    pub fn write_snapshot(&self, path: &Path) -> Result<()> {
+        let place = |error: std::io::Error| Error::from(error).within(path.display());
+        let temporary = temporary_path(path);
+        let written = self.write_file(&temporary);
+        if let Err(error) = written {
+            // The write's own error is the one to report.
+            let _ = std::fs::remove_file(&temporary);
+            return Err(error.within(path.display()));
+        }
+        std::fs::rename(&temporary, path).map_err(place)?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(place)?;
+        }
+        Ok(())
+    }
+
+    fn write_file(&self, path: &Path) -> Result<()> {
+        let allocator = self.lock();
+        let schema = schema_json(&self.layout.schema)?;
+        let start = data_offset(schema.len());
+        let mut header = Header {
+            checksum: 0,
+            seed: self.seed,
+            used: allocator.used,
+            row_bytes: self.layout.row_bytes,
+            schema_len: schema.len(),
+            free: allocator.free,
+        };
+        let mut front = header.encode();
+        for shard in &self.shards {
+            front.extend_from_slice(&shard.index().0.to_le_bytes());
+            front.extend_from_slice(&(shard.rows.load(Ordering::Relaxed) as u64).to_le_bytes());
+        }
+        front.extend_from_slice(schema.as_bytes());
+        front.resize(start, 0);
+
+        // SAFETY: the allocator's lock, held until the end, is the writer lock.
+        let data = unsafe { self.region.bytes(start, allocator.used - start) };
+        let mut checksum = Checksum::new();
+        let mut file = File::create(path)?;
+        for chunk in std::iter::once(front.as_slice()).chain(data.chunks(CHUNK_BYTES)) {
+            checksum.add(chunk);
+            file.write_all(chunk)?;
+        }
+        header.checksum = checksum.value();
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&header.encode())?;
+        file.sync_all()?;
+        Ok(())
+    }
+
+    /// Opens a snapshot.
+    ///
+    /// # Errors
+    /// `corrupt_store` for a file that is cut, changed or no table; `newer_format` for one of a later format; `store_full`
+    /// when it is over the memory bound; `io`.
+    pub fn open_snapshot(path: &Path, mode: OpenMode, options: &TableOptions) -> Result<Self> {
+        Self::open_file(path, mode, options).map_err(|error| error.within(path.display()))
+    }
+
+    fn open_file(path: &Path, mode: OpenMode, options: &TableOptions) -> Result<Self> {
+        let mut file = File::open(path)?;
+        let file_len = file.metadata()?.len();
+        let mut front = [0; HEADER_BYTES];
+        file.read_exact(&mut front).map_err(|_| corrupt("it is shorter than a header"))?;
+        let header = Header::decode(&front, file_len)?;
+        let region = match mode {
+            OpenMode::ReadOnlyShared => Region::read_only(&file, header.used)?,
+            OpenMode::Private => {
+                let len = region_bytes(options.budget.bytes_max())?.max(header.used);
+                let mut region = Region::anonymous(len, options.huge_pages)?;
+                file.seek(SeekFrom::Start(0))?;
+                region.fill(&mut file, header.used)?;
+                region
+            }
+        };
+        // SAFETY: the region is a finished file, or memory that no one else knows yet.
+        let bytes = unsafe { region.bytes(0, header.used) };
+        let start = data_offset(header.schema_len);
+        check_sum(&header, bytes, start)?;
+        let directory = HEADER_BYTES..HEADER_BYTES + SHARDS * DIRECTORY_ENTRY_BYTES;
+        let shards = read_directory(&bytes[directory.clone()], start, header.used)?;
+        let schema: TableSchema = serde_json::from_slice(&bytes[directory.end..directory.end + header.schema_len])
+            .map_err(|error| corrupt(&format!("its schema cannot be read: {error}")))?;
+        let layout = Layout::new(schema).map_err(|error| corrupt(&format!("its schema is none: {error}")))?;
+        if layout.row_bytes != header.row_bytes {
+            return Err(corrupt("its rows have another length than its schema"));
+        }
+        let allocator = Mutex::new(Allocator::new(header.used, header.free, options.budget.clone())?);
+        Ok(Self { layout: Arc::new(layout), region, seed: header.seed, shards, allocator })
+    }
+
+    /// Visits every stored row, key by key, with the view's number, its version and its image or tombstone. Writers wait.
+    ///
+    /// # Errors
+    /// The visitor's; `corrupt_store` for a row that cannot be read.
+    pub fn scan(&self, mut visit: impl FnMut(&[u8], usize, RowVersion, RowValues<'_>) -> Result<()>) -> Result<()> {
+        let _writer = self.lock();
+        let (mut key, mut image) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            let mut outcome = Ok(());
+            index::visit_rows(&self.region, shard.index(), |row| {
+                outcome = self.visit_row(row, &mut key, &mut image, &mut visit);
+                outcome.is_ok()
+            });
+            outcome?;
+        }
+        Ok(())
+    }
+
+    fn visit_row(
+        &self,
+        row: usize,
+        key: &mut Vec<u8>,
+        image: &mut Vec<u8>,
+        visit: &mut impl FnMut(&[u8], usize, RowVersion, RowValues<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.region.contains(row, self.layout.row_bytes) {
+            return Err(corrupt("its index points outside it"));
+        }
+        read_key(self, row, key)?;
+        let bit = |offset: usize, view: usize| self.region.load(row + offset + view / 64 * 8) & 1 << (view % 64) != 0;
+        for view in 0..self.layout.views.len() {
+            if !bit(self.layout.known_offset, view) {
+                continue;
+            }
+            let version = row_version(self, row, view);
+            if bit(self.layout.live_offset, view) {
+                self.read_image(row, view, image)?;
+                visit(key, view, version, RowValues::Live(image))?;
+            } else {
+                visit(key, view, version, RowValues::Tombstone)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_image(&self, row: usize, view: usize, image: &mut Vec<u8>) -> Result<()> {
+        let layout = &self.layout.views[view];
+        let nulls_bytes = 8 * layout.null_words;
+        let fixed = nulls_bytes + layout.values_bytes;
+        image.clear();
+        image.resize(fixed, 0);
+        self.region.copy_out(row + layout.nulls_offset, &mut image[..nulls_bytes]);
+        self.region.copy_out(row + layout.values_offset, &mut image[nulls_bytes..]);
+        for &field in &layout.var_fields {
+            let at = nulls_bytes + layout.fields[field].offset;
+            let (len, offset) = (word_of(&image[at..at + 4]) as usize, word_of(&image[at + 8..at + 16]) as usize);
+            let start = image.len();
+            if len <= VAR_INLINE_BYTES {
+                image.extend_from_within(at + 4..at + 4 + len);
+            } else {
+                if len > VAR_BYTES_MAX || !self.region.contains(offset, len) {
+                    return Err(corrupt("a string in it points outside it"));
+                }
+                image.resize(start + len, 0);
+                self.region.copy_out(offset, &mut image[start..]);
+            }
+            image[at + 4..at + 8].fill(0);
+            image[at + 8..at + 16].copy_from_slice(&((start - fixed) as u64).to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+fn check_sum(header: &Header, bytes: &[u8], start: usize) -> Result<()> {
+    let mut front = bytes[..start].to_vec();
+    front[CHECKSUM_AT..CHECKSUM_AT + 8].fill(0);
+    let mut checksum = Checksum::new();
+    checksum.add(&front);
+    bytes[start..].chunks(CHUNK_BYTES).for_each(|chunk| checksum.add(chunk));
+    if checksum.value() == header.checksum { Ok(()) } else { Err(corrupt("its checksum does not match")) }
+}
+
+fn read_directory(bytes: &[u8], start: usize, used: usize) -> Result<Box<[Shard]>> {
+    bytes
+        .chunks_exact(DIRECTORY_ENTRY_BYTES)
+        .map(|entry| {
+            let index = IndexRef(word_of(&entry[..8]));
+            let rows = word_of(&entry[8..]);
+            let lines_log2 = index.0 & 0xff;
+            let is_inside = lines_log2 < 32
+                && index.0 >> 40 == 0
+                && index.offset() >= start
+                && index.offset().checked_add(index.bytes()).is_some_and(|end| end <= used);
+            if !is_inside || rows > (index.lines() * LINE_SLOTS) as u64 {
+                return Err(corrupt("its index points outside it"));
+            }
+            Ok(Shard::new(index, rows as usize))
+        })
+        .collect()
+}
+
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::new(
+        ErrorCode::CorruptStore,
+        format!("the snapshot of the online table is damaged: {what}"),
+        "delete it: the store is rebuilt from its log, or materialize again",
+    )
+}
