@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from headrace.plan_diff import PlanDiff
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 project_option = click.option(
     "--project",
@@ -73,3 +75,16 @@ class Output:
             task = bar.add_task(what, total=total)
 
             yield lambda done, text: bar.update(task, completed=done, description=text or what)
+
+
+def describe_diff(diff: PlanDiff, verbose: bool) -> list[str]:
+    """The lines of a plan's difference: for what is new or gone its name, for what changes each detail."""
+    if not diff:
+        return ["no changes"]
+    lines = []
+    for sign, changes in (("+", diff.added), ("~", diff.changed), ("-", diff.removed)):
+        for change in changes:
+            details = change.details if verbose or sign == "~" else ()
+            size = f"  ({len(change.details)})" if change.details and not details else ""
+            lines += [f"{sign} {change}{size}", *(f"    {detail}" for detail in details)]
+    return lines + [f"! {breaking}" for breaking in diff.breaking]

@@ -17,10 +17,11 @@ def command(as_json: bool) -> None:
 
     The engine's source digest names the Rust sources that it was built from.
     """
+    import headrace
     from headrace import _native
 
     values = {
-        "headrace": version("headrace"),
+        "headrace": headrace.__version__,
         "headrace_control": version("headrace-control"),
         "engine": _native.__version__,
         "source_digest": _native.source_digest(),

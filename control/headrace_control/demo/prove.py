@@ -105,7 +105,7 @@ def prove_features(
 def replay(
     table: OnlineStore, store: FeatureStore, dataset: DatasetConfig, examples: pa.Table, progress: Progress
 ) -> tuple[int, dict[str, dict[str, list[Any]]]]:
-    """One pass through time: writes what has become known, then reads; gives the events and what was read by feature."""
+    """One pass through time: writes what has become known, then reads; gives the events and what was read."""
     shape = json.loads(store.applied.service(dataset.service))
     keys = [field["name"] for field in shape["join_keys"]]
     request = [field["name"] for field in shape["request_fields"]]

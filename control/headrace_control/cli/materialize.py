@@ -1,0 +1,63 @@
+"""`headrace materialize`: rows of the sources into the online table."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import click
+
+from headrace_control.cli.output import Output, epilog, json_option, project_option
+from headrace_control.cli.params import UTC_TIME
+
+
+@click.command(
+    "materialize",
+    epilog=epilog("headrace materialize", "headrace materialize --view weather --end 2013-11-01T12:00:00Z"),
+)
+@project_option
+@json_option
+@click.option("--start", type=UTC_TIME, help="Leave out rows with an earlier event time.")
+@click.option("--end", type=UTC_TIME, help="Leave out rows with this event time or a later one; the default is now.")
+@click.option("--view", "views", multiple=True, help="Only this view; may be given several times.")
+@click.option("--incremental", is_flag=True, help="Start each view where its last materialization ended.")
+def command(
+    project: Path,
+    as_json: bool,
+    start: datetime.datetime | None,
+    end: datetime.datetime | None,
+    views: tuple[str, ...],
+    incremental: bool,
+) -> None:
+    """Load rows of the views' sources into the online table.
+
+    What is loaded is durable when the command ends. Loading a row twice changes nothing: the newest row of a key stays.
+    """
+    from rich.table import Table
+
+    from headrace_control.projects import open_applied
+
+    if incremental and start is not None:
+        raise click.UsageError("--incremental knows its own start: leave out --start")
+    output = Output(as_json)
+    began = time.perf_counter()
+    with open_applied(project, end) as store, output.progress("materialize") as progress:
+
+        def report(view: str, rows: int) -> None:
+            progress(rows, f"{view}: {rows:,} rows")
+
+        chosen = list(views) or None
+        if incremental:
+            counts = store.materialize_incremental(end, chosen, report)
+        else:
+            counts = store.materialize(start, end, chosen, report)
+    seconds = time.perf_counter() - began
+    columns = ("rows", "inserted", "replaced", "stale", "refused")
+    table = Table("view", *columns, box=None, pad_edge=False)
+    found = {}
+    for view, count in counts.items():
+        found[view] = {name: getattr(count, name) for name in columns}
+        refused = ", ".join(f"{reason} {rows:,}" for reason, rows in count.refused.items()) or "0"
+        table.add_row(view, *(f"{getattr(count, name):,}" for name in columns[:-1]), refused)
+    output.result({"views": found, "seconds": round(seconds, 3)}, table, f"in {seconds:.1f} s")

@@ -1,0 +1,47 @@
+"""Types of command-line values that several commands share."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    TimeType = click.ParamType[datetime.datetime]
+    AddressType = click.ParamType[tuple[str | None, int]]
+else:  # older versions of click cannot be subscripted
+    TimeType = AddressType = click.ParamType
+
+
+class UtcTime(TimeType):
+    """A time in ISO 8601; without a zone it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.datetime:
+        if isinstance(value, datetime.datetime):
+            return value
+        try:
+            when = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"'{value}' is not a time; write it like 2013-11-01T12:00:00Z", param, ctx)
+        return when.replace(tzinfo=datetime.UTC) if when.tzinfo is None else when.astimezone(datetime.UTC)
+
+
+class Address(AddressType):
+    """`PORT` or `HOST:PORT`; port 0 takes a free one."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            self.fail(f"'{value}' is not an address; write 8000 or 127.0.0.1:8000", param, ctx)
+        return host or None, int(port)
+
+
+UTC_TIME = UtcTime()
+ADDRESS = Address()
