@@ -3,8 +3,15 @@
 //! Offline and online must agree, so both start here: one [`Plan`], one row order
 //! ([`RowVersion`](headrace_types::RowVersion)), one meaning of TTL and of null, one program for what is computed on demand.
 
+mod arrow;
+mod join;
 mod plan;
 
+pub use arrow::{arrow_type, plain_array, plain_column};
+pub use join::{
+    AsKnownAt, CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, JOIN_ROWS_MAX, JoinCounts, JoinOptions, JoinOutput,
+    STATUS_SUFFIX, SourceRows, ViewCounts, point_in_time_join,
+};
 pub use plan::{
     Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,
     FIELDS_PER_VIEW_MAX, FeatureFrom, InputFrom, JOIN_KEYS_MAX, NAME_BYTES_MAX, OnDemandInput, OnDemandViewPlan,
