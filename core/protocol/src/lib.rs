@@ -1,1 +1,18 @@
-//! headrace-protocol
+//! Translation between the engine and the bytes of its transports. Nothing is computed here, and no socket is known.
+//!
+//! - [`decode_predict`] / [`encode_predict`]: the Common API, named columns in, labelled answers out;
+//! - [`oip`]: the Open Inference Protocol in Triton's dialect, with binary tensors;
+//! - [`error_body`], [`http_status`]: what a refusal looks like.
+//!
+//! Everything that is read is hostile: sizes are checked before memory is reserved, depth and counts have limits, and the decoders
+//! go straight into typed columns.
+
+mod base64;
+mod common;
+mod error;
+mod json;
+pub mod oip;
+
+pub use common::{API_VERSION, decode_predict, encode_predict};
+pub use error::{error_body, http_status};
+pub use json::ELEMENTS_MAX;

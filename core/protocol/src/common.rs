@@ -1,0 +1,337 @@
+//! The Common API: predictions with named columns in, labelled answers out, the same shape for every kind of model.
+
+use std::fmt;
+
+use headrace_engine::{Deployment, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section};
+use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, parse, separate, write};
+
+/// The version of this API, told in every answer.
+pub const API_VERSION: &str = "v1";
+
+/// Reads `{"id"?, "entities"?: {column: [..]}, "features"?: {..}, "request"?: {..}, "outputs"?: [..]}` by a model's signature.
+///
+/// # Errors
+/// `invalid_json`; `invalid_argument`, `unknown_entity`, `unknown_feature` or `type_mismatch` naming the key or column; `too_large`.
+pub fn decode_predict(deployment: &Deployment, body: &[u8]) -> Result<PredictRequest> {
+    let fault = Fault::default();
+    let handler = PredictHandler { deployment, fault: &fault, request: PredictRequest::default() };
+    Ok(parse(body, &fault, ObjectSeed { what: "the body", fault: Some(&fault), each: handler })?.request)
+}
+
+struct PredictHandler<'a> {
+    deployment: &'a Deployment,
+    fault: &'a Fault,
+    request: PredictRequest,
+}
+
+impl<'de> KeyHandler<'de> for PredictHandler<'_> {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let section = match key {
+            "id" => {
+                self.request.id = map.next_value()?;
+                return Ok(());
+            }
+            "outputs" => {
+                self.request.outputs = map.next_value_seed(OutputsSeed { fault: self.fault })?;
+                return Ok(());
+            }
+            "entities" => Section::Entities,
+            "features" => Section::Features,
+            "request" => Section::Request,
+            _ => {
+                return Err(self.fault.raise(Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("the body has an unknown key '{key}'"),
+                    "use id, entities, features, request, outputs",
+                )));
+            }
+        };
+        let handler = SectionHandler {
+            deployment: self.deployment,
+            section,
+            fault: self.fault,
+            columns: Vec::new(),
+            row_errors: &mut self.request.row_errors,
+        };
+        let seed = ObjectSeed { what: section.name(), fault: Some(self.fault), each: handler };
+        let columns = map.next_value_seed(seed)?.columns;
+        let batch = Batch { rows: columns.first().map_or(0, |(_, column)| column.len()), columns };
+        match section {
+            Section::Entities => self.request.entities = batch,
+            Section::Features => self.request.features = batch,
+            Section::Request => self.request.request = batch,
+        }
+        Ok(())
+    }
+}
+
+struct SectionHandler<'a> {
+    deployment: &'a Deployment,
+    section: Section,
+    fault: &'a Fault,
+    columns: Vec<(String, Column)>,
+    row_errors: &'a mut Vec<RowError>,
+}
+
+impl<'de> KeyHandler<'de> for SectionHandler<'_> {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let field = self.deployment.field(self.section, key).map_err(|error| self.fault.raise::<A::Error>(error))?;
+        let (column, errors) = map.next_value_seed(ColumnSeed { field, fault: self.fault })?;
+        self.row_errors.extend(errors);
+        self.columns.push((field.name.clone(), column));
+        Ok(())
+    }
+}
+
+struct OutputsSeed<'f> {
+    fault: &'f Fault,
+}
+
+impl<'de> DeserializeSeed<'de> for OutputsSeed<'_> {
+    type Value = Outputs;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Outputs, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OutputsSeed<'_> {
+    type Value = Outputs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("'outputs', a list of output names")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Outputs, A::Error> {
+        let mut outputs = Outputs::NONE;
+        while let Some(name) = seq.next_element::<String>()? {
+            outputs = outputs.with(&name).ok_or_else(|| {
+                self.fault.raise::<A::Error>(Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("there is no output '{name}'"),
+                    format!("use {}", Outputs::NAMES.join(", ")),
+                ))
+            })?;
+        }
+        Ok(if outputs == Outputs::NONE { Outputs::default() } else { outputs })
+    }
+}
+
+/// Bytes of JSON that a prediction takes about; only to size the buffer.
+const BYTES_PER_PREDICTION: usize = 80;
+
+/// Writes the answer. `deployment` is the one that answered.
+pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Vec<u8> {
+    let mut out = Vec::with_capacity(320 + BYTES_PER_PREDICTION * response.rows);
+    out.extend_from_slice(b"{\"id\":");
+    write(&mut out, &*response.id);
+    out.extend_from_slice(b",\"api_version\":\"");
+    out.extend_from_slice(API_VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"deployment\":");
+    write(&mut out, &*response.deployment);
+    out.extend_from_slice(b",\"model\":");
+    write(&mut out, &*response.model);
+    out.extend_from_slice(b",\"model_version\":\"");
+    write(&mut out, &response.model_version);
+    out.extend_from_slice(b"\",\"task\":");
+    write(&mut out, &response.task);
+    out.extend_from_slice(b",\"predictions\":[");
+    let class_keys: Vec<Vec<u8>> = response.classes.iter().map(|class| key_of(class)).collect();
+    for row in 0..response.rows {
+        separate(&mut out, row);
+        write_prediction(&mut out, deployment, response, &class_keys, row);
+    }
+    out.extend_from_slice(b"],\"timing_us\":{");
+    for (index, phase) in Phase::ALL.into_iter().enumerate() {
+        separate(&mut out, index);
+        out.extend_from_slice(&key_of(phase.name()));
+        #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
+        write(&mut out, &((response.timing.of(phase).as_nanos() / 100) as f64 / 10.0));
+    }
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// `"name":`, escaped once for all rows.
+fn key_of(name: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.len() + 3);
+    write(&mut key, name);
+    key.push(b':');
+    key
+}
+
+fn write_prediction(
+    out: &mut Vec<u8>,
+    deployment: &Deployment,
+    response: &PredictResponse,
+    class_keys: &[Vec<u8>],
+    row: usize,
+) {
+    let width = response.scores_count();
+    let scores = &response.scores[row * width..][..width];
+    out.push(b'{');
+    let begin = out.len();
+    if response.outputs.label {
+        match response.task {
+            Task::Classification => {
+                out.extend_from_slice(b"\"label\":");
+                let label = response.labels.get(row).copied().unwrap_or(NO_LABEL);
+                write(out, &response.classes.get(label as usize));
+            }
+            Task::MultiLabel => {
+                out.extend_from_slice(b"\"labels\":");
+                let chosen = response.classes.iter().zip(scores).filter(|(_, score)| deployment.chooses(**score));
+                write(out, &chosen.map(|(class, _)| class).collect::<Vec<_>>());
+            }
+            Task::Regression | Task::Ranking | Task::Seq2seq => {
+                out.extend_from_slice(b"\"value\":");
+                write(out, &scores[0]);
+            }
+        }
+    }
+    if response.outputs.scores && !class_keys.is_empty() {
+        next_member(out, begin);
+        out.extend_from_slice(b"\"scores\":{");
+        for (class, (key, score)) in class_keys.iter().zip(scores).enumerate() {
+            separate(out, class);
+            out.extend_from_slice(key);
+            write(out, score);
+        }
+        out.push(b'}');
+    }
+    if response.outputs.margin {
+        next_member(out, begin);
+        out.extend_from_slice(b"\"margin\":");
+        match &response.margins[row * response.margins_count..][..response.margins_count] {
+            [one] => write(out, one),
+            many => write(out, many),
+        }
+    }
+    if let Some(RowError { error, .. }) = response.row_error(row) {
+        next_member(out, begin);
+        out.extend_from_slice(b"\"status\":{\"code\":");
+        write(out, error.code.slug());
+        out.extend_from_slice(b",\"error\":");
+        write(out, &error.to_string());
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
+fn next_member(out: &mut Vec<u8>, begin: usize) {
+    if out.len() > begin {
+        out.push(b',');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use headrace_engine::testing::{sum_classifier, sum_regressor};
+    use headrace_engine::{Engine, EngineOptions};
+    use serde_json::{Value, json};
+
+    fn engine() -> Engine {
+        let engine = Engine::new(EngineOptions::default());
+        engine.add_model(sum_classifier("delay", 3, &["a", "b"])).unwrap();
+        engine.add_model(sum_regressor("minutes", 1, &["a", "b"])).unwrap();
+        engine
+    }
+
+    fn answer(model: &str, body: &str) -> Value {
+        let engine = engine();
+        let deployment = engine.deployment(model, None).unwrap();
+        let request = decode_predict(&deployment, body.as_bytes()).unwrap();
+        let response = engine.predict_on(&deployment, &request).unwrap();
+        serde_json::from_slice(&encode_predict(&deployment, &response)).unwrap()
+    }
+
+    fn refusal(body: &str) -> Error {
+        let engine = engine();
+        let deployment = engine.deployment("delay", None).unwrap();
+        decode_predict(&deployment, body.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_classification_answers_label_scores_and_margin() {
+        let body =
+            r#"{"id": "r1", "features": {"b": [0.0, 1], "a": [0, -3]}, "outputs": ["label", "scores", "margin"]}"#;
+        let mut answer = answer("delay", body);
+        let timing = answer["timing_us"].take();
+        for phase in ["queue", "lookup", "transform", "model", "total"] {
+            assert!(timing[phase].is_number(), "{phase}");
+        }
+        let negative = 1.0 / (1.0 + 2.0_f64.exp());
+        let expected = json!({
+            "id": "r1", "api_version": "v1", "deployment": "delay", "model": "delay", "model_version": "3",
+            "task": "classification", "timing_us": null,
+            "predictions": [
+                {"label": "on_time", "scores": {"on_time": 0.5, "late": 0.5}, "margin": 0.0},
+                {"label": "on_time", "scores": {"on_time": 1.0 - negative, "late": negative}, "margin": -2.0},
+            ],
+        });
+        assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn a_regression_answers_a_value() {
+        let answer = answer("minutes", r#"{"features": {"a": [1.5], "b": [2]}}"#);
+        assert_eq!(answer["predictions"], json!([{"value": 3.5}]));
+        assert_eq!(answer["id"].as_str().map(str::len), Some(36));
+    }
+
+    #[test]
+    fn a_bad_row_fails_alone_and_says_why() {
+        let answer = answer("delay", r#"{"features": {"a": [1, "x", 2], "b": [1, 1, null]}}"#);
+        let predictions = answer["predictions"].as_array().unwrap();
+        assert_eq!(predictions[0]["label"], "late");
+        assert_eq!(predictions[1]["label"], Value::Null);
+        assert_eq!(predictions[1]["scores"]["late"], Value::Null);
+        assert_eq!(predictions[1]["status"]["code"], "type_mismatch");
+        assert!(predictions[1]["status"]["error"].as_str().unwrap().contains("row 1 of 'a': 'x' is not a float64"));
+        assert_eq!(predictions[2]["label"], "late");
+        assert!(predictions[2].get("status").is_none());
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_understood_is_refused_by_name() {
+        for (body, code, part) in [
+            ("", ErrorCode::InvalidJson, "EOF"),
+            ("{\"features\": {", ErrorCode::InvalidJson, "EOF"),
+            ("[]", ErrorCode::InvalidArgument, "the body, an object"),
+            ("{} x", ErrorCode::InvalidJson, "trailing"),
+            (r#"{"feature": {}}"#, ErrorCode::InvalidArgument, "'feature'"),
+            (r#"{"features": {"c": [1]}}"#, ErrorCode::UnknownFeature, "'c'"),
+            (r#"{"features": {"a": 1}}"#, ErrorCode::TypeMismatch, "'a' is not a list"),
+            (r#"{"features": {"a": [1], "a": [2]}}"#, ErrorCode::InvalidArgument, "'a' twice"),
+            (r#"{"entities": {"origin": ["JFK"]}}"#, ErrorCode::UnknownEntity, "'origin'"),
+            (r#"{"outputs": ["probability"]}"#, ErrorCode::InvalidArgument, "'probability'"),
+            (r#"{"id": 7}"#, ErrorCode::InvalidArgument, "invalid type"),
+            ("{\"id\": \"\u{1}\"}", ErrorCode::InvalidJson, "control character"),
+        ] {
+            let error = refusal(body);
+            assert_eq!(error.code, code, "{body}: {error}");
+            assert!(error.message.contains(part), "{body}: {error}");
+        }
+        let deep = format!("{}{}", r#"{"features": {"a": ["#, "[".repeat(100_000));
+        assert_eq!(refusal(&deep).code, ErrorCode::InvalidJson);
+    }
+
+    #[test]
+    fn columns_of_different_length_are_refused_by_name() {
+        let engine = engine();
+        let deployment = engine.deployment("delay", None).unwrap();
+        let request = decode_predict(&deployment, br#"{"features": {"a": [1, 2], "b": [1]}}"#).unwrap();
+        let error = engine.predict_on(&deployment, &request).unwrap_err();
+        assert_eq!(error.code, ErrorCode::LengthMismatch);
+        assert!(error.message.contains("'b' has 1"), "{error}");
+        let request = decode_predict(&deployment, br#"{"features": {"a": [1, 2]}}"#).unwrap();
+        let error = engine.predict_on(&deployment, &request).unwrap_err();
+        assert_eq!(error.code, ErrorCode::MissingColumn);
+        assert!(error.message.contains("'b'"), "{error}");
+    }
+}

@@ -1,0 +1,466 @@
+//! Infer requests to predict requests.
+
+use std::fmt;
+
+use headrace_engine::{ColumnBuilder, Deployment, PredictRequest, RowError, Section};
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::datatype::{Datatype, invalid, read_binary};
+use super::{FEATURES_INPUT, output_names};
+use crate::json::{ElementSeed, Fault, KeyHandler, ObjectSeed, parse};
+
+/// Dimensions that a tensor's shape, and levels that its nested data, may have.
+const DIMENSIONS_MAX: u8 = 8;
+/// Tensors that a request may list.
+const TENSORS_MAX: usize = 4096;
+
+/// An infer request: what to predict, and how to answer.
+#[derive(Debug)]
+pub struct InferRequest {
+    pub predict: PredictRequest,
+    pub(crate) outputs: Vec<RequestedOutput>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RequestedOutput {
+    pub(crate) name: String,
+    /// As a blob behind the JSON.
+    pub(crate) binary: bool,
+    /// The classification extension: answer the best N as `value:index:label`.
+    pub(crate) classes: Option<usize>,
+}
+
+/// Reads an infer request. `header_bytes` is the value of `Inference-Header-Content-Length`: how much of the body is JSON, 0 for a
+/// raw request that is one tensor and no JSON; without it all is JSON.
+///
+/// # Errors
+/// `invalid_json`, or `invalid_tensor`, `invalid_argument`, `unknown_feature`, `type_mismatch` naming the tensor.
+pub fn decode_infer(deployment: &Deployment, header_bytes: Option<usize>, body: &[u8]) -> Result<InferRequest> {
+    let header_bytes = header_bytes.unwrap_or(body.len());
+    let Some((json, mut blobs)) = body.split_at_checked(header_bytes) else {
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            format!("Inference-Header-Content-Length is {header_bytes}, the body has {} bytes", body.len()),
+            "give the number of JSON bytes at the start of the (decompressed) body",
+        ));
+    };
+    if header_bytes == 0 {
+        return raw_request(deployment, body);
+    }
+    let fault = Fault::default();
+    let seed = ObjectSeed { what: "the request", fault: Some(&fault), each: Message::default() };
+    let parsed = parse(json, &fault, seed)?;
+    let mut predict = PredictRequest { id: parsed.id, ..PredictRequest::default() };
+    for input in parsed.inputs {
+        let tensor = input.tensor(&mut blobs)?;
+        add_input(deployment, &mut predict, tensor)?;
+    }
+    if !blobs.is_empty() {
+        return Err(Error::new(
+            ErrorCode::InvalidTensor,
+            format!("{} bytes follow the last binary tensor", blobs.len()),
+            "make the tensors' binary_data_size add up to the bytes behind the JSON",
+        ));
+    }
+    let outputs = requested(deployment, parsed.outputs, parsed.binary_output)?;
+    finish(predict, outputs)
+}
+
+/// Only a model with one input and one open dimension says what the bytes of a raw request are.
+fn raw_request(deployment: &Deployment, body: &[u8]) -> Result<InferRequest> {
+    let mut predict = PredictRequest::default();
+    let keys = [deployment.entity_fields(), deployment.request_fields()].concat();
+    if deployment.service().is_none() {
+        let width = deployment.features().len().max(1);
+        let data = read_binary(FEATURES_INPUT, Datatype::Fp64, body.len() / 8, body)?;
+        add_input(deployment, &mut predict, Tensor::of(FEATURES_INPUT, vec![data.len() / width, width], data)?)?;
+    } else if let [field] = keys.as_slice() {
+        let datatype = Datatype::of(field.dtype).ok_or_else(|| invalid(&field.name, "has no raw form"))?;
+        let data = match datatype.width_bytes() {
+            Some(width) => read_binary(&field.name, datatype, body.len() / width, body)?,
+            None => ColumnData::Bytes(vec![body.to_vec()]),
+        };
+        add_input(deployment, &mut predict, Tensor::of(&field.name, vec![data.len()], data)?)?;
+    } else {
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            format!(
+                "Raw request must only have 1 input to be deduced but got {} inputs in '{}'",
+                keys.len(),
+                deployment.name()
+            ),
+            "send JSON with the inputs, and its length in Inference-Header-Content-Length",
+        ));
+    }
+    finish(predict, requested(deployment, None, true)?)
+}
+
+fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>) -> Result<InferRequest> {
+    predict.outputs = headrace_engine::Outputs::NONE;
+    for output in &outputs {
+        predict.outputs =
+            predict.outputs.with(&output.name).ok_or_else(|| Error::internal("an output without a name"))?;
+    }
+    for batch in [&mut predict.entities, &mut predict.request, &mut predict.features] {
+        batch.rows = batch.columns.first().map_or(0, |(_, column)| column.len());
+    }
+    Ok(InferRequest { predict, outputs })
+}
+
+fn requested(
+    deployment: &Deployment,
+    asked: Option<Vec<AskedOutput>>,
+    binary_output: bool,
+) -> Result<Vec<RequestedOutput>> {
+    let known = output_names(deployment);
+    let all = || known.iter().map(|name| AskedOutput { name: (*name).to_owned(), ..AskedOutput::default() }).collect();
+    let asked: Vec<AskedOutput> = asked.filter(|asked| !asked.is_empty()).unwrap_or_else(all);
+    let mut outputs: Vec<RequestedOutput> = Vec::with_capacity(asked.len());
+    for output in asked {
+        let problem = if !known.contains(&output.name.as_str()) {
+            "is not an output"
+        } else if outputs.iter().any(|other| other.name == output.name) {
+            "is asked for twice"
+        } else if output.classes.is_some() && (output.name != "scores" || deployment.classes().is_empty()) {
+            "has no classification form; ask it of 'scores'"
+        } else {
+            outputs.push(RequestedOutput {
+                binary: output.binary.unwrap_or(binary_output),
+                name: output.name,
+                classes: output.classes,
+            });
+            continue;
+        };
+        return Err(Error::new(
+            ErrorCode::InvalidArgument,
+            format!("output '{}' of model '{}' {problem}", output.name, deployment.name()),
+            format!("its outputs are {}", known.join(", ")),
+        ));
+    }
+    Ok(outputs)
+}
+
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
+    column: Column,
+    /// Elements that do not fit the datatype, by their flat index.
+    errors: Vec<RowError>,
+}
+
+impl Tensor {
+    fn of(name: &str, shape: Vec<usize>, data: ColumnData) -> Result<Self> {
+        let tensor = Self { name: name.to_owned(), shape, column: Column::new(data), errors: Vec::new() };
+        tensor.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let count = self.column.len();
+        if element_count(&self.shape) != Some(count) {
+            return Err(invalid(
+                &self.name,
+                format!("has {count} values, its shape {:?} asks for another number", self.shape),
+            ));
+        }
+        Ok(self)
+    }
+}
+
+fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
+}
+
+/// Puts a tensor where its name says.
+fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
+    if tensor.name == FEATURES_INPUT && deployment.service().is_none() {
+        return add_matrix(deployment, predict, tensor);
+    }
+    let place = Section::ALL.into_iter().find_map(|section| {
+        let field = deployment.fields(section).iter().find(|field| field.name == tensor.name)?;
+        Some((section, field))
+    });
+    let Some((section, field)) = place else {
+        return Err(Error::new(
+            ErrorCode::UnknownFeature,
+            format!("model '{}' has no input '{}'", deployment.name(), tensor.name),
+            "GET the model's metadata for its inputs; a feature may be given by its name",
+        ));
+    };
+    if !matches!(tensor.shape[..], [_] | [_, 1]) {
+        return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows] or [rows, 1]", tensor.shape)));
+    }
+    let column = fitted(tensor.column, field, &mut predict.row_errors)?;
+    predict.row_errors.extend(tensor.errors);
+    let batch = match section {
+        Section::Entities => &mut predict.entities,
+        Section::Request => &mut predict.request,
+        Section::Features => &mut predict.features,
+    };
+    batch.columns.push((field.name.clone(), column));
+    Ok(())
+}
+
+fn add_matrix(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
+    let width = deployment.features().len();
+    if predict.matrix.is_some() || !predict.features.columns.is_empty() {
+        return Err(invalid(&tensor.name, "comes beside features that were given before"));
+    }
+    if tensor.shape.len() != 2 || tensor.shape[1] != width {
+        return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows, {width}]", tensor.shape)));
+    }
+    let field = Field::new(FEATURES_INPUT, DType::FLOAT64);
+    let mut errors = tensor.errors;
+    let column = fitted(tensor.column, &field, &mut errors)?;
+    predict.row_errors.extend(errors.into_iter().map(|found| RowError { row: found.row / width.max(1), ..found }));
+    let Column { data: ColumnData::Float64(mut values), validity } = column else {
+        return Err(Error::internal("a tensor of numbers became something else"));
+    };
+    for (value, _) in values.iter_mut().zip(validity.iter().flatten()).filter(|(_, valid)| !**valid) {
+        *value = f64::NAN;
+    }
+    predict.matrix = Some(values);
+    Ok(())
+}
+
+/// The tensor's values in the field's type. Kinds that can never fit are the tensor's fault, single values their row's.
+fn fitted(column: Column, field: &Field, row_errors: &mut Vec<RowError>) -> Result<Column> {
+    let given = column.dtype();
+    if given == field.dtype {
+        return Ok(column);
+    }
+    let is_text = |dtype: DType| matches!(dtype.element(), ScalarType::String | ScalarType::Bytes);
+    if field.dtype.is_list() || (is_text(given) != is_text(field.dtype) && field.dtype != DType::TIMESTAMP) {
+        let expected = Datatype::of(field.dtype).map_or("no tensor", Datatype::name);
+        return Err(invalid(&field.name, format!("holds {given} values, the model expects {expected}")));
+    }
+    let Column { data, validity } = column;
+    let (column, errors) = match (data, field.dtype) {
+        (ColumnData::Int64(values), DType::TIMESTAMP) => {
+            (Column { data: ColumnData::Timestamp(values), validity }, Vec::new())
+        }
+        (ColumnData::Float32(values), DType::FLOAT64) => {
+            (Column { data: ColumnData::Float64(values.into_iter().map(f64::from).collect()), validity }, Vec::new())
+        }
+        (data, dtype) => headrace_engine::coerce_column(&field.name, &Column { data, validity }, dtype),
+    };
+    row_errors.extend(errors);
+    Ok(column)
+}
+
+/// The request as it stands in the JSON.
+#[derive(Default)]
+struct Message<'de> {
+    id: Option<String>,
+    inputs: Vec<Input<'de>>,
+    outputs: Option<Vec<AskedOutput>>,
+    binary_output: bool,
+}
+
+impl<'de> KeyHandler<'de> for Message<'de> {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = map.next_value()?,
+            "parameters" => self.binary_output = parameters(map)?.binary_data_output.unwrap_or(false),
+            "inputs" => self.inputs = map.next_value_seed(ListSeed::<Input<'_>>::new("'inputs'", "an input"))?,
+            "outputs" => {
+                self.outputs = Some(map.next_value_seed(ListSeed::<AskedOutput>::new("'outputs'", "an output"))?);
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// A list of objects of one kind.
+struct ListSeed<T> {
+    what: &'static str,
+    item: &'static str,
+    items: Vec<T>,
+}
+
+impl<T> ListSeed<T> {
+    fn new(what: &'static str, item: &'static str) -> Self {
+        Self { what, item, items: Vec::new() }
+    }
+}
+
+impl<'de, T: KeyHandler<'de> + Default> DeserializeSeed<'de> for ListSeed<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: KeyHandler<'de> + Default> Visitor<'de> for ListSeed<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, a list", self.what)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let seed = || ObjectSeed { what: self.item, fault: None, each: T::default() };
+        while let Some(item) = seq.next_element_seed(seed())? {
+            self.items.push(item);
+            if self.items.len() > TENSORS_MAX {
+                return Err(de::Error::custom(format_args!("{} lists more than {TENSORS_MAX} tensors", self.what)));
+            }
+        }
+        Ok(self.items)
+    }
+}
+
+/// The parameters that mean something here; others are ignored, as the protocol allows.
+#[derive(Default)]
+struct Parameters {
+    binary_data_size: Option<usize>,
+    binary_data: Option<bool>,
+    binary_data_output: Option<bool>,
+    classification: Option<usize>,
+}
+
+impl<'de> KeyHandler<'de> for Parameters {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "binary_data_size" => self.binary_data_size = Some(map.next_value()?),
+            "binary_data" => self.binary_data = Some(map.next_value()?),
+            "binary_data_output" => self.binary_data_output = Some(map.next_value()?),
+            "classification" => self.classification = Some(map.next_value()?),
+            "shared_memory_region" => {
+                return Err(de::Error::custom("shared memory is not offered: send the data in the body"));
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+fn parameters<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Parameters, A::Error> {
+    map.next_value_seed(ObjectSeed { what: "parameters", fault: None, each: Parameters::default() })
+}
+
+/// One entry of `outputs`.
+#[derive(Default)]
+struct AskedOutput {
+    name: String,
+    binary: Option<bool>,
+    classes: Option<usize>,
+}
+
+impl<'de> KeyHandler<'de> for AskedOutput {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "name" => self.name = map.next_value()?,
+            "parameters" => {
+                let parameters = parameters(map)?;
+                self.binary = parameters.binary_data;
+                self.classes = parameters.classification.filter(|count| *count > 0);
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// One entry of `inputs`, its keys in any order.
+#[derive(Default)]
+struct Input<'de> {
+    name: String,
+    shape: Option<Vec<usize>>,
+    datatype: Option<Datatype>,
+    binary_bytes: Option<usize>,
+    data: Option<InputData<'de>>,
+}
+
+enum InputData<'de> {
+    Values(Column, Vec<RowError>),
+    /// Came before the datatype, so it could not be typed yet.
+    Text(&'de RawValue),
+}
+
+impl<'de> KeyHandler<'de> for Input<'de> {
+    fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "name" => self.name = map.next_value()?,
+            "shape" => self.shape = Some(map.next_value()?),
+            "datatype" => {
+                let name: String = map.next_value()?;
+                self.datatype = Some(Datatype::from_name(&name).map_err(de::Error::custom)?);
+            }
+            "parameters" => self.binary_bytes = parameters(map)?.binary_data_size,
+            "data" => {
+                self.data = Some(match self.datatype {
+                    Some(datatype) => {
+                        let (column, errors) = map.next_value_seed(TensorSeed { name: &self.name, datatype })?;
+                        InputData::Values(column, errors)
+                    }
+                    None => InputData::Text(map.next_value()?),
+                });
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+impl Input<'_> {
+    /// The tensor, its data from the JSON or from the front of `blobs`.
+    fn tensor(self, blobs: &mut &[u8]) -> Result<Tensor> {
+        let name = self.name;
+        let lacks = |what: &str| invalid(&name, format!("has no {what}"));
+        if name.is_empty() {
+            return Err(lacks("name"));
+        }
+        let datatype = self.datatype.ok_or_else(|| lacks("datatype"))?;
+        let shape = self.shape.ok_or_else(|| lacks("shape"))?;
+        if shape.len() > usize::from(DIMENSIONS_MAX) {
+            return Err(invalid(&name, format!("has {} dimensions, the limit is {DIMENSIONS_MAX}", shape.len())));
+        }
+        let count = element_count(&shape).ok_or_else(|| invalid(&name, "has a shape without bounds"))?;
+        let (column, errors) = match (self.data, self.binary_bytes) {
+            (Some(_), Some(_)) => return Err(invalid(&name, "has both 'data' and 'binary_data_size'")),
+            (None, None) => return Err(lacks("data")),
+            (None, Some(bytes)) => {
+                let Some((blob, rest)) = blobs.split_at_checked(bytes) else {
+                    return Err(invalid(&name, format!("asks for {bytes} binary bytes, {} are left", blobs.len())));
+                };
+                *blobs = rest;
+                (Column::new(read_binary(&name, datatype, count, blob)?), Vec::new())
+            }
+            (Some(InputData::Values(column, errors)), None) => (column, errors),
+            (Some(InputData::Text(text)), None) => {
+                parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name: &name, datatype })?
+            }
+        };
+        if !datatype.has_json_form() && self.binary_bytes.is_none() {
+            return Err(invalid(
+                &name,
+                format!("is {}, which has no JSON form: send it as binary data", datatype.name()),
+            ));
+        }
+        Tensor { name, shape, column, errors }.checked()
+    }
+}
+
+/// Tensor data, flat or nested, as one column.
+struct TensorSeed<'n> {
+    name: &'n str,
+    datatype: Datatype,
+}
+
+impl<'de> DeserializeSeed<'de> for TensorSeed<'_> {
+    type Value = (Column, Vec<RowError>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let dtype = match self.datatype {
+            Datatype::Bytes => DType::STRING, // text in JSON must be UTF-8; other bytes need the binary form
+            other => other.dtype(),
+        };
+        let mut builder = ColumnBuilder::new(self.name, dtype, 0);
+        ElementSeed { builder: &mut builder, flatten: Some(DIMENSIONS_MAX) }.deserialize(deserializer)?;
+        Ok(builder.finish())
+    }
+}

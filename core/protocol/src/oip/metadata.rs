@@ -1,0 +1,199 @@
+//! What the protocol tells about server and models: metadata, configuration, repository index, statistics.
+
+use headrace_engine::{Deployment, Engine, MetricsSnapshot, ModelState, Phase};
+use headrace_types::{DType, Error, ErrorCode, Field, Result};
+use serde_json::{Value, json};
+
+use super::datatype::Datatype;
+use super::{FEATURES_INPUT, output_names};
+
+/// The extensions of the protocol that this server speaks.
+const EXTENSIONS: [&str; 5] =
+    ["classification", "binary_tensor_data", "model_configuration", "model_repository", "statistics"];
+
+/// GET /v2
+pub fn server_metadata() -> Value {
+    json!({"name": "headrace", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+}
+
+/// GET /v2/health/ready: every model that is loaded can answer.
+pub fn is_ready(engine: &Engine) -> bool {
+    engine.models().iter().all(|model| model.fault.is_none())
+}
+
+/// GET /v2/models/{m}[/versions/{v}]/ready
+///
+/// # Errors
+/// `unknown_model`, `unknown_model_version`, or `unavailable` with the reason.
+pub fn model_ready(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
+    let deployment = engine.deployment(name, version)?;
+    Ok(json!({"name": deployment.name(), "ready": true}))
+}
+
+/// GET /v2/models/{m}[/versions/{v}]
+///
+/// # Errors
+/// `unknown_model` or `unknown_model_version`.
+pub fn model_metadata(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
+    let deployment = engine.model_state(name, version)?.deployment;
+    let versions: Vec<String> = match version {
+        Some(version) => vec![version.to_string()],
+        None => versions_of(&engine.models(), name),
+    };
+    let inputs: Vec<Value> = inputs(&deployment).iter().map(Io::metadata).collect();
+    let outputs: Vec<Value> = outputs(&deployment).iter().map(Io::metadata).collect();
+    Ok(json!({
+        "name": deployment.name(), "versions": versions, "platform": deployment.platform(),
+        "inputs": inputs, "outputs": outputs,
+        "properties": {"task": serde_json::to_value(deployment.task()).unwrap_or_default()},
+    }))
+}
+
+/// GET /v2/models/{m}[/versions/{v}]/config: Triton's configuration, as far as it is true of this engine. Requests are not merged
+/// (`max_batch_size` 0), and every tensor's first dimension is open.
+///
+/// # Errors
+/// `unknown_model` or `unknown_model_version`.
+pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
+    let deployment = engine.model_state(name, version)?.deployment;
+    let mut input: Vec<Value> = inputs(&deployment).iter().map(Io::config).collect();
+    if deployment.service().is_some() {
+        input.extend(deployment.features().iter().filter_map(|field| {
+            let mut config = Io::of(field)?.config();
+            config["optional"] = true.into();
+            Some(config)
+        }));
+    }
+    let output: Vec<Value> = outputs(&deployment).iter().map(Io::config).collect();
+    Ok(json!({
+        "name": deployment.name(), "platform": deployment.platform(), "backend": "headrace",
+        "version_policy": {"all": {}}, "max_batch_size": 0, "input": input, "output": output,
+        "model_transaction_policy": {"decoupled": false},
+    }))
+}
+
+/// POST /v2/repository/index. `ready_only` is the body's `ready`.
+pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
+    let models = engine.models();
+    let entries = models.iter().filter(|model| !ready_only || model.fault.is_none()).map(|model| {
+        json!({
+            "name": model.deployment.name(), "version": model.deployment.version().to_string(),
+            "state": if model.fault.is_none() { "READY" } else { "UNAVAILABLE" },
+            "reason": model.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
+        })
+    });
+    entries.collect()
+}
+
+/// GET /v2/models[/{m}[/versions/{v}]]/stats. A request runs as one batch of its own, so `execution_count` counts requests.
+///
+/// # Errors
+/// `unknown_model` or `unknown_model_version`.
+pub fn statistics(engine: &Engine, name: Option<&str>, version: Option<u32>) -> Result<Value> {
+    if let Some(name) = name {
+        engine.model_state(name, version)?;
+    }
+    let is_asked = |deployment: &Deployment| {
+        name.is_none_or(|name| name == deployment.name())
+            && version.is_none_or(|version| version == deployment.version())
+    };
+    let models = engine.models();
+    let stats =
+        models.iter().map(|model| &*model.deployment).filter(|deployment| is_asked(deployment)).map(model_stats);
+    Ok(json!({"model_stats": stats.collect::<Vec<_>>()}))
+}
+
+fn model_stats(deployment: &Deployment) -> Value {
+    let metrics = deployment.metrics().snapshot();
+    let sum = |phases: &[Phase]| -> u64 { phases.iter().map(|phase| metrics.phase(*phase).sum_ns()).sum() };
+    let answered = |ns: u64| json!({"count": metrics.requests, "ns": ns});
+    let none = json!({"count": 0, "ns": 0});
+    json!({
+        "name": deployment.name(), "version": deployment.version().to_string(),
+        "last_inference": metrics.last_request_ms, "inference_count": answered_rows(&metrics),
+        "execution_count": metrics.requests,
+        "inference_stats": {
+            "success": answered(sum(&[Phase::Total])),
+            "fail": {"count": metrics.failed_requests, "ns": 0},
+            "queue": answered(sum(&[Phase::Queue])),
+            "compute_input": answered(sum(&[Phase::Lookup, Phase::Transform])),
+            "compute_infer": answered(sum(&[Phase::Model])),
+            "compute_output": none, "cache_hit": none, "cache_miss": none,
+        },
+        "response_stats": {}, "batch_stats": [], "memory_usage": [],
+    })
+}
+
+fn answered_rows(metrics: &MetricsSnapshot) -> u64 {
+    metrics.rows - metrics.failed_rows.min(metrics.rows)
+}
+
+fn versions_of(models: &[ModelState], name: &str) -> Vec<String> {
+    let versions = models.iter().map(|model| &model.deployment).filter(|deployment| deployment.name() == name);
+    versions.map(|deployment| deployment.version().to_string()).collect()
+}
+
+/// An input or output of a model. Its first dimension is the number of rows.
+struct Io {
+    name: String,
+    datatype: Datatype,
+    shape: Vec<i64>,
+}
+
+impl Io {
+    fn of(field: &Field) -> Option<Self> {
+        Some(Self { name: field.name.clone(), datatype: Datatype::of(field.dtype)?, shape: vec![-1] })
+    }
+
+    fn metadata(&self) -> Value {
+        json!({"name": self.name, "datatype": self.datatype.name(), "shape": self.shape})
+    }
+
+    fn config(&self) -> Value {
+        json!({"name": self.name, "data_type": self.datatype.config_name(), "dims": self.shape})
+    }
+}
+
+fn inputs(deployment: &Deployment) -> Vec<Io> {
+    if deployment.service().is_none() {
+        let width = width_of(deployment.features().len());
+        return vec![Io { name: FEATURES_INPUT.to_owned(), datatype: Datatype::Fp64, shape: vec![-1, width] }];
+    }
+    deployment.entity_fields().iter().chain(deployment.request_fields()).filter_map(Io::of).collect()
+}
+
+fn outputs(deployment: &Deployment) -> Vec<Io> {
+    let names = output_names(deployment).iter();
+    let io = |name: &&str| {
+        let (dtype, shape) = match *name {
+            "label" => (DType::STRING, vec![-1]),
+            "value" => (DType::FLOAT64, vec![-1]),
+            "scores" => (DType::FLOAT64, vec![-1, width_of(deployment.classes().len())]),
+            _ => (DType::FLOAT64, vec![-1, width_of(deployment.margins_count())]),
+        };
+        Some(Io { name: (*name).to_owned(), datatype: Datatype::of(dtype)?, shape })
+    };
+    names.filter_map(io).collect()
+}
+
+fn width_of(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The body of POST /v2/repository/index: empty, or `{"ready": bool}`.
+///
+/// # Errors
+/// `invalid_json`.
+pub fn decode_index_request(body: &[u8]) -> Result<bool> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        ready: bool,
+    }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(false);
+    }
+    let body: Body = serde_json::from_slice(body)
+        .map_err(|error| Error::new(ErrorCode::InvalidJson, error.to_string(), "send nothing, or {\"ready\": true}"))?;
+    Ok(body.ready)
+}

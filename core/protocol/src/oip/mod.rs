@@ -1,0 +1,34 @@
+//! The Open Inference Protocol over HTTP in Triton's dialect: JSON tensors, binary tensors behind the JSON, raw requests.
+//!
+//! A model with a feature service takes its join keys and request fields as inputs, one value a row, and any of its features by
+//! name. A model without one takes one tensor `features` of `[rows, features]`, or its features by name.
+
+mod datatype;
+mod decode;
+mod encode;
+mod metadata;
+
+pub use decode::{InferRequest, decode_infer};
+pub use encode::{InferResponse, encode_infer};
+pub use metadata::{
+    decode_index_request, is_ready, model_config, model_metadata, model_ready, repository_index, server_metadata,
+    statistics,
+};
+
+use headrace_engine::Deployment;
+use headrace_types::Task;
+
+/// The input that carries all features of a model without a feature service.
+pub(crate) const FEATURES_INPUT: &str = "features";
+
+/// The response header, and the request header, that tells how many bytes of the body are JSON.
+pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// What a model can answer, in the order in which metadata lists it.
+pub(crate) fn output_names(deployment: &Deployment) -> &'static [&'static str] {
+    match deployment.task() {
+        Task::Classification => &["label", "scores", "margin"],
+        Task::MultiLabel => &["scores", "margin"],
+        Task::Regression | Task::Ranking | Task::Seq2seq => &["value", "margin"],
+    }
+}
