@@ -23,6 +23,7 @@ LAYERS = {
     "headrace-server": 5,
     "headrace-python": 6,
     "headrace-micro": 6,
+    "headrace-attacks": 6,
 }
 # The engine is a Rust library: no Python, device or database type reaches a signature in core/.
 FOREIGN = {"pyo3", "numpy", "pyo3-arrow", "cudarc", "rocksdb", "libc"}

@@ -1,0 +1,85 @@
+use std::sync::{Arc, LazyLock};
+
+use headrace_engine::testing::{sum_classifier, sum_regressor};
+use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
+use headrace_features::Plan;
+use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
+use headrace_types::{DType, Field};
+
+/// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    pub name: &'static str,
+    /// Reads the input; what it answers does not matter, that it answers does.
+    pub run: fn(&[u8]),
+}
+
+pub const TARGETS: &[Target] = &[
+    Target { name: "infer", run: infer },
+    Target { name: "plan_json", run: plan_json },
+    Target { name: "predict_json", run: predict_json },
+];
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+/// A plan document, as `headrace apply` and every reader of `.headrace/plans` take it.
+fn plan_json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(plan) = Plan::from_json(text) else { return };
+    let again = Plan::from_json(plan.canonical_json()).expect("the canonical form of a plan is a plan");
+    assert_eq!(plan.digest(), again.digest(), "the canonical form keeps the digest");
+}
+
+struct Served {
+    engine: Engine,
+    deployments: Vec<Arc<Deployment>>,
+}
+
+/// A classifier of named floats, and a regressor of other types; both are given all features, so that no store is needed.
+static SERVED: LazyLock<Served> = LazyLock::new(|| {
+    let engine = Engine::new(EngineOptions::default());
+    let mut typed = sum_regressor("minutes", 1, &["flag", "small", "large", "single"]);
+    let types = [DType::BOOL, DType::INT32, DType::INT64, DType::FLOAT32];
+    typed.features = typed.features.into_iter().zip(types).map(|(field, dtype)| Field::new(field.name, dtype)).collect();
+    let deployments = [sum_classifier("delay", 3, &["a", "b"]), typed]
+        .map(|spec| engine.add_model(spec).expect("the signature fits the model"));
+    Served { engine, deployments: deployments.into() }
+});
+
+fn predict(deployment: &Deployment, request: &PredictRequest) -> Option<PredictResponse> {
+    SERVED.engine.predict_on(deployment, request).map_err(|error| error_body(&error)).ok()
+}
+
+/// The body of `POST /v1/deployments/NAME/predict`.
+fn predict_json(data: &[u8]) {
+    for deployment in &SERVED.deployments {
+        match decode_predict(deployment, data) {
+            Ok(request) => {
+                if let Some(response) = predict(deployment, &request) {
+                    let body = encode_predict(deployment, &response);
+                    assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok(), "an answer is JSON");
+                }
+            }
+            Err(error) => drop(error_body(&error)),
+        }
+    }
+}
+
+/// The body of `POST /v2/models/NAME/infer`, behind two bytes: how many bytes of it are JSON (little-endian; 65535: no header).
+fn infer(data: &[u8]) {
+    let Some((length, body)) = data.split_first_chunk::<2>() else { return };
+    let header_bytes = Some(u16::from_le_bytes(*length)).filter(|bytes| *bytes != u16::MAX).map(usize::from);
+    for deployment in &SERVED.deployments {
+        match oip::decode_infer(deployment, header_bytes, body) {
+            Ok(request) => {
+                if let Some(response) = predict(deployment, &request.predict) {
+                    drop(oip::encode_infer(deployment, &request, &response));
+                }
+            }
+            Err(error) => drop(error_body(&error)),
+        }
+    }
+}
