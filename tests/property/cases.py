@@ -15,6 +15,8 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 EVENT_TS_ALWAYS = -(2**63)
+YEAR_1_US = -62_135_596_800_000_000  # the years that a Python datetime has
+YEAR_9999_US = 253_402_300_799_999_999
 TIMES_US = st.integers(0, 12)
 TTLS_US = st.one_of(st.none(), st.integers(1, 8))
 KEY_DTYPES = ("int64", "string", "bytes", "int32", "uint64", "bool", "timestamp")
@@ -85,7 +87,7 @@ def values(dtype: str) -> st.SearchStrategy[Any]:
     if dtype == "bytes":
         return st.one_of(st.sampled_from([b"", b"\0", b"\xff"]), st.binary(max_size=5))
     if dtype == "timestamp":
-        return st.integers(-(2**62), 2**62)
+        return st.one_of(st.sampled_from([0, -1, YEAR_1_US, YEAR_9999_US]), st.integers(YEAR_1_US, YEAR_9999_US))
     return integers(dtype)
 
 
