@@ -1,4 +1,4 @@
-"""The engine asked two ways: over history by the point-in-time join, and online by a lookup; the answers have one shape."""
+"""The engine asked two ways: over history by the point-in-time join, and online by a lookup. One shape of answer."""
 
 from __future__ import annotations
 
