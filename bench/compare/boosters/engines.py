@@ -1,0 +1,92 @@
+"""The libraries that train the models, predicting with them; and the training itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engine import Call, Engine, package
+from inputs import Array, Inputs
+
+
+class Xgboost(Engine):
+    """`Booster.inplace_predict`, margins."""
+
+    wants = "features"
+    note = "inplace_predict, predict_type='margin', nthread 1"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        xgboost = package("xgboost")
+        self.version = xgboost.__version__
+        self.booster = xgboost.Booster(model_file=options["model"])
+        self.booster.set_param({"nthread": 1})
+
+    def caller(self, rows: int) -> Call:
+        predict = self.booster.inplace_predict
+        return lambda features: predict(features, predict_type="margin")
+
+
+class Lightgbm(Engine):
+    """`Booster.predict`, raw scores."""
+
+    wants = "features"
+    note = "Booster.predict, raw_score=True, num_threads 1"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        lightgbm = package("lightgbm")
+        self.version = lightgbm.__version__
+        self.booster = lightgbm.Booster(model_file=options["model"])
+
+    def caller(self, rows: int) -> Call:
+        predict = self.booster.predict
+        return lambda features: predict(features, raw_score=True, num_threads=1)
+
+
+def training_data(recipe: dict[str, Any]) -> tuple[Array, Array]:
+    """A smooth signal and noise: with enough rows, trees grow to the depth that they are allowed."""
+    rng = np.random.default_rng([recipe["seed"], 3])
+    features = rng.standard_normal((recipe["rows"], recipe["features"]), dtype=np.float32)
+    weights = rng.standard_normal(recipe["features"]).astype(np.float32)
+    signal = features @ weights + 2 * np.sin(2 * features[:, 0]) * features[:, 1] + features[:, 2] * features[:, 3]
+    noise = rng.standard_normal(recipe["rows"], dtype=np.float32)
+    return features, (signal + 2 * noise).astype(np.float32)
+
+
+def train(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Trains the model that a recipe describes and saves it to `recipe["path"]`.
+
+    The recipe: `library`, `parameters`, `trees`, `rows`, `features`, `seed`.
+    """
+    features, label = training_data(recipe)
+    path = Path(recipe["path"])
+    start = time.perf_counter()
+    if recipe["library"] == "xgboost":
+        xgboost = package("xgboost")
+        matrix = xgboost.QuantileDMatrix(features, label)
+        booster = xgboost.train(recipe["parameters"], matrix, recipe["trees"])
+        booster.save_model(path)
+        leaves = sum(tree.count("leaf=") for tree in booster.get_dump())
+    else:
+        lightgbm = package("lightgbm")
+        booster = lightgbm.train(recipe["parameters"], lightgbm.Dataset(features, label), recipe["trees"])
+        booster.save_model(path)
+        leaves = sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"])
+    return {"leaves_per_tree": leaves / recipe["trees"], "train_s": time.perf_counter() - start}
+
+
+def versions(options: dict[str, Any]) -> dict[str, Any]:
+    """Versions that a trained model depends on."""
+    return {name: package(name).__version__ for name in options["packages"]}
+
+
+def headrace() -> Engine:
+    """The engine under test, imported only when it is asked for: peers are measured without it too."""
+    engine: Engine = package("headrace_engines").HeadraceTrees()
+    return engine
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"headrace": headrace, "xgboost": Xgboost, "lightgbm": Lightgbm}
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"train": train, "versions": versions}

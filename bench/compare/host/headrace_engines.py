@@ -1,0 +1,158 @@
+"""The engine under test, the same code in every environment that hosts it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engine import Call, Engine, package
+from inputs import Array, Inputs, LookupInputs, TreeInputs
+from numpy.typing import NDArray
+
+import headrace
+from headrace import _native
+from headrace.compiler import compile_plan
+
+SERVICE = "all_features"
+KEY = "item_id"
+LOAD_ROWS = 50_000
+TTL_US = 30 * 24 * 3600 * 1_000_000
+SKEW_US = 300 * 1_000_000
+GOLDEN_ROWS = 64
+FORMATS = {"xgboost": "xgboost-json", "lightgbm": "lightgbm-text"}
+
+
+class HeadraceLookup(Engine):
+    """`OnlinePlan.read_into`: several feature views of one entity, each with an event time and a TTL to check."""
+
+    version = headrace.__version__
+    wants = "keys"
+    note = "read_into a reused float32 buffer; event time and TTL of every view checked at the current time"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        assert isinstance(inputs, LookupInputs)
+        now_us = time.time_ns() // 1000
+        plan = _native.Plan.from_json(self.plan_json(inputs))
+        store = _native.LocalStore(plan)
+        sequence = 0
+        for view in range(inputs.views):
+            for first in range(0, inputs.keys_count, LOAD_ROWS):
+                rows = slice(first, min(first + LOAD_ROWS, inputs.keys_count))
+                batch = self.batch(inputs, view, rows, now_us - 1_000_000)
+                encoded, count, refused = store.encode(view_name(view), batch, sequence, now_us, SKEW_US)
+                assert not refused
+                store.apply(encoded)
+                sequence += count
+        # Kept alive: the plan reads the store's memory.
+        self.store = store
+        self.plan = store.online_plan(SERVICE)
+        self.width = inputs.views * inputs.fields
+        self.buffers: dict[int, NDArray[np.float32]] = {}
+
+    def plan_json(self, inputs: LookupInputs) -> str:
+        entity = headrace.Entity("item", join_keys=[headrace.Field(KEY, headrace.Int64)])
+        views = [
+            headrace.FeatureView(
+                view_name(view),
+                [entity],
+                [headrace.Field(f"{view_name(view)}_{at}", headrace.Float32) for at in range(inputs.fields)],
+                headrace.PushSource(event_ts="event_ts"),
+                ttl=timedelta(microseconds=TTL_US),
+            )
+            for view in range(inputs.views)
+        ]
+        return compile_plan("bench", [headrace.FeatureService(SERVICE, views)])
+
+    def batch(self, inputs: LookupInputs, view: int, rows: slice, event_us: int) -> Any:
+        """Some rows of one view as the engine takes them."""
+        pyarrow = package("pyarrow")
+        time_type = pyarrow.timestamp("us", tz="UTC")
+        count = rows.stop - rows.start
+        times = pyarrow.array(np.full(count, event_us, np.int64)).cast(time_type)
+        columns = {KEY: pyarrow.array(inputs.keys[rows]), "__event_ts": times, "__created_ts": times}
+        values = inputs.table[rows, view * inputs.fields : (view + 1) * inputs.fields]
+        for at in range(inputs.fields):
+            columns[f"{view_name(view)}_{at}"] = pyarrow.array(np.ascontiguousarray(values[:, at]))
+        return pyarrow.table(columns)
+
+    def caller(self, rows: int) -> Call:
+        out = self.buffers.setdefault(rows, np.zeros((rows, self.width), np.float32))
+        read_into = self.plan.read_into
+        return lambda keys: read_into(keys, out)
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        self.caller(rows)(asked)
+        return self.buffers[rows].copy()
+
+
+def view_name(view: int) -> str:
+    return f"view{view}"
+
+
+class HeadraceTrees(Engine):
+    """`Model.margins` on one thread, of a model version made from the file that the training library wrote."""
+
+    version = headrace.__version__
+    wants = "features"
+    note = "Model.margins, threads=1"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        assert isinstance(inputs, TreeInputs)
+        rows = inputs.kinds["features"][:GOLDEN_ROWS]
+        folder = Path(options["folder"]) / "models" / options["case"] / "1"
+        write_version(folder, options["case"], options["library"], Path(options["model"]), rows)
+        self.model = _native.Model.open(folder)
+
+    def caller(self, rows: int) -> Call:
+        margins = self.model.margins
+        return lambda features: margins(features, threads=1)
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        return np.asarray(self.model.margins(asked, threads=1)).reshape(-1)
+
+
+def library_margins(library: str, model: Path, rows: Array) -> Array:
+    """What the training library says of some rows."""
+    if library == "xgboost":
+        booster = package("xgboost").Booster(model_file=str(model))
+        return np.asarray(booster.inplace_predict(rows, predict_type="margin"))
+    return np.asarray(package("lightgbm").Booster(model_file=str(model)).predict(rows, raw_score=True))
+
+
+def write_version(folder: Path, name: str, library: str, model: Path, rows: Array) -> None:
+    """A model version folder: the engine loads nothing else, and only after its golden rows reproduce."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / model.name
+    shutil.copyfile(model, file)
+    margins = [[float(value)] for value in library_margins(library, model, rows)]
+    golden = {"features": rows.astype(np.float64).tolist(), "margins": margins, "scores": margins}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    features = [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]
+    manifest = {
+        "format": 1,
+        "name": name,
+        "version": 1,
+        "task": "regression",
+        "labels": None,
+        "model": {"file": file.name, "format": FORMATS[library], "digest": _native.digest_file(file)},
+        "signature": {
+            "service": None,
+            "plan_digest": None,
+            "features": features,
+            "join_keys": [],
+            "request_fields": [],
+        },
+        "golden": {"file": "golden.json", "digest": _native.digest_file(folder / "golden.json")},
+        "metrics": {},
+        "lineage": {},
+        "trainer": {"library": library, "version": package(library).__version__},
+        "created_at": "1970-01-01T00:00:00Z",
+    }
+    text = _native.canonical_json(json.dumps(manifest))
+    (folder / "model.json").write_text(text)
+    (folder / "digest").write_text(_native.digest_bytes(text.encode()) + "\n")

@@ -1,0 +1,76 @@
+"""What every engine is asked: data made from a seed, and a window of it that differs on every call.
+
+One batch asked again and again sits in the caches and flatters by up to 2.5 x, so `windows` moves on with each call and
+comes round at another offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+DRAWS = 1 << 20
+"""Random row numbers of the lookup area; calls take consecutive windows of them."""
+
+TREE_ROWS = 131_101
+"""Rows of the tree area's pool. A prime: no batch size divides it, so windows come round at other offsets."""
+
+
+@dataclass
+class LookupInputs:
+    """A table of `keys` rows in `views` x `fields` float32 columns, and random keys that are all in it.
+
+    Row number r of `table` belongs to `keys[r]`.
+    """
+
+    keys_count: int
+    views: int
+    fields: int
+    seed: int
+    keys: NDArray[np.int64] = field(init=False)
+    table: NDArray[np.float32] = field(init=False)
+    kinds: dict[str, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng([self.seed, 1])
+        span = np.iinfo(np.int64)
+        drawn = np.unique(rng.integers(span.min, span.max, self.keys_count + 1024, dtype=np.int64, endpoint=True))
+        self.keys = rng.permutation(drawn)[: self.keys_count]
+        self.table = rng.random((self.keys_count, self.views * self.fields), dtype=np.float32)
+        row_numbers = rng.integers(0, self.keys_count, DRAWS, dtype=np.int64)
+        self.kinds = {"row_numbers": row_numbers, "keys": self.keys[row_numbers]}
+
+
+@dataclass
+class TreeInputs:
+    """Rows of float32 features without missing values."""
+
+    features: int
+    seed: int
+    kinds: dict[str, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng([self.seed, 2])
+        self.kinds = {"features": rng.standard_normal((TREE_ROWS, self.features), dtype=np.float32)}
+
+
+Inputs = LookupInputs | TreeInputs
+
+
+def make_inputs(spec: dict[str, Any]) -> Inputs:
+    """The inputs that a spec of the harness describes."""
+    if spec["area"] == "lookup":
+        return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"])
+    return TreeInputs(spec["features"], spec["seed"])
+
+
+def windows(pool: Array, rows: int, first: int, count: int) -> list[Array]:
+    """The inputs of calls number `first` and following: views of `rows` consecutive entries of the pool."""
+    span = len(pool) - rows + 1
+    starts = [(call * rows) % span for call in range(first, first + count)]
+    return [pool[start : start + rows] for start in starts]

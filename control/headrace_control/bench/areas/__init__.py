@@ -1,0 +1,7 @@
+"""What can be measured: one module an area, each with `run(session) -> Report`."""
+
+from __future__ import annotations
+
+from headrace_control.bench.areas import demo, lookup, trees
+
+AREAS = {"lookup": lookup, "trees": trees, "demo": demo}
