@@ -1,1 +1,32 @@
-//! headrace-models
+//! Model versions: folders that are checked before they are believed, and the loaders and runtimes behind them.
+//!
+//! A model file is hostile input. Every loader works from bytes in memory, checks each index, count and size before using it,
+//! and answers `corrupt_model` (the file breaks its format's rules) or `unsupported_model` (the file is sound, and asks for
+//! something that headrace does not do), naming the thing. No pickle is ever loaded.
+//!
+//! ```text
+//!   bytes -> document (JSON, UBJSON) -> xgboost --+
+//!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
+//!   bytes -> linear ------------------------------------------------------------------------^
+//!   folder -> Manifest + digests + NativeModel -> golden rows reproduced -> LoadedModel (READY)
+//! ```
+
+mod document;
+mod folder;
+mod format;
+mod golden;
+mod lightgbm;
+mod linear;
+mod link;
+mod manifest;
+mod native;
+mod ubjson;
+mod xgboost;
+mod xgboost_tree;
+
+pub use folder::{LoadedModel, ModelDraft, ModelFolder};
+pub use format::{ModelFormat, load_model};
+pub use golden::GoldenRows;
+pub use headrace_cpu::Features;
+pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
+pub use native::NativeModel;

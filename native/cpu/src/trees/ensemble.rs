@@ -7,6 +7,8 @@ pub const ZERO_THRESHOLD: f64 = 1.000_000_018_002_509_5e-35;
 
 /// Nodes that all trees of an ensemble may have together.
 const NODES_MAX: usize = 1 << 28;
+/// Features that a row may have.
+const FEATURES_MAX: usize = 1 << 20;
 
 /// The arithmetic of the trainer: features are rounded to it, and leaves are summed in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,12 @@ impl Ensemble {
             return Err(corrupt(format!(
                 "the model has {} features and {} outputs; it needs at least one of each",
                 self.features_count, self.outputs_count
+            )));
+        }
+        if self.features_count > FEATURES_MAX {
+            return Err(corrupt(format!(
+                "the model says {} features, at most {FEATURES_MAX} are read",
+                self.features_count
             )));
         }
         if self.base.len() != self.outputs_count {

@@ -1,0 +1,252 @@
+//! Model version folders, `models/NAME/VERSION/`: made as a whole or not at all, checked as a whole before use.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use headrace_types::{Error, ErrorCode, Model, Result, Task, canonical_json, digest_bytes, digest_json};
+
+use crate::document::corrupt;
+use crate::format::{MODEL_BYTES_MAX, ModelFormat, load_model};
+use crate::golden::GoldenRows;
+use crate::manifest::{self, Manifest, Signature, Trainer, check_name};
+use crate::native::NativeModel;
+
+const MANIFEST_FILE: &str = "model.json";
+const GOLDEN_FILE: &str = "golden.json";
+const DIGEST_FILE: &str = "digest";
+/// `model.json` and `digest` of more bytes are refused.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+const GOLDEN_BYTES_MAX: u64 = 256 << 20;
+/// Versions that are tried when others register at the same time.
+const CREATE_ATTEMPTS_MAX: u32 = 100;
+
+/// A model version that is READY: digests hold and golden rows have been reproduced.
+#[derive(Debug, Clone)]
+pub struct LoadedModel {
+    pub manifest: Manifest,
+    /// The digest of the manifest, which names the other files by theirs.
+    pub digest: String,
+    pub model: Arc<NativeModel>,
+}
+
+/// What a new version is made of; the folder adds version, file names and digests.
+#[derive(Debug, Clone)]
+pub struct ModelDraft {
+    pub task: Task,
+    pub labels: Option<Vec<String>>,
+    pub format: ModelFormat,
+    pub model: Vec<u8>,
+    pub golden: GoldenRows,
+    pub signature: Signature,
+    pub metrics: serde_json::Value,
+    pub lineage: serde_json::Value,
+    pub trainer: Trainer,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+/// The operations on a model version's folder.
+#[derive(Debug)]
+pub struct ModelFolder;
+
+impl ModelFolder {
+    /// Opens a version: verifies its digests, loads the model and replays its golden rows.
+    ///
+    /// # Errors
+    /// `unknown_model_version` (no such folder), `corrupt_model`, `newer_format`, `unsupported_model` or `golden_row_mismatch`, each
+    /// with the folder and the file that is wrong.
+    pub fn open(folder: impl AsRef<Path>) -> Result<LoadedModel> {
+        let folder = folder.as_ref();
+        if !folder.join(MANIFEST_FILE).is_file() {
+            return Err(Error::new(
+                ErrorCode::UnknownModelVersion,
+                format!("'{}' is not a model version: it has no {MANIFEST_FILE}", folder.display()),
+                "give the folder models/NAME/VERSION of a registered model",
+            ));
+        }
+        open(folder).map_err(|error| error.within(format!("model folder '{}'", folder.display())))
+    }
+
+    /// Makes the next version of a model in the folder `models`. It is opened aside first, so a version that exists is READY.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.
+    pub fn create(models: impl AsRef<Path>, name: &str, draft: &ModelDraft) -> Result<LoadedModel> {
+        check_name("model name", name)?;
+        let parent = models.as_ref().join(name);
+        fs::create_dir_all(&parent).map_err(|error| io(&parent, &error))?;
+        for _ in 0..CREATE_ATTEMPTS_MAX {
+            let version = next_version(&parent)?;
+            let unfinished = Unfinished::create(&parent, version)?;
+            let loaded = write(&unfinished.0, name, version, draft).and_then(|()| Self::open(&unfinished.0))?;
+            // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
+            if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
+                sync(&parent)?;
+                return Ok(loaded);
+            }
+        }
+        Err(Error::new(
+            ErrorCode::Unavailable,
+            format!(
+                "model '{name}': {CREATE_ATTEMPTS_MAX} versions were taken by others while this one was being made"
+            ),
+            "try again when fewer processes register versions of this model",
+        ))
+    }
+}
+
+fn open(folder: &Path) -> Result<LoadedModel> {
+    let text = read_text(folder, MANIFEST_FILE)?;
+    let place = |error: Error| error.within(MANIFEST_FILE);
+    let digest = digest_json(&text).map_err(|error| place(corrupt(error.message)))?;
+    let expected = read_text(folder, DIGEST_FILE)?;
+    if expected.trim() != digest {
+        return Err(place(corrupt(format!("its digest is {digest}, the file 'digest' says '{}'", expected.trim()))));
+    }
+    let manifest = Manifest::from_json(&text).map_err(place)?;
+    let golden = read_checked(folder, &manifest.golden.file, &manifest.golden.digest, GOLDEN_BYTES_MAX)?;
+    let bytes = read_checked(folder, &manifest.model.file, &manifest.model.digest, MODEL_BYTES_MAX)?;
+    let model = load_model(manifest.model.format, &bytes).map_err(|error| error.within(&manifest.model.file))?;
+    drop(bytes);
+    check_signature(&manifest, &model).map_err(place)?;
+    let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay(&model));
+    golden.map_err(|error| error.within(&manifest.golden.file))?;
+    Ok(LoadedModel { manifest, digest, model: Arc::new(model) })
+}
+
+fn check_signature(manifest: &Manifest, model: &NativeModel) -> Result<()> {
+    let (features, wanted) = (manifest.signature.features.len(), model.features_count());
+    if features != wanted {
+        return Err(corrupt(format!("the signature lists {features} features, the model takes {wanted}")));
+    }
+    if let (Task::Classification, Some(labels)) = (manifest.task, &manifest.labels) {
+        let wanted = model.outputs_count().max(2);
+        if labels.len() != wanted {
+            return Err(corrupt(format!("there are {} labels, the model has {wanted} classes", labels.len())));
+        }
+    }
+    Ok(())
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorCode::Io, format!("'{}': {error}", path.display()), "check that the folder exists and may be used")
+}
+
+/// A file of the folder, refused when it is larger than `bytes_max`.
+fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    let path = folder.join(name);
+    let file = fs::File::open(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => corrupt(format!("file '{name}' is missing")),
+        _ => io(&path, &error),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| io(&path, &error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::new(
+            ErrorCode::TooLarge,
+            format!("file '{name}' has more than {bytes_max} bytes"),
+            "train a smaller model, or give fewer golden rows",
+        ));
+    }
+    Ok(bytes)
+}
+
+fn read_text(folder: &Path, name: &str) -> Result<String> {
+    String::from_utf8(read(folder, name, MANIFEST_BYTES_MAX)?)
+        .map_err(|error| corrupt(format!("file '{name}' is not UTF-8: {error}")))
+}
+
+fn read_checked(folder: &Path, name: &str, digest: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    let bytes = read(folder, name, bytes_max)?;
+    let found = digest_bytes(&bytes);
+    if found != digest {
+        return Err(corrupt(format!("file '{name}' has digest {found}, the manifest says '{digest}'")));
+    }
+    Ok(bytes)
+}
+
+fn next_version(parent: &Path) -> Result<u32> {
+    let mut last: u32 = 0;
+    for entry in fs::read_dir(parent).map_err(|error| io(parent, &error))? {
+        let entry = entry.map_err(|error| io(parent, &error))?;
+        last = last.max(entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0));
+    }
+    last.checked_add(1).ok_or_else(|| corrupt(format!("'{}' has no version number left", parent.display())))
+}
+
+/// A folder that is removed again unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn create(parent: &Path, version: u32) -> Result<Self> {
+        let mut attempt = 0u32;
+        loop {
+            let path = parent.join(format!(".unfinished-{version}-{}-{attempt}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < CREATE_ATTEMPTS_MAX => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(io(&path, &error)),
+            }
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // What remains after a failure here is hidden by its leading dot and never read.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft) -> Result<()> {
+    let golden = serde_json::to_string(&draft.golden).map_err(|error| Error::internal(error.to_string()))?;
+    let model_file = match draft.format {
+        ModelFormat::XgboostJson => "model.xgb.json",
+        ModelFormat::XgboostUbj => "model.ubj",
+        ModelFormat::LightgbmText => "model.txt",
+        ModelFormat::LinearJson => "model.linear.json",
+    };
+    let manifest = Manifest {
+        format: manifest::FORMAT,
+        name: name.to_string(),
+        version,
+        task: draft.task,
+        labels: draft.labels.clone(),
+        model: manifest::ModelFile {
+            file: model_file.to_string(),
+            format: draft.format,
+            digest: digest_bytes(&draft.model),
+        },
+        signature: draft.signature.clone(),
+        golden: manifest::FileReference { file: GOLDEN_FILE.to_string(), digest: digest_bytes(golden.as_bytes()) },
+        metrics: draft.metrics.clone(),
+        lineage: draft.lineage.clone(),
+        trainer: draft.trainer.clone(),
+        created_at: draft.created_at.clone(),
+    };
+    let text = serde_json::to_string(&manifest).map_err(|error| Error::internal(error.to_string()))?;
+    let text = canonical_json(&text)?;
+    write_synced(folder, model_file, &draft.model)?;
+    write_synced(folder, GOLDEN_FILE, golden.as_bytes())?;
+    write_synced(folder, MANIFEST_FILE, text.as_bytes())?;
+    write_synced(folder, DIGEST_FILE, format!("{}\n", digest_bytes(text.as_bytes())).as_bytes())?;
+    sync(folder)
+}
+
+fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    let written = fs::File::create_new(&path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|error| io(&path, &error))
+}
+
+/// Makes the names in a folder durable.
+fn sync(folder: &Path) -> Result<()> {
+    fs::File::open(folder).and_then(|file| file.sync_all()).map_err(|error| io(folder, &error))
+}

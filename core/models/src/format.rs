@@ -1,0 +1,68 @@
+use std::fmt;
+
+use headrace_types::{Error, ErrorCode, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::document::Document;
+use crate::native::NativeModel;
+use crate::{lightgbm, linear, ubjson, xgboost};
+
+/// A model file of more bytes is refused before it is read.
+pub(crate) const MODEL_BYTES_MAX: u64 = 2 << 30;
+
+/// The file formats that headrace reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelFormat {
+    XgboostJson,
+    XgboostUbj,
+    LightgbmText,
+    LinearJson,
+}
+
+impl ModelFormat {
+    pub const ALL: [ModelFormat; 4] =
+        [ModelFormat::XgboostJson, ModelFormat::XgboostUbj, ModelFormat::LightgbmText, ModelFormat::LinearJson];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelFormat::XgboostJson => "xgboost-json",
+            ModelFormat::XgboostUbj => "xgboost-ubj",
+            ModelFormat::LightgbmText => "lightgbm-text",
+            ModelFormat::LinearJson => "linear-json",
+        }
+    }
+
+    /// # Errors
+    /// `unsupported_model` naming the format and the ones there are.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::new(
+                ErrorCode::UnsupportedModel,
+                format!("'{name}' is not a model format"),
+                format!("use one of {names}"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for ModelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads a model from the bytes of its file.
+///
+/// # Errors
+/// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
+pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
+    match format {
+        ModelFormat::XgboostJson => Document::from_json(bytes).and_then(|document| xgboost::load(&document)),
+        ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
+        ModelFormat::LightgbmText => lightgbm::load(bytes),
+        ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
+    }
+    .map_err(|error| error.within(format!("{format} model")))
+}

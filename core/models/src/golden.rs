@@ -1,0 +1,88 @@
+use headrace_types::{Error, ErrorCode, Model, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::document::corrupt;
+use crate::native::NativeModel;
+
+/// Rows that one golden file may hold: they are replayed at every start.
+const GOLDEN_ROWS_MAX: usize = 100_000;
+
+/// Units in the last place by which a score may differ. In one environment scores agree to 1 (float32) or 2 (float64); another
+/// platform's `exp` may add to that, and must not keep a sound model from being ready. Margins are the strict gate.
+const SCORE_ULPS_MAX: f64 = 8.0;
+
+/// `golden.json`: rows with the margins and scores that the training library gave them. `null` is NaN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoldenRows {
+    pub features: Vec<Vec<Option<f64>>>,
+    pub margins: Vec<Vec<Option<f64>>>,
+    pub scores: Vec<Vec<Option<f64>>>,
+}
+
+impl GoldenRows {
+    /// # Errors
+    /// `corrupt_model` when it is not JSON of this shape.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))
+    }
+
+    /// Evaluates the rows and compares: margins bit for bit (trees) or within 1e-12 of their summands (linear models), scores within a
+    /// few units in the last place.
+    ///
+    /// # Errors
+    /// `golden_row_mismatch` naming the first row that differs; `corrupt_model` when the rows do not have the model's shape.
+    pub fn replay(&self, model: &NativeModel) -> Result<()> {
+        let rows = self.features.len();
+        if rows == 0 || rows > GOLDEN_ROWS_MAX {
+            return Err(corrupt(format!("there are {rows} golden rows; 1 to {GOLDEN_ROWS_MAX} are needed")));
+        }
+        let outputs_count = model.outputs_count();
+        let features = flat("features", &self.features, rows, model.features_count())?;
+        let expected_margins = flat("margins", &self.margins, rows, outputs_count)?;
+        let expected_scores = flat("scores", &self.scores, rows, outputs_count)?;
+        let mut values = vec![0.0; rows * outputs_count];
+        model.margins(&features, rows, &mut values)?;
+        for (index, (&value, &expected)) in values.iter().zip(&expected_margins).enumerate() {
+            let (row, output) = (index / outputs_count, index % outputs_count);
+            let row_features = &features[row * model.features_count()..][..model.features_count()];
+            let tolerance = model.margin_tolerance(row_features, output);
+            if !agree(value, expected, tolerance) {
+                return Err(mismatch("margin", row, output, value, expected));
+            }
+        }
+        model.scores(&mut values);
+        for (index, (&value, &expected)) in values.iter().zip(&expected_scores).enumerate() {
+            let tolerance = SCORE_ULPS_MAX * model.score_epsilon() * expected.abs();
+            if !agree(value, expected, tolerance) {
+                return Err(mismatch("score", index / outputs_count, index % outputs_count, value, expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn agree(value: f64, expected: f64, tolerance: f64) -> bool {
+    value == expected || (value.is_nan() && expected.is_nan()) || (value - expected).abs() <= tolerance
+}
+
+fn mismatch(what: &str, row: usize, output: usize, value: f64, expected: f64) -> Error {
+    Error::new(
+        ErrorCode::GoldenRowMismatch,
+        format!("golden row {row}, output {output}: the {what} is {value:?}, the training library gave {expected:?}"),
+        "export the model again; if it stays so, this kind of model is not evaluated as its library does: please report it",
+    )
+}
+
+fn flat(what: &str, rows: &[Vec<Option<f64>>], count: usize, width: usize) -> Result<Vec<f64>> {
+    if rows.len() != count {
+        return Err(corrupt(format!("golden '{what}' has {} rows, 'features' has {count}", rows.len())));
+    }
+    let mut values = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        if row.len() != width {
+            return Err(corrupt(format!("row {index} of golden '{what}' has {} values, the model {width}", row.len())));
+        }
+        values.extend(row.iter().map(|value| value.unwrap_or(f64::NAN)));
+    }
+    Ok(values)
+}

@@ -1,0 +1,113 @@
+//! Linear and generalised linear models, in a small JSON form of our own.
+//!
+//! ```json
+//! {"format": 1, "weights": [[0.5, -1.0]], "intercept": [0.1], "link": "identity | logistic | softmax | exponential"}
+//! ```
+//! One row of weights for each output; a margin is `sum of weight x feature + intercept`, features in order, in float64.
+
+use headrace_cpu::{Features, Precision};
+use headrace_types::{Error, ErrorCode, Result};
+
+use crate::document::{Document, corrupt, unsupported};
+use crate::link::{Link, LinkKind};
+use crate::native::NativeModel;
+use crate::xgboost::OUTPUTS_MAX;
+
+/// The format that this version writes and reads.
+const FORMAT: usize = 1;
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// Row-major `[outputs, features]`.
+    weights: Vec<f64>,
+    intercept: Vec<f64>,
+}
+
+pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+    let format = document.count("format")?;
+    if format > FORMAT {
+        return Err(Error::new(
+            ErrorCode::NewerFormat,
+            format!("the linear model has format {format}, this headrace reads up to {FORMAT}"),
+            "upgrade headrace, or export the model with this version",
+        ));
+    }
+    let kind = match document.text("link")? {
+        "identity" => LinkKind::Identity,
+        "logistic" => LinkKind::Logistic { scale: 1.0 },
+        "softmax" => LinkKind::Softmax,
+        "exponential" => LinkKind::Exponential,
+        other => {
+            return Err(unsupported(
+                format!("the link is '{other}'"),
+                "use identity, logistic, softmax or exponential",
+            ));
+        }
+    };
+    let intercept = document.numbers("intercept")?.to_vec();
+    let rows = document.list("weights")?;
+    if rows.len() != intercept.len() || rows.is_empty() || rows.len() > OUTPUTS_MAX {
+        return Err(corrupt(format!("it has {} rows of weights for {} intercepts", rows.len(), intercept.len())));
+    }
+    let mut weights = Vec::new();
+    let mut features_count = None;
+    for (output, row) in rows.iter().enumerate() {
+        let Document::Numbers(row) = row else {
+            return Err(corrupt(format!("row {output} of 'weights' is not an array of numbers")));
+        };
+        if row.is_empty() || *features_count.get_or_insert(row.len()) != row.len() {
+            return Err(corrupt(format!("row {output} of 'weights' has {} weights", row.len())));
+        }
+        weights.extend_from_slice(row);
+    }
+    Ok(NativeModel::linear(Linear { weights, intercept }, Link::new(kind, Precision::Float64)))
+}
+
+impl Linear {
+    pub(crate) fn features_count(&self) -> usize {
+        self.weights.len() / self.intercept.len()
+    }
+
+    pub(crate) fn outputs_count(&self) -> usize {
+        self.intercept.len()
+    }
+
+    pub(crate) fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
+        match features {
+            Features::Float32(values) => self.margins_from(values, rows, margins),
+            Features::Float64(values) => self.margins_from(values, rows, margins),
+        }
+    }
+
+    fn margins_from<T: Copy + Into<f64>>(&self, features: &[T], rows: usize, margins: &mut [f64]) -> Result<()> {
+        let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
+        let is_wrong = rows.checked_mul(features_count) != Some(features.len())
+            || rows.checked_mul(outputs_count) != Some(margins.len());
+        if is_wrong {
+            return Err(Error::new(
+                ErrorCode::LengthMismatch,
+                format!(
+                    "features have {} values and margins {}, {rows} rows of {features_count} and {outputs_count} were expected",
+                    features.len(),
+                    margins.len()
+                ),
+                "give one value for each feature of the model, in its order, and room for each output",
+            ));
+        }
+        for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(outputs_count)) {
+            let weights = self.weights.chunks_exact(features_count);
+            for ((margin, weights), intercept) in margins.iter_mut().zip(weights).zip(&self.intercept) {
+                let sum: f64 = weights.iter().zip(row).map(|(weight, &feature)| weight * feature.into()).sum();
+                *margin = sum + intercept;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum of the magnitudes that make a margin, to which its rounding error is in proportion.
+    pub(crate) fn magnitude(&self, features: &[f64], output: usize) -> f64 {
+        let weights = &self.weights[output * self.features_count()..][..self.features_count()];
+        let sum: f64 = weights.iter().zip(features).map(|(weight, feature)| (weight * feature).abs()).sum();
+        sum + self.intercept[output].abs()
+    }
+}

@@ -1,0 +1,148 @@
+//! XGBoost's model, in its JSON or UBJSON form.
+//!
+//! Margins carry XGBoost's own bits: the base score (through the objective's link) first, then each tree's leaf, all in float32.
+//! A DART model's weights are multiplied into the leaves in float32, as `Booster.predict` does; its `inplace_predict` rounds
+//! otherwise and may differ from it, and so from us, in the last bits.
+
+use headrace_cpu::{Comparison, Ensemble, Precision};
+use headrace_types::Result;
+
+use crate::document::{Document, corrupt, unsupported, whole};
+use crate::link::{Link, LinkKind};
+use crate::native::NativeModel;
+use crate::xgboost_tree::read_tree;
+
+/// Margins that one row may get.
+pub(crate) const OUTPUTS_MAX: usize = 1 << 16;
+
+/// How the base score, which the file holds on the scale of the answer, becomes a margin.
+#[derive(Debug, Clone, Copy)]
+enum BaseLink {
+    Identity,
+    Logit,
+    Log,
+}
+
+pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+    let learner = document.get("learner")?;
+    let (kind, base_link) = objective(learner.get("objective")?.text("name")?)?;
+    let parameters = learner.get("learner_model_param")?;
+    let outputs_count = outputs_count(parameters)?;
+    let (model, weights) = gradient_booster(learner.get("gradient_booster")?)?;
+    let ensemble = Ensemble {
+        precision: Precision::Float32,
+        comparison: Comparison::Less,
+        features_count: parameters.count("num_feature")?,
+        outputs_count,
+        base: base_scores(parameters.text("base_score")?, outputs_count, base_link)?,
+        trees: trees(model, weights, outputs_count)?,
+    };
+    NativeModel::trees(&ensemble, Link::new(kind, Precision::Float32))
+}
+
+fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Result<Vec<headrace_cpu::Tree>> {
+    let (documents, outputs) = (model.list("trees")?, model.numbers("tree_info")?);
+    let count = model.get("gbtree_model_param")?.count("num_trees")?;
+    if documents.len() != count || outputs.len() != count {
+        return Err(corrupt(format!(
+            "the model says {count} trees, lists {} and names outputs for {}",
+            documents.len(),
+            outputs.len()
+        )));
+    }
+    if weights.is_some_and(|weights| weights.len() != count) {
+        return Err(corrupt(format!("'weight_drop' does not have one weight for each of {count} trees")));
+    }
+    let mut category_words = 0;
+    let mut trees = vec![None; count];
+    for (index, document) in documents.iter().enumerate() {
+        let id = if document.find("id")?.is_some() { document.count("id")? } else { index };
+        let output = outputs.get(id).copied().and_then(whole).filter(|&output| output < outputs_count);
+        let output = output.ok_or_else(|| corrupt(format!("tree {index} has no output (its id is {id})")))?;
+        #[allow(clippy::cast_possible_truncation)] // XGBoost holds weights as float32
+        let weight = weights.map_or(1.0, |weights| weights[id] as f32);
+        let tree = read_tree(document, output, weight, &mut category_words);
+        if trees[id].replace(tree.map_err(|error| error.within(format!("tree {id}")))?).is_some() {
+            return Err(corrupt(format!("two trees have the id {id}")));
+        }
+    }
+    Ok(trees.into_iter().flatten().collect())
+}
+
+/// The tree model inside the booster, and the weights of its trees if it has any.
+fn gradient_booster(booster: &Document) -> Result<(&Document, Option<&[f64]>)> {
+    match booster.text("name")? {
+        "gbtree" => Ok((booster.get("model")?, None)),
+        "dart" => Ok((booster.get("gbtree")?.get("model")?, Some(booster.numbers("weight_drop")?))),
+        "gblinear" => Err(unsupported(
+            "the booster is 'gblinear'",
+            "use booster = gbtree or dart, or export a scikit-learn linear model",
+        )),
+        other => Err(unsupported(format!("the booster is '{other}'"), "use booster = gbtree or dart")),
+    }
+}
+
+fn objective(name: &str) -> Result<(LinkKind, BaseLink)> {
+    Ok(match name {
+        "reg:squarederror"
+        | "reg:linear"
+        | "reg:squaredlogerror"
+        | "reg:pseudohubererror"
+        | "reg:absoluteerror"
+        | "reg:quantileerror"
+        | "rank:pairwise"
+        | "rank:ndcg"
+        | "rank:map"
+        | "binary:logitraw" => (LinkKind::Identity, BaseLink::Identity),
+        "binary:logistic" | "reg:logistic" => (LinkKind::Logistic { scale: 1.0 }, BaseLink::Logit),
+        "binary:hinge" => (LinkKind::Hinge, BaseLink::Identity),
+        "multi:softprob" | "multi:softmax" => (LinkKind::Softmax, BaseLink::Identity),
+        "count:poisson" | "reg:gamma" | "reg:tweedie" | "survival:cox" | "survival:aft" => {
+            (LinkKind::Exponential, BaseLink::Log)
+        }
+        other => {
+            return Err(unsupported(
+                format!("the objective is '{other}'"),
+                "use one of XGBoost's objectives for regression, ranking, counts, survival or classification",
+            ));
+        }
+    })
+}
+
+fn outputs_count(parameters: &Document) -> Result<usize> {
+    let classes = parameters.count("num_class")?;
+    let targets = if parameters.find("num_target")?.is_some() { parameters.count("num_target")? } else { 1 };
+    if classes > 1 && targets > 1 {
+        return Err(unsupported(format!("it has {classes} classes for {targets} targets"), "train one model a target"));
+    }
+    let outputs_count = classes.max(targets).max(1);
+    if outputs_count > OUTPUTS_MAX {
+        return Err(corrupt(format!("it says {outputs_count} outputs, at most {OUTPUTS_MAX} are read")));
+    }
+    Ok(outputs_count)
+}
+
+/// `text` is one number or, since XGBoost 3.1, a list of them: `5E-1`, `[5E-1]`, `[1E-1,2E-1]`.
+fn base_scores(text: &str, outputs_count: usize, link: BaseLink) -> Result<Vec<f64>> {
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let mut scores = Vec::new();
+    for item in inner.split(',').take(OUTPUTS_MAX + 1) {
+        let score: Option<f32> = item.trim().parse().ok();
+        let margin = score.map(|score| match link {
+            BaseLink::Identity => score,
+            BaseLink::Logit => -(1.0 / score - 1.0).ln(),
+            BaseLink::Log => score.ln(),
+        });
+        match margin.filter(|margin| margin.is_finite()) {
+            Some(margin) => scores.push(f64::from(margin)),
+            None => return Err(corrupt(format!("'{item}' cannot be the base score of this objective"))),
+        }
+    }
+    if scores.len() == 1 {
+        scores.resize(outputs_count, scores[0]);
+    }
+    if scores.len() != outputs_count {
+        return Err(corrupt(format!("it has {} base scores for {outputs_count} outputs", scores.len())));
+    }
+    Ok(scores)
+}

@@ -1,0 +1,111 @@
+//! One tree of an XGBoost model: parallel arrays, an entry for each node.
+
+use headrace_cpu::{Categories, Missing, Node, Split, Test, Tree};
+use headrace_types::Result;
+
+use crate::document::{Document, corrupt, unsupported, whole};
+
+/// Words of 32 categories that all sets of a model may take together (256 MiB would be the bits of all 2^31 codes).
+const CATEGORY_WORDS_MAX: usize = 1 << 22;
+
+/// XGBoost's own bound of a category's code.
+const CATEGORY_MAX: usize = 16_777_216;
+
+/// Reads a tree that adds `weight` times its leaves to `output`.
+///
+/// `category_words` counts the words of all category sets so far: a few bytes of input can name a large code.
+pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_words: &mut usize) -> Result<Tree> {
+    let parameters = tree.get("tree_param")?;
+    let leaf_size = parameters.find("size_leaf_vector")?.map_or(Ok(1), |_| parameters.count("size_leaf_vector"))?;
+    if leaf_size > 1 {
+        return Err(unsupported(
+            format!("its leaves hold {leaf_size} values each (multi_strategy = multi_output_tree)"),
+            "train with multi_strategy = one_output_per_tree",
+        ));
+    }
+    let left = tree.numbers("left_children")?;
+    let count = parameters.count("num_nodes")?;
+    if left.len() != count {
+        return Err(corrupt(format!("it says {count} nodes and lists {} left children", left.len())));
+    }
+    let column = |key: &str| {
+        let numbers = tree.numbers(key)?;
+        if numbers.len() == count {
+            Ok(numbers)
+        } else {
+            Err(corrupt(format!("'{key}' has {} entries for {count} nodes", numbers.len())))
+        }
+    };
+    let (right, features) = (column("right_children")?, column("split_indices")?);
+    let (conditions, defaults) = (column("split_conditions")?, column("default_left")?);
+    let kinds = tree.find("split_type")?.map(|_| column("split_type")).transpose()?;
+    let mut sets = category_sets(tree, count, category_words)?;
+
+    let mut nodes = Vec::with_capacity(count);
+    for index in 0..count {
+        #[allow(clippy::cast_possible_truncation)] // XGBoost holds conditions and leaves as float32
+        let condition = conditions[index] as f32;
+        if left[index] == -1.0 {
+            nodes.push(Node::Leaf((condition * weight).into()));
+            continue;
+        }
+        let place = |what: &str, number: f64| {
+            whole(number).ok_or_else(|| corrupt(format!("node {index} has {number} as its {what}")))
+        };
+        let is_categorical = kinds.is_some_and(|kinds| kinds[index] != 0.0);
+        let test = if is_categorical {
+            let set = sets[index].take().ok_or_else(|| corrupt(format!("node {index} has no categories")))?;
+            Test::Categories { set, members_go_left: false }
+        } else {
+            Test::Threshold(condition.into())
+        };
+        nodes.push(Node::Split(Split {
+            feature: place("feature", features[index])?,
+            test,
+            missing: if defaults[index] == 0.0 { Missing::Right } else { Missing::Left },
+            left: place("left child", left[index])?,
+            right: place("right child", right[index])?,
+        }));
+    }
+    Ok(Tree { output, nodes })
+}
+
+/// The set of each node that tests categories.
+fn category_sets(tree: &Document, count: usize, words_total: &mut usize) -> Result<Vec<Option<Categories>>> {
+    let mut sets = vec![None; count];
+    if tree.find("categories_nodes")?.is_none() {
+        return Ok(sets);
+    }
+    let (nodes, categories) = (tree.numbers("categories_nodes")?, tree.numbers("categories")?);
+    let (segments, sizes) = (tree.numbers("categories_segments")?, tree.numbers("categories_sizes")?);
+    if nodes.len() != segments.len() || nodes.len() != sizes.len() {
+        return Err(corrupt("'categories_nodes', '_segments' and '_sizes' differ in length"));
+    }
+    for ((&node, &segment), &size) in nodes.iter().zip(segments).zip(sizes) {
+        let slot = whole(node).and_then(|node| sets.get_mut(node));
+        let slot = slot.ok_or_else(|| corrupt(format!("categories are given for node {node} of {count}")))?;
+        let range = whole(segment).zip(whole(size)).and_then(|(begin, size)| Some(begin..begin.checked_add(size)?));
+        let members = range.and_then(|range| categories.get(range));
+        let members =
+            members.ok_or_else(|| corrupt(format!("the categories of node {node} lie outside their list")))?;
+        let mut codes = Vec::with_capacity(members.len());
+        for &member in members {
+            let code = whole(member).filter(|&code| code < CATEGORY_MAX);
+            codes.push(code.ok_or_else(|| corrupt(format!("{member} is not a category of node {node}")))?);
+        }
+        let words = codes.iter().max().map_or(0, |max| max / 32 + 1);
+        *words_total += words.max(codes.len() / 32);
+        if *words_total > CATEGORY_WORDS_MAX {
+            return Err(unsupported(
+                format!("its category sets take more than {CATEGORY_WORDS_MAX} words"),
+                "number the categories from zero without gaps",
+            ));
+        }
+        let mut bits = vec![0u32; words];
+        for code in codes {
+            bits[code / 32] |= 1 << (code % 32);
+        }
+        *slot = Some(Categories::from_words(bits, false));
+    }
+    Ok(sets)
+}
