@@ -28,8 +28,15 @@ DEFAULT_FOLDER = Path("headrace-demo")
     show_default=True,
     help="Held-out flights whose features are proved to be equal online and offline.",
 )
+@click.option(
+    "--calls",
+    type=click.IntRange(1),
+    default=5_000,
+    show_default=True,
+    help="Predictions that are timed in this process, and over HTTP.",
+)
 @json_option
-def command(folder: Path, flights: int, as_json: bool) -> int:
+def command(folder: Path, flights: int, calls: int, as_json: bool) -> int:
     """Run the main job: from 336,776 raw flights to a served prediction.
 
     Defines features, trains two models, registers them, materializes the online table, serves, proves that serving sees
@@ -40,7 +47,7 @@ def command(folder: Path, flights: int, as_json: bool) -> int:
     from headrace_control.demo.steps import Scale
 
     output = Output(as_json)
-    results, report = run(folder, Scale(proof_flights=flights), output)
+    results, report = run(folder, Scale(proof_flights=flights, calls=calls), output)
     path = report.resolve()
     output.result({**results.summary(), "report": str(path)}, "", results_table(results), "", f"report: {path}")
     return OK if results.proof.holds else FAILED

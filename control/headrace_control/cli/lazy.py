@@ -13,6 +13,8 @@ import click
 from headrace_control.errors import EXIT_CODES, FAILED, OK, USAGE, describe
 
 INTERRUPTED = 130
+# How newer versions of click say that a group was called without a command.
+HELP_ASKED: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class LazyGroup(click.Group):
@@ -54,7 +56,7 @@ class LazyGroup(click.Group):
         as_json = "--json" in arguments
         try:
             status = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
-        except click.exceptions.NoArgsIsHelpError as error:
+        except HELP_ASKED as error:
             click.echo(error.format_message())
             sys.exit(USAGE)
         except click.ClickException as error:
