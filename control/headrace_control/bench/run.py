@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace_control.bench.areas import AREAS
 from headrace_control.bench.results import Report
-from headrace_control.bench.session import Note, Session, Settings
+from headrace_control.bench.session import Note, Session, Settings, matches
 from headrace_control.errors import ControlError, require
 
 
@@ -36,6 +36,12 @@ def run_area(area: str, options: BenchOptions, note: Note) -> Report:
         if peer not in module.ENGINES:
             known = ", ".join(module.PEERS) or "none"
             raise ControlError("invalid_argument", f"the area {area} has no peer '{peer}'", f"its peers are: {known}")
+    for pattern in options.only:
+        if not any(matches(pattern, case, rows) for case, rows in module.POINTS):
+            known = ", ".join(f"{case}/{rows}" for case, rows in module.POINTS)
+            raise ControlError(
+                "invalid_argument", f"the area {area} has no case '{pattern}'", f"its cases are: {known}"
+            )
     settings = Settings(
         seed=options.seed,
         quick=options.quick,
@@ -50,7 +56,7 @@ def run_area(area: str, options: BenchOptions, note: Note) -> Report:
         raise ControlError(
             "nothing_measured",
             f"nothing of the area {area} was measured" + (f" ({reasons})" if reasons else ""),
-            "check --only and --peers; run without them to see the names of the cases",
+            "run without --only and --quick, which leave cases out",
         )
     if options.plot is not None:
         from headrace_control.bench.plots import draw

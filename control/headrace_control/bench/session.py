@@ -58,8 +58,12 @@ class Settings:
         return self.peers is None or engine in always or engine in self.peers
 
     def takes_point(self, case: str, rows: int) -> bool:
-        names = (case, f"{case}/{rows}")
-        return not self.only or any(fnmatchcase(name, pattern) for name in names for pattern in self.only)
+        return not self.only or any(matches(pattern, case, rows) for pattern in self.only)
+
+
+def matches(pattern: str, case: str, rows: int) -> bool:
+    """Whether a pattern of `--only` means this point, by `CASE` or `CASE/ROWS`."""
+    return fnmatchcase(case, pattern) or fnmatchcase(f"{case}/{rows}", pattern)
 
 
 @dataclass(frozen=True)

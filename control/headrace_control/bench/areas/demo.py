@@ -36,6 +36,8 @@ CONNECTIONS = 8
 FLIGHTS = 336_776
 """Rows of the join: all flights of the data set."""
 
+POINTS = [(JOIN, FLIGHTS), (EMBEDDED, 1), (HTTP, 1), (INFERENCE, 1), (LOADED, 1)]
+
 BARS = (
     BarRule("demo_join_s", 2.0, "<", JOIN, FLIGHTS, OURS, unit_us=1e6),
     BarRule("demo_embedded_predict_p50_us", 25.0, "<", EMBEDDED, 1, OURS),

@@ -40,6 +40,8 @@ class Size:
 
 QUICK = Size(keys=50_000)
 
+POINTS = [(CASE, rows) for rows in Size().rows]
+
 
 def run(session: Session, size: Size | None = None) -> Report:
     """Fills every store with the same rows, then reads random keys."""
@@ -66,4 +68,4 @@ def run(session: Session, size: Size | None = None) -> Report:
         points = [
             Point(CASE, rows, engines, BOUNDS[0]) for rows in size.rows if session.settings.takes_point(CASE, rows)
         ]
-        return session.report("lookup", measure(session, points), BARS)
+        return session.report("lookup", measure(session, points), [rule for rule in BARS if rule.rows in size.rows])

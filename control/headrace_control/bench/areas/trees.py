@@ -86,6 +86,7 @@ def lightgbm_model(trees: int, leaves: int) -> Model:
 MODELS = (xgboost_model(100, 6), xgboost_model(500, 8), lightgbm_model(500, 63))
 QUICK_MODELS = (xgboost_model(100, 6),)
 QUICK_ROWS = (1, 16, 1024)
+POINTS = [(model.case, count) for model in MODELS for count in ROWS]
 
 
 def run(session: Session, models: tuple[Model, ...] | None = None, rows: tuple[int, ...] | None = None) -> Report:
