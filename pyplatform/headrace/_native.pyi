@@ -1,7 +1,8 @@
+# ruff: noqa: PYI021, A002 (people read the docstrings here; `id` is the member's name in the Common API)
 """The engine as Python sees it. Private: use it through `headrace`.
 
-Errors of the engine are raised as the classes of `headrace.errors`. Long work runs without the interpreter lock and can be
-interrupted with Ctrl-C where it says so. A handle that is used after a fork raises `used_after_fork`.
+Errors of the engine are raised as the classes of `headrace.errors`. Long work runs without the interpreter lock and can
+be interrupted with Ctrl-C where it says so. A handle that is used after a fork raises `used_after_fork`.
 """
 
 import os
@@ -19,7 +20,7 @@ def digest_json(text: str) -> str:
 def digest_bytes(data: bytes) -> str: ...
 def digest_file(path: str | os.PathLike[str]) -> str: ...
 def source_digest() -> str:
-    """The digest of the Rust sources that this module was built from; `native/python/build.rs` says over which files."""
+    """The digest of the Rust sources of this module; `native/python/build.rs` says over which files."""
 
 @final
 class Plan:

@@ -30,7 +30,7 @@ class Expr:
         self.node = node
 
     def __repr__(self) -> str:
-        return _text(self.node)
+        return expression_text(self.node)
 
     def __bool__(self) -> bool:
         raise DefinitionError(
@@ -388,14 +388,14 @@ _INFIX = {
 }
 
 
-def _text(node: Node) -> str:
+def expression_text(node: Node) -> str:
     """An expression as one would write it."""
     op = node["op"]
     if op == "col":
         return f'col("{node["name"]}")'
     if op == "lit":
         return repr(node["value"])
-    args = [_text(arg) for arg in node["args"]]
+    args = [expression_text(arg) for arg in node["args"]]
     if op in _INFIX and len(args) == 2:
         return f"({args[0]} {_INFIX[op]} {args[1]})"
     if op == "cast":

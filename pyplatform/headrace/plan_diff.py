@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace import _native
+from headrace.expressions import expression_text
 from headrace.registry import ModelUse
 
 _KINDS = {
@@ -100,12 +101,30 @@ class PlanDiff:
         }
 
 
+def _readable(detail: str) -> str:
+    """A line of the engine's diff with its expressions as one would write them, not as JSON."""
+    decoder = json.JSONDecoder()
+    text, position = "", 0
+    while (start := detail.find('{"', position)) >= 0:
+        try:
+            node, end = decoder.raw_decode(detail, start)
+            shown = expression_text(node)
+        except (ValueError, KeyError, TypeError):
+            break
+        text += detail[position:start] + shown
+        position = end
+    return text + detail[position:]
+
+
 def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[ModelUse]) -> PlanDiff:
     """The difference, with the registered models that a breaking change would break."""
     document = json.loads(new.diff(old))
 
     def changes(name: str) -> tuple[Change, ...]:
-        return tuple(Change(item["kind"], item["name"], tuple(item["details"])) for item in document[name])
+        return tuple(
+            Change(item["kind"], item["name"], tuple(_readable(line) for line in item["details"]))
+            for item in document[name]
+        )
 
     breaking = tuple(
         Breaking(

@@ -91,7 +91,7 @@ def registered_models(folder: Path) -> list[ModelUse]:
         StoreError: `corrupt_model`, a manifest is not JSON with a signature.
     """
     found = []
-    for manifest in sorted(folder.glob("*/*/model.json"), key=_model_order):
+    for manifest in model_manifests(folder):
         try:
             document: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
             signature = document["signature"]
@@ -105,6 +105,7 @@ def registered_models(folder: Path) -> list[ModelUse]:
     return found
 
 
-def _model_order(manifest: Path) -> tuple[str, int, str]:
-    name, version = manifest.parts[-3], manifest.parts[-2]
-    return name, int(version) if version.isdigit() else 0, version
+def model_manifests(folder: Path) -> list[Path]:
+    """The manifests in `NAME/VERSION/`, lowest version first, without those that are still being written."""
+    found = [path for path in folder.glob("*/*/model.json") if path.parts[-2].isdigit() and path.parts[-3][0] != "."]
+    return sorted(found, key=lambda path: (path.parts[-3], int(path.parts[-2])))

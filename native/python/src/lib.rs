@@ -6,6 +6,9 @@
 mod digest;
 mod error;
 mod fork;
+mod frame;
+mod interrupt;
+mod join;
 mod plan;
 
 #[pyo3::pymodule(gil_used = true)]
@@ -14,7 +17,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
-
+    #[pymodule_export]
+    use crate::join::{JoinedTable, point_in_time_join};
     #[pymodule_export]
     use crate::plan::Plan;
 

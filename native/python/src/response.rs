@@ -1,0 +1,110 @@
+//! A prediction as the dictionary of the Common API: the same names, nesting and nulls as `headrace_protocol` writes in JSON.
+
+use headrace_engine::{Deployment, NO_LABEL, Phase, PredictResponse, RowError};
+use headrace_types::Task;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::error::Outcome;
+
+const API_VERSION: &str = "v1";
+
+/// `{"id", "api_version", "deployment", "model", "model_version", "task", "predictions": [..], "timing_us": {..}}`
+pub(crate) fn response_dict<'py>(
+    py: Python<'py>,
+    deployment: &Deployment,
+    response: &PredictResponse,
+) -> Outcome<Bound<'py, PyDict>> {
+    let answer = PyDict::new(py);
+    answer.set_item(intern!(py, "id"), &response.id)?;
+    answer.set_item(intern!(py, "api_version"), intern!(py, API_VERSION))?;
+    answer.set_item(intern!(py, "deployment"), &*response.deployment)?;
+    answer.set_item(intern!(py, "model"), &*response.model)?;
+    answer.set_item(intern!(py, "model_version"), response.model_version.to_string())?;
+    answer.set_item(intern!(py, "task"), task_name(py, response.task))?;
+    let classes: Vec<Bound<'py, PyString>> = response.classes.iter().map(|class| PyString::new(py, class)).collect();
+    let predictions = PyList::empty(py);
+    for row in 0..response.rows {
+        predictions.append(prediction(py, deployment, response, &classes, row)?)?;
+    }
+    answer.set_item(intern!(py, "predictions"), predictions)?;
+    answer.set_item(intern!(py, "timing_us"), timing(py, response)?)?;
+    Ok(answer)
+}
+
+fn task_name<'py>(py: Python<'py>, task: Task) -> &'py Bound<'py, PyString> {
+    match task {
+        Task::Classification => intern!(py, "classification"),
+        Task::Regression => intern!(py, "regression"),
+        Task::MultiLabel => intern!(py, "multi_label"),
+        Task::Seq2seq => intern!(py, "seq2seq"),
+        Task::Ranking => intern!(py, "ranking"),
+    }
+}
+
+fn prediction<'py>(
+    py: Python<'py>,
+    deployment: &Deployment,
+    response: &PredictResponse,
+    classes: &[Bound<'py, PyString>],
+    row: usize,
+) -> Outcome<Bound<'py, PyDict>> {
+    let width = response.scores_count();
+    let scores = &response.scores[row * width..][..width];
+    let found = PyDict::new(py);
+    if response.outputs.label {
+        match response.task {
+            Task::Classification => {
+                let label = response.labels.get(row).copied().unwrap_or(NO_LABEL);
+                found.set_item(intern!(py, "label"), classes.get(label as usize))?;
+            }
+            Task::MultiLabel => {
+                let chosen = classes.iter().zip(scores).filter(|(_, score)| deployment.chooses(**score));
+                found.set_item(intern!(py, "labels"), PyList::new(py, chosen.map(|(class, _)| class).collect::<Vec<_>>())?)?;
+            }
+            Task::Regression | Task::Ranking | Task::Seq2seq => {
+                found.set_item(intern!(py, "value"), number(scores[0]))?;
+            }
+        }
+    }
+    if response.outputs.scores && !classes.is_empty() {
+        let by_class = PyDict::new(py);
+        for (class, score) in classes.iter().zip(scores) {
+            by_class.set_item(class, number(*score))?;
+        }
+        found.set_item(intern!(py, "scores"), by_class)?;
+    }
+    if response.outputs.margin {
+        let margins = &response.margins[row * response.margins_count..][..response.margins_count];
+        match margins {
+            [one] => found.set_item(intern!(py, "margin"), number(*one))?,
+            many => {
+                let many: Vec<Option<f64>> = many.iter().map(|margin| number(*margin)).collect();
+                found.set_item(intern!(py, "margin"), many)?;
+            }
+        }
+    }
+    if let Some(RowError { error, .. }) = response.row_error(row) {
+        let status = PyDict::new(py);
+        status.set_item(intern!(py, "code"), error.code.slug())?;
+        status.set_item(intern!(py, "error"), error.to_string())?;
+        found.set_item(intern!(py, "status"), status)?;
+    }
+    Ok(found)
+}
+
+/// A failed row has no number; JSON says null there, Python None.
+fn number(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+fn timing<'py>(py: Python<'py>, response: &PredictResponse) -> Outcome<Bound<'py, PyDict>> {
+    let timing = PyDict::new(py);
+    for phase in Phase::ALL {
+        #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
+        let us = (response.timing.of(phase).as_nanos() / 100) as f64 / 10.0;
+        timing.set_item(PyString::intern(py, phase.name()), us)?;
+    }
+    Ok(timing)
+}

@@ -1,0 +1,139 @@
+"""`Engine`: predictions inside this process.
+
+```python
+engine = Engine("flights")
+answer = engine.predict("departure_risk_lightgbm", entities={"origin": ["JFK"], ..}, request={"planned_departure":
+[..]})
+```
+
+No frame library is imported here: `headrace serve` runs the same engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from headrace import _native
+from headrace.errors import HeadraceError, UnknownNameError
+from headrace.feature_store import FeatureStore
+from headrace.registry import model_manifests
+
+
+class Engine:
+    """A project's models and features, ready to be asked. Threads may share it; after a fork, make another one."""
+
+    def __init__(self, project: str | os.PathLike[str] | FeatureStore = ".", *, clock_us: int | None = None) -> None:
+        """Loads the plan in force, what the online store holds, and every registered model.
+
+        The store is read, not locked: another process may go on writing, and `refresh` brings what it wrote. An
+        engine over a
+        FeatureStore that writes sees each write at once.
+
+        Args:
+            project: the project's folder, or its open FeatureStore.
+            clock_us: a clock that stands still at this time (microseconds UTC) until `set_clock`; None is the
+                machine's.
+
+        Raises:
+            UnknownNameError: `not_found`, the folder is no project.
+            StoreError: `corrupt_store`.
+        """
+        self._owns_store = not isinstance(project, FeatureStore)
+        self.store = project if isinstance(project, FeatureStore) else FeatureStore(project)
+        self.native = _native.Engine(clock_us=clock_us)
+        self.faults: dict[str, HeadraceError] = {}
+        """`NAME/VERSION` of the models that could not be loaded, and why."""
+        self._manifests: dict[Path, int] = {}
+        self._installed: tuple[str, _native.LocalStore] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Brings in what other processes have applied, written and registered since."""
+        if self.store.plans.head() is not None:
+            online = self.store.open_online()
+            online.refresh()
+            current = (online.plan.digest, online.local)
+            if self._installed is None or current[0] != self._installed[0] or current[1] is not self._installed[1]:
+                self.native.install(online.plan, online.local)
+                self._installed = current
+        for manifest in model_manifests(self.store.config.state / "models"):
+            written = manifest.stat().st_mtime_ns
+            if self._manifests.get(manifest) != written:
+                self._manifests[manifest] = written
+                self._add_model(manifest.parent)
+
+    def _add_model(self, folder: Path) -> None:
+        key = f"{folder.parent.name}/{folder.name}"
+        try:
+            self.native.add_model(folder)
+            self.faults.pop(key, None)
+        except HeadraceError as error:
+            self.faults[key] = error
+
+    def predict(
+        self,
+        model: str,
+        *,
+        entities: Mapping[str, Sequence[Any]] | None = None,
+        request: Mapping[str, Sequence[Any]] | None = None,
+        features: Mapping[str, Sequence[Any]] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: int | None = None,
+        id: str | None = None,  # noqa: A002 (the member's name in the Common API)
+    ) -> dict[str, Any]:
+        """Predicts some rows.
+
+        Args:
+            model: its name.
+            entities: join key -> values, one for each row; the engine looks their features up.
+            request: request field -> values, for on-demand features.
+            features: feature -> values that replace the stored ones.
+            outputs: of "label", "scores" and "margin"; by default the first two.
+            version: by default the highest that is ready.
+            id: comes back in the answer; made up by default.
+
+        Returns:
+            `{"id", "api_version", "deployment", "model", "model_version", "task", "predictions": [..], "timing_us":
+            {..}}`, as
+            `POST /v1/deployments/MODEL/predict` answers. A row whose values cannot be used has a `status` there;
+            the others are answered.
+
+        Raises:
+            UnknownNameError: `unknown_model`, `unknown_model_version`, `unknown_entity`, `unknown_feature`.
+            InputError: `missing_column`, `length_mismatch`, `too_large`.
+            StoreError: the model's folder could not be loaded.
+        """
+        try:
+            return self.native.predict(model, entities, request, features, outputs, version, id)
+        except UnknownNameError as error:
+            raise self._fault_of(model, version) or error from None
+
+    def _fault_of(self, model: str, version: int | None) -> HeadraceError | None:
+        """Why a model that is registered is not there."""
+        wanted = f"{model}/{'' if version is None else version}"
+        found = [
+            fault for key, fault in self.faults.items() if key == wanted or (version is None and key.startswith(wanted))
+        ]
+        return found[-1] if found else None
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every loaded model version: name, version, platform, service, ready, and the reason if it is not."""
+        return self.native.models()
+
+    def set_clock(self, now_us: int) -> None:
+        """Sets the clock of an engine that was made with `clock_us`."""
+        self.native.set_clock(now_us)
+
+    def close(self) -> None:
+        """Closes the store, if the engine opened it."""
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
