@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use headrace_models::LoadedModel;
 use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
 
 use crate::answer::AnswerKind;
@@ -25,6 +26,24 @@ pub struct ModelSpec {
     /// The file format of the model, told in metadata.
     pub platform: String,
     pub model: Arc<dyn Model>,
+}
+
+impl From<LoadedModel> for ModelSpec {
+    fn from(loaded: LoadedModel) -> Self {
+        let manifest = loaded.manifest;
+        Self {
+            name: manifest.name,
+            version: manifest.version,
+            task: manifest.task,
+            labels: manifest.labels.unwrap_or_default(),
+            service: manifest.signature.service,
+            features: manifest.signature.features,
+            join_keys: manifest.signature.join_keys,
+            request_fields: manifest.signature.request_fields,
+            platform: manifest.model.format.name().replace('-', "_"),
+            model: loaded.model,
+        }
+    }
 }
 
 /// A model version inside the engine.

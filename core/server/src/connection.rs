@@ -1,0 +1,150 @@
+//! What a connection is doing and since when, for the sweep that ends those that take too long.
+//!
+//! A timer for each request would cost more than a small prediction. So a connection only notes the worker's tick when its phase
+//! changes, and the worker looks over its connections once a tick.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::config::ServerConfig;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Waits for the next request.
+    Idle = 0,
+    /// Some of a request's headers have come.
+    Head = 1,
+    /// A request is read and answered; the body has its own timeout.
+    Handling = 2,
+    /// The answer is made and goes out.
+    Replied = 3,
+}
+
+/// Shared by a connection's stream, its requests, and the sweep.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    phase: AtomicU8,
+    since_tick: AtomicU64,
+    /// The worker's tick counter.
+    ticks: Arc<AtomicU64>,
+}
+
+impl ConnectionState {
+    pub(crate) fn new(ticks: Arc<AtomicU64>) -> Self {
+        let since = ticks.load(Ordering::Relaxed);
+        Self { phase: AtomicU8::new(Phase::Idle as u8), since_tick: AtomicU64::new(since), ticks }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        if self.phase.swap(phase as u8, Ordering::Relaxed) != phase as u8 {
+            self.since_tick.store(self.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Handling,
+            _ => Phase::Replied,
+        }
+    }
+
+    /// Ticks that the connection has been in its phase.
+    fn age_ticks(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed).saturating_sub(self.since_tick.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_overdue(&self, limits: &TickLimits) -> bool {
+        let limit = match self.phase() {
+            Phase::Idle => limits.idle,
+            Phase::Head => limits.head,
+            Phase::Replied => limits.write,
+            Phase::Handling => return false,
+        };
+        self.age_ticks() > limit
+    }
+}
+
+/// The timeouts, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TickLimits {
+    pub(crate) tick: Duration,
+    idle: u64,
+    head: u64,
+    write: u64,
+}
+
+impl TickLimits {
+    /// Ticks are a quarter of the shortest timeout, but between 10 ms and 1 s.
+    pub(crate) fn of(config: &ServerConfig) -> Self {
+        let shortest = config.idle_timeout.min(config.header_timeout).min(config.write_timeout);
+        let tick = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let ticks = |timeout: Duration| u64::try_from(timeout.as_millis() / tick.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            tick,
+            idle: ticks(config.idle_timeout),
+            head: ticks(config.header_timeout),
+            write: ticks(config.write_timeout),
+        }
+    }
+}
+
+/// A stream that notes what happens on it.
+#[derive(Debug)]
+pub(crate) struct WatchedStream {
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+}
+
+impl WatchedStream {
+    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
+        Self { stream, state }
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match (&poll, self.state.phase()) {
+            (Poll::Pending, Phase::Replied) => self.state.enter(Phase::Idle),
+            (Poll::Ready(_), Phase::Idle | Phase::Replied) => self.state.enter(Phase::Head),
+            _ => {}
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

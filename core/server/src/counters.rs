@@ -1,0 +1,235 @@
+//! What a worker counts of its requests, and the Prometheus text of all counters.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use headrace_engine::{Engine, Histogram, HistogramSnapshot, Phase};
+
+use crate::route::ROUTE_NAMES;
+
+/// Statuses that are counted by themselves; the last place is for all others.
+const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+
+/// Counters of one worker; only its own thread writes them.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCounters {
+    requests: [[AtomicU64; STATUSES.len() + 1]; ROUTE_NAMES.len()],
+    latency: [Histogram; ROUTE_NAMES.len()],
+    pub(crate) in_flight: AtomicU64,
+    /// Connections given to the worker and not yet closed.
+    pub(crate) connections: AtomicU64,
+    pub(crate) timed_out_connections: AtomicU64,
+    pub(crate) panics: AtomicU64,
+}
+
+impl WorkerCounters {
+    pub(crate) fn record(&self, route: usize, status: u16, latency: std::time::Duration) {
+        let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
+        self.requests[route][place].fetch_add(1, Ordering::Relaxed);
+        self.latency[route].record(latency);
+    }
+}
+
+/// Everything that the metrics listener reads.
+#[derive(Debug)]
+pub(crate) struct Scrape {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) workers: Vec<Arc<WorkerCounters>>,
+    pub(crate) refused_connections: AtomicU64,
+}
+
+impl Scrape {
+    fn sum(&self, counter: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
+        self.workers.iter().map(|worker| counter(worker).load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.sum(|worker| &worker.connections)
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    pub(crate) fn text(&self) -> String {
+        let mut page = Page::default();
+        page.family("headrace_build_info", "gauge", "The version that runs.");
+        page.sample("headrace_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        self.write_http(&mut page);
+        self.write_models(&mut page);
+        page.text
+    }
+
+    fn write_http(&self, page: &mut Page) {
+        page.family("headrace_http_requests_total", "counter", "Requests answered, by route and status.");
+        for (route, name) in ROUTE_NAMES.iter().enumerate() {
+            for place in 0..=STATUSES.len() {
+                let count = self.sum(|worker| &worker.requests[route][place]);
+                if count > 0 {
+                    let status = STATUSES.get(place).map_or("other".to_owned(), u16::to_string);
+                    page.sample("headrace_http_requests_total", &[("route", name), ("status", &status)], count);
+                }
+            }
+        }
+        page.family("headrace_http_request_seconds", "histogram", "From a request's headers to its answer, by route.");
+        for (route, name) in ROUTE_NAMES.iter().enumerate() {
+            let mut total = HistogramSnapshot::default();
+            self.workers.iter().for_each(|worker| worker.latency[route].add_to(&mut total));
+            page.histogram("headrace_http_request_seconds", &[("route", name)], &total);
+        }
+        let gauges = [
+            (
+                "headrace_http_requests_in_flight",
+                "Requests being read or answered.",
+                self.sum(|worker| &worker.in_flight),
+            ),
+            ("headrace_http_connections", "Open connections.", self.connections()),
+        ];
+        for (name, help, value) in gauges {
+            page.family(name, "gauge", help);
+            page.sample(name, &[], value);
+        }
+        let counters = [
+            (
+                "headrace_http_connections_refused_total",
+                "Connections turned away because too many were open.",
+                self.refused_connections.load(Ordering::Relaxed),
+            ),
+            (
+                "headrace_http_connections_timed_out_total",
+                "Connections ended because the client was too slow or idle.",
+                self.sum(|worker| &worker.timed_out_connections),
+            ),
+            ("headrace_http_panics_total", "Requests that ended in a panic.", self.sum(|worker| &worker.panics)),
+        ];
+        for (name, help, value) in counters {
+            page.family(name, "counter", help);
+            page.sample(name, &[], value);
+        }
+    }
+
+    fn write_models(&self, page: &mut Page) {
+        let models = self.engine.models();
+        let snapshots: Vec<_> = models
+            .iter()
+            .map(|model| {
+                let deployment = &model.deployment;
+                (
+                    deployment.name(),
+                    deployment.version().to_string(),
+                    deployment.metrics().snapshot(),
+                    model.fault.is_none(),
+                )
+            })
+            .collect();
+        page.family("headrace_model_ready", "gauge", "1 when the model version can answer.");
+        for (name, version, _, ready) in &snapshots {
+            page.sample("headrace_model_ready", &[("model", name), ("version", version)], u64::from(*ready));
+        }
+        page.family("headrace_predict_requests_total", "counter", "Predict requests, by outcome.");
+        for (name, version, metrics, _) in &snapshots {
+            for (outcome, count) in [("ok", metrics.requests), ("error", metrics.failed_requests)] {
+                let labels = [("model", *name), ("version", version), ("outcome", outcome)];
+                page.sample("headrace_predict_requests_total", &labels, count);
+            }
+        }
+        page.family("headrace_predict_rows_total", "counter", "Rows of answered predict requests, by outcome.");
+        for (name, version, metrics, _) in &snapshots {
+            for (outcome, count) in [("ok", metrics.rows - metrics.failed_rows), ("error", metrics.failed_rows)] {
+                let labels = [("model", *name), ("version", version), ("outcome", outcome)];
+                page.sample("headrace_predict_rows_total", &labels, count);
+            }
+        }
+        page.family(
+            "headrace_predict_phase_seconds",
+            "histogram",
+            "Where the time of predict requests went, by phase.",
+        );
+        for (name, version, metrics, _) in &snapshots {
+            for phase in Phase::ALL {
+                let labels = [("model", *name), ("version", version), ("phase", phase.name())];
+                page.histogram("headrace_predict_phase_seconds", &labels, metrics.phase(phase));
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels = labels_text(labels);
+        self.line(format_args!("{name}{labels} {value}"));
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
+        let count = histogram.count();
+        if count == 0 {
+            return;
+        }
+        for (end_ns, below) in histogram.cumulative() {
+            let end = seconds(end_ns);
+            let labels = labels_text(&[labels, &[("le", &end)]].concat());
+            self.line(format_args!("{name}_bucket{labels} {below}"));
+        }
+        let all = labels_text(&[labels, &[("le", "+Inf")]].concat());
+        let labels = labels_text(labels);
+        let sum = seconds(histogram.sum_ns());
+        self.line(format_args!("{name}_bucket{all} {count}\n{name}_sum{labels} {sum}\n{name}_count{labels} {count}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+fn seconds(ns: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // 53 bits of nanoseconds are 104 days
+    let seconds = ns as f64 / 1e9;
+    seconds.to_string()
+}
+
+fn labels_text(labels: &[(&str, &str)]) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headrace_engine::EngineOptions;
+    use std::time::Duration;
+
+    #[test]
+    fn the_page_sums_the_workers() {
+        let workers = vec![Arc::new(WorkerCounters::default()), Arc::new(WorkerCounters::default())];
+        for worker in &workers {
+            worker.record(0, 200, Duration::from_micros(3));
+            worker.record(7, 418, Duration::from_micros(3));
+        }
+        let engine = Arc::new(Engine::new(EngineOptions::default()));
+        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5) };
+        let text = scrape.text();
+        for line in [
+            "headrace_http_requests_total{route=\"live\",status=\"200\"} 2",
+            "headrace_http_requests_total{route=\"infer\",status=\"other\"} 2",
+            "headrace_http_request_seconds_count{route=\"live\"} 2",
+            "headrace_http_request_seconds_bucket{route=\"live\",le=\"0.000004096\"} 2",
+            "headrace_http_request_seconds_bucket{route=\"live\",le=\"+Inf\"} 2",
+            "headrace_http_connections_refused_total 5",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+        assert_eq!(labels_text(&[("model", "a\"b\\c\n")]), "{model=\"a\\\"b\\\\c\\n\"}");
+    }
+}

@@ -1,0 +1,132 @@
+//! One request to one answer, on the thread that read it. No sockets here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use bytes::Bytes;
+use headrace_engine::Engine;
+use headrace_protocol::{decode_predict, encode_predict, error_body, http_status, oip};
+use headrace_types::{Error, ErrorCode, Result};
+use http::{HeaderMap, Method};
+
+use crate::route::{ModelRef, Route};
+
+/// An answer before it is HTTP.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+    /// Bytes of JSON at the start of a body with binary tensors.
+    pub(crate) header_bytes: Option<usize>,
+    /// The verb that the path takes, told with a 405.
+    pub(crate) allow: Option<Method>,
+}
+
+impl Reply {
+    fn json(value: &serde_json::Value) -> Self {
+        Self::ok(value.to_string().into_bytes())
+    }
+
+    fn ok(body: Vec<u8>) -> Self {
+        Self { status: 200, body, header_bytes: None, allow: None }
+    }
+
+    pub(crate) fn error(error: &Error) -> Self {
+        Self { status: http_status(error.code), body: error_body(error), header_bytes: None, allow: None }
+    }
+}
+
+/// The route of a path, if the verb fits it; else the refusal.
+pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
+    let route = Route::of_path(path).map_err(|error| Reply::error(&error))?;
+    let expected = route.method();
+    if *method == expected || (*method == Method::HEAD && expected == Method::GET) {
+        return Ok(route);
+    }
+    let error =
+        Error::new(ErrorCode::MethodNotAllowed, format!("{path} does not take {method}"), format!("use {expected}"));
+    Err(Reply { allow: Some(expected), ..Reply::error(&error) })
+}
+
+/// Answers a request. A panic becomes an error answer, and `panicked` is called.
+pub(crate) fn handle(
+    engine: &Engine,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Bytes,
+    arrived: Instant,
+    panicked: impl FnOnce(),
+) -> Reply {
+    // The engine's state is behind locks that survive a panic, and each request's memory is its own.
+    let outcome = catch_unwind(AssertUnwindSafe(|| answer(engine, route, headers, body, arrived)));
+    match outcome {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) => Reply::error(&error),
+        Err(_) => {
+            panicked();
+            Reply::error(&Error::internal("the request ended in a panic; the log has the place"))
+        }
+    }
+}
+
+fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arrived: Instant) -> Result<Reply> {
+    let named = |model: &ModelRef| (model.name.clone(), model.version);
+    match route {
+        Route::Live => Ok(Reply::ok(br#"{"live":true}"#.to_vec())),
+        Route::Ready => ready(engine),
+        Route::ServerMetadata => Ok(Reply::json(&oip::server_metadata())),
+        Route::ModelMetadata(model) => Ok(Reply::json(&oip::model_metadata(engine, &model.name, model.version)?)),
+        Route::ModelReady(model) => Ok(Reply::json(&oip::model_ready(engine, &model.name, model.version)?)),
+        Route::ModelConfig(model) => Ok(Reply::json(&oip::model_config(engine, &model.name, model.version)?)),
+        Route::Statistics => Ok(Reply::json(&oip::statistics(engine, None, None)?)),
+        Route::ModelStatistics(model) => {
+            let (name, version) = named(model);
+            Ok(Reply::json(&oip::statistics(engine, Some(&name), version)?))
+        }
+        Route::RepositoryIndex => Ok(Reply::json(&oip::repository_index(engine, oip::decode_index_request(body)?))),
+        Route::Infer(model) => infer(engine, model, headers, body, arrived),
+        Route::Predict(model) => predict(engine, model, body, arrived),
+        Route::OnlineFeatures => Err(Error::internal("x")),
+    }
+}
+
+fn ready(engine: &Engine) -> Result<Reply> {
+    if oip::is_ready(engine) {
+        return Ok(Reply::ok(br#"{"ready":true}"#.to_vec()));
+    }
+    Err(Error::new(
+        ErrorCode::Unavailable,
+        "not every loaded model can answer",
+        "POST /v2/repository/index tells which one and why",
+    ))
+}
+
+fn predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Reply> {
+    let deployment = engine.deployment(&model.name, model.version)?;
+    let mut request = decode_predict(&deployment, body)?;
+    request.arrived = Some(arrived);
+    let response = engine.predict_on(&deployment, &request)?;
+    Ok(Reply::ok(encode_predict(&deployment, &response)))
+}
+
+fn infer(engine: &Engine, model: &ModelRef, headers: &HeaderMap, body: &[u8], arrived: Instant) -> Result<Reply> {
+    let deployment = engine.deployment(&model.name, model.version)?;
+    let mut request = oip::decode_infer(&deployment, header_length(headers)?, body)?;
+    request.predict.arrived = Some(arrived);
+    let response = engine.predict_on(&deployment, &request.predict)?;
+    let encoded = oip::encode_infer(&deployment, &request, &response)?;
+    Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+}
+
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>> {
+    let Some(value) = headers.get(oip::HEADER_LENGTH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?").trim();
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("Inference-Header-Content-Length '{}' is not a number", text.chars().take(40).collect::<String>()),
+            "give the number of JSON bytes at the start of the body",
+        )
+    })
+}

@@ -1,0 +1,196 @@
+//! Which request is for what: paths and verbs, without any framework.
+
+use std::borrow::Cow;
+
+use headrace_types::{Error, ErrorCode, Result};
+use http::Method;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    Live,
+    Ready,
+    ServerMetadata,
+    ModelMetadata(ModelRef),
+    ModelReady(ModelRef),
+    ModelConfig(ModelRef),
+    ModelStatistics(ModelRef),
+    Statistics,
+    Infer(ModelRef),
+    RepositoryIndex,
+    Predict(ModelRef),
+    OnlineFeatures,
+}
+
+/// A model's name and, if the path holds one, its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModelRef {
+    pub(crate) name: String,
+    pub(crate) version: Option<u32>,
+}
+
+/// Routes as metrics count them; the last one is everything that matched none.
+pub(crate) const ROUTE_NAMES: [&str; 12] = [
+    "live",
+    "ready",
+    "server_metadata",
+    "model_metadata",
+    "model_ready",
+    "model_config",
+    "statistics",
+    "infer",
+    "repository_index",
+    "predict",
+    "online_features",
+    "none",
+];
+pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
+
+impl Route {
+    /// The route's place in [`ROUTE_NAMES`].
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Route::Live => 0,
+            Route::Ready => 1,
+            Route::ServerMetadata => 2,
+            Route::ModelMetadata(_) => 3,
+            Route::ModelReady(_) => 4,
+            Route::ModelConfig(_) => 5,
+            Route::ModelStatistics(_) | Route::Statistics => 6,
+            Route::Infer(_) => 7,
+            Route::RepositoryIndex => 8,
+            Route::Predict(_) => 9,
+            Route::OnlineFeatures => 10,
+        }
+    }
+
+    fn is_post(&self) -> bool {
+        matches!(self, Route::Infer(_) | Route::Predict(_) | Route::RepositoryIndex | Route::OnlineFeatures)
+    }
+
+    /// The verb that the route takes.
+    pub(crate) fn method(&self) -> Method {
+        if self.is_post() { Method::POST } else { Method::GET }
+    }
+
+    /// # Errors
+    /// `not_found` for a path that is none of ours; `invalid_argument` for a version that is not a number.
+    pub(crate) fn of_path(path: &str) -> Result<Self> {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let segments: Vec<Cow<'_, str>> = path.split('/').map(percent_decoded).collect();
+        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+        match segments.as_slice() {
+            ["v2"] | ["v2", ""] => Ok(Route::ServerMetadata),
+            ["v2", "health", "live"] => Ok(Route::Live),
+            ["v2", "health", "ready"] => Ok(Route::Ready),
+            ["v2", "models", "stats"] => Ok(Route::Statistics),
+            ["v2", "repository", "index"] | ["v2", "repository", _, "index"] => Ok(Route::RepositoryIndex),
+            ["v2", "models", name, "versions", version, rest @ ..] => model_route(path, name, Some(version), rest),
+            ["v2", "models", name, rest @ ..] => model_route(path, name, None, rest),
+            ["v1", "deployments", name, "versions", version, "predict"] => {
+                Ok(Route::Predict(model(name, Some(version))?))
+            }
+            ["v1", "deployments", name, "predict"] => Ok(Route::Predict(model(name, None)?)),
+            ["get-online-features"] => Ok(Route::OnlineFeatures),
+            _ => Err(unknown_path(path)),
+        }
+    }
+}
+
+fn model_route(path: &str, name: &str, version: Option<&str>, rest: &[&str]) -> Result<Route> {
+    let route = match rest {
+        [] => Route::ModelMetadata,
+        ["ready"] => Route::ModelReady,
+        ["config"] => Route::ModelConfig,
+        ["stats"] => Route::ModelStatistics,
+        ["infer"] => Route::Infer,
+        _ => return Err(unknown_path(path)),
+    };
+    Ok(route(model(name, version)?))
+}
+
+fn model(name: &str, version: Option<&str>) -> Result<ModelRef> {
+    let version = version.map(|text| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|_| digits).ok_or_else(|| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("'{}' is not a version", text.chars().take(40).collect::<String>()),
+                "a version is a number, such as 1",
+            )
+        })
+    });
+    Ok(ModelRef { name: name.to_owned(), version: version.transpose()? })
+}
+
+fn unknown_path(path: &str) -> Error {
+    Error::new(
+        ErrorCode::NotFound,
+        format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>()),
+        "use POST /v1/deployments/NAME/predict, POST /get-online-features, or GET /v2 for the Open Inference Protocol",
+    )
+}
+
+/// `%41` to `A`. What is not a sound escape, or not UTF-8 when decoded, stays as it is and matches no name.
+fn percent_decoded(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escape = after.split_first_chunk::<2>().filter(|_| byte == b'%');
+        let decoded = escape.and_then(|(digits, after)| Some((hex(digits[0])? << 4 | hex(digits[1])?, after)));
+        let (byte, after) = decoded.unwrap_or((byte, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(segment), Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn paths_of_both_protocols() {
+        let model = |name: &str, version| ModelRef { name: name.to_owned(), version };
+        for (path, route) in [
+            ("/v2", Route::ServerMetadata),
+            ("/v2/", Route::ServerMetadata),
+            ("/v2/health/live", Route::Live),
+            ("/v2/models/stats", Route::Statistics),
+            ("/v2/models/m", Route::ModelMetadata(model("m", None))),
+            ("/v2/models/m/versions/3", Route::ModelMetadata(model("m", Some(3)))),
+            ("/v2/models/m/versions/3/infer", Route::Infer(model("m", Some(3)))),
+            ("/v2/models/a%20b%2fc/ready", Route::ModelReady(model("a b/c", None))),
+            ("/v2/models/50%/config", Route::ModelConfig(model("50%", None))),
+            ("/v2/models/m/stats", Route::ModelStatistics(model("m", None))),
+            ("/v2/repository/index", Route::RepositoryIndex),
+            ("/v1/deployments/d/predict", Route::Predict(model("d", None))),
+            ("/v1/deployments/d/versions/12/predict", Route::Predict(model("d", Some(12)))),
+            ("/get-online-features", Route::OnlineFeatures),
+        ] {
+            assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
+            assert_ne!(route.index(), ROUTE_NONE);
+        }
+    }
+
+    #[test]
+    fn other_paths_are_not_found_and_versions_are_numbers() {
+        for path in
+            ["", "/", "/v3", "/v2/models", "/v2/models/m/explain", "/v1/deployments/d", "/v1/deployments/d/predict/x"]
+        {
+            assert_eq!(Route::of_path(path).unwrap_err().code, ErrorCode::NotFound, "{path}");
+        }
+        for version in ["v1", "+1", "-1", "4294967296", ""] {
+            let error = Route::of_path(&format!("/v2/models/m/versions/{version}")).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidArgument, "{version}");
+        }
+    }
+}

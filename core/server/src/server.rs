@@ -1,0 +1,195 @@
+//! Listeners, threads, start and stop.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use headrace_engine::Engine;
+use headrace_types::{Error, ErrorCode, Result};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use crate::config::ServerConfig;
+use crate::counters::{Scrape, WorkerCounters};
+use crate::scrape::serve_metrics;
+use crate::worker::Worker;
+
+/// After an accept has failed (no file descriptor is left, say), the pause before the next.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// A server whose addresses are taken and which answers once it runs.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    addrs: LocalAddrs,
+    scrape: Arc<Scrape>,
+    listeners: Mutex<Option<Listeners>>,
+    handle: ServerHandle,
+}
+
+#[derive(Debug)]
+struct Listeners {
+    http: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+/// The addresses that a server listens on, with the ports that port 0 became.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalAddrs {
+    pub http: SocketAddr,
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Stops a server from any thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl ServerHandle {
+    /// Takes no more connections, lets running requests end within the drain timeout, then makes [`Server::run`] return.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Server {
+    /// Takes the addresses.
+    ///
+    /// # Errors
+    /// `port_busy` naming the address, or `io`.
+    pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
+        let http = listen(config.http_addr, "HTTP")?;
+        let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
+        let addrs = LocalAddrs {
+            http: http.local_addr()?,
+            metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
+        };
+        let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0) });
+        let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
+        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), handle })
+    }
+
+    pub fn local_addrs(&self) -> LocalAddrs {
+        self.addrs
+    }
+
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`ServerHandle::stop`]; the calling thread takes the connections and hands each to the worker with the fewest.
+    ///
+    /// # Errors
+    /// `io` when a thread or a runtime cannot be made; `unavailable` when the server has run before.
+    pub fn run(&self) -> Result<()> {
+        let taken = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(listeners) = taken else {
+            return Err(Error::new(ErrorCode::Unavailable, "this server has run already", "bind a new one"));
+        };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut senders = Vec::new();
+        let mut threads = Vec::new();
+        for (number, counters) in self.scrape.workers.iter().enumerate() {
+            let (sender, streams) = unbounded_channel();
+            let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
+            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping));
+            let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
+            threads.push(thread.spawn(move || worker.run(streams))?);
+            senders.push((sender, counters));
+        }
+        let acceptor = Acceptor { config: &self.config, scrape: &self.scrape, workers: senders };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let accepted = runtime.block_on(async {
+            if let Some(metrics) = listeners.metrics {
+                tokio::spawn(serve_metrics(tokio_listener(metrics)?, Arc::clone(&self.scrape)));
+            }
+            acceptor.accept_until(tokio_listener(listeners.http)?, self.handle.stop.subscribe()).await;
+            io::Result::Ok(())
+        });
+        stopping.store(true, Ordering::Relaxed);
+        drop(acceptor); // closes the channels, which tells the workers to drain
+        for thread in threads {
+            thread.join().map_err(|_| Error::internal("a worker thread panicked"))??;
+        }
+        Ok(accepted?)
+    }
+}
+
+struct Acceptor<'a> {
+    config: &'a ServerConfig,
+    scrape: &'a Scrape,
+    workers: Vec<(UnboundedSender<TcpStream>, Arc<WorkerCounters>)>,
+}
+
+impl Acceptor<'_> {
+    async fn accept_until(&self, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
+        let accept_all = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => self.hand_over(stream),
+                    Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = accept_all => {}
+            // The sender lives in the server, so this ends only by a stop.
+            _ = stop.wait_for(|stopped| *stopped) => {}
+        }
+    }
+
+    fn hand_over(&self, stream: tokio::net::TcpStream) {
+        let Ok(stream) = stream.into_std() else { return };
+        if self.scrape.connections() >= self.config.connections_max as u64 {
+            self.scrape.refused_connections.fetch_add(1, Ordering::Relaxed);
+            refuse(&stream);
+            return;
+        }
+        let fewest = self.workers.iter().min_by_key(|(_, counters)| counters.connections.load(Ordering::Relaxed));
+        if let Some((sender, counters)) = fewest {
+            counters.connections.fetch_add(1, Ordering::Relaxed);
+            if sender.send(stream).is_err() {
+                counters.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// A last word to a client that is one too many; the stream does not block, so a full buffer loses it.
+fn refuse(mut stream: &TcpStream) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        retry-after: 1\r\ncontent-length: 90\r\n\r\n\
+        {\"error\":\"too many connections are open (try again in a second)\",\"code\":\"unavailable\"}    ";
+    drop(stream.write_all(ANSWER));
+}
+
+fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+fn listen(addr: SocketAddr, what: &str) -> Result<TcpListener> {
+    TcpListener::bind(addr).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::new(
+            ErrorCode::PortBusy,
+            format!("{what} address {addr} is taken by another process"),
+            format!("stop that process (`ss -ltnp 'sport = :{}'` names it), or choose another port", addr.port()),
+        ),
+        io::ErrorKind::PermissionDenied => Error::new(
+            ErrorCode::Io,
+            format!("{what} address {addr} may not be taken: {error}"),
+            "choose a port above 1023",
+        ),
+        _ => Error::new(
+            ErrorCode::Io,
+            format!("{what} address {addr} cannot be taken: {error}"),
+            "use an address of this machine",
+        ),
+    })
+}

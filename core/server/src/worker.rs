@@ -1,0 +1,216 @@
+//! A thread that serves connections: its own runtime, and each request from its first byte to its last on this thread.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headrace_engine::Engine;
+use headrace_protocol::oip;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::AbortHandle;
+
+use crate::body::read_body;
+use crate::config::ServerConfig;
+use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
+use crate::counters::WorkerCounters;
+use crate::handler::{Reply, handle, routed};
+use crate::route::ROUTE_NONE;
+
+/// Bytes of a request's line and headers.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
+/// How often a stopping worker looks whether its connections are done.
+const DRAIN_TICK: Duration = Duration::from_millis(5);
+
+/// What all connections of a worker share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) config: ServerConfig,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    ticks: Arc<AtomicU64>,
+    open: Mutex<HashMap<u64, Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    state: Arc<ConnectionState>,
+    task: AbortHandle,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        config: ServerConfig,
+        counters: Arc<WorkerCounters>,
+        stopping: Arc<AtomicBool>,
+    ) -> Arc<Self> {
+        Arc::new(Self { engine, config, counters, stopping, ticks: Arc::default(), open: Mutex::default() })
+    }
+
+    /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
+    pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<TcpStream>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let limits = TickLimits::of(&self.config);
+            let sweep = tokio::spawn(Arc::clone(self).sweep_every_tick(limits));
+            let mut number = 0u64;
+            while let Some(stream) = streams.recv().await {
+                number += 1;
+                if self.open_connection(number, stream).is_err() {
+                    // The client has gone already.
+                    self.counters.connections.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            sweep.abort();
+            self.drain().await;
+        });
+        Ok(())
+    }
+
+    fn open_connection(self: &Arc<Self>, number: u64, stream: TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
+        let closed = Closed { worker: Arc::clone(self), number };
+        let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+        let task = tokio::spawn(async move {
+            let _closed = closed;
+            served.await;
+        });
+        self.open().insert(number, Open { state, task: task.abort_handle() });
+        Ok(())
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn sweep_every_tick(self: Arc<Self>, limits: TickLimits) {
+        loop {
+            tokio::time::sleep(limits.tick).await;
+            self.ticks.fetch_add(1, Ordering::Relaxed);
+            for connection in self.open().values().filter(|connection| connection.state.is_overdue(&limits)) {
+                self.counters.timed_out_connections.fetch_add(1, Ordering::Relaxed);
+                connection.task.abort();
+            }
+        }
+    }
+
+    /// Ends idle connections at once, and the others when they are idle or the drain timeout is over.
+    async fn drain(&self) {
+        let deadline = Instant::now() + self.config.drain_timeout;
+        loop {
+            let is_late = Instant::now() >= deadline;
+            {
+                let open = self.open();
+                if open.is_empty() {
+                    return;
+                }
+                for connection in open.values().filter(|open| is_late || open.state.phase() == Phase::Idle) {
+                    connection.task.abort();
+                }
+            }
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+    }
+}
+
+/// Takes a connection off the books when its task ends, however it ends.
+struct Closed {
+    worker: Arc<Worker>,
+    number: u64,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.worker.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.worker.open().remove(&self.number);
+    }
+}
+
+async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<ConnectionState>) {
+    let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&state)));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (worker, state) = (Arc::clone(&worker), Arc::clone(&state));
+        async move {
+            state.enter(Phase::Handling);
+            let response = serve_request(&worker, request).await;
+            state.enter(Phase::Replied);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .header_read_timeout(None)
+        .pipeline_flush(true)
+        .serve_connection(io, service);
+    // A client that breaks off or sends what is not HTTP has been answered by hyper as far as it could be.
+    drop(connection.await);
+}
+
+async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let arrived = Instant::now();
+    let counters = &worker.counters;
+    counters.in_flight.fetch_add(1, Ordering::Relaxed);
+    let _in_flight = InFlight(&counters.in_flight);
+    let (head, body) = request.into_parts();
+    let config = &worker.config;
+    let (route_index, reply) = match routed(&head.method, head.uri.path()) {
+        Err(refusal) => (ROUTE_NONE, refusal),
+        Ok(route) => {
+            let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout).await;
+            let reply = match body {
+                Err(error) => Reply::error(&error),
+                Ok(body) => handle(&worker.engine, &route, &head.headers, &body, arrived, || {
+                    counters.panics.fetch_add(1, Ordering::Relaxed);
+                }),
+            };
+            (route.index(), reply)
+        }
+    };
+    counters.record(route_index, reply.status, arrived.elapsed());
+    response_of(reply, worker.stopping.load(Ordering::Relaxed))
+}
+
+struct InFlight<'a>(&'a AtomicU64);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn response_of(reply: Reply, stopping: bool) -> Response<Full<Bytes>> {
+    let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
+    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(length) = reply.header_bytes {
+        headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(value) = reply.allow.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
+        headers.insert(ALLOW, value);
+    }
+    if stopping {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

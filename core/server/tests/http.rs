@@ -1,0 +1,318 @@
+//! The server over real sockets: right requests, wrong ones, slow ones, many at a time, start and stop.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use headrace_engine::{Engine, EngineOptions};
+use headrace_server::{Server, ServerConfig};
+use headrace_types::ErrorCode;
+use serde_json::json;
+use support::{Client, config, head, start};
+
+const PREDICT: &str = "/v1/deployments/delay/predict";
+const INFER: &str = "/v2/models/delay/infer";
+const ONE_ROW: &[u8] = br#"{"features": {"a": [1], "b": [2]}}"#;
+
+fn assert_alive(client: &mut Client) {
+    assert_eq!(client.get("/v2/health/live").status, 200);
+}
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let server = start(config());
+    let mut client = server.client();
+    for _ in 0..3 {
+        let answer = client.post(PREDICT, ONE_ROW);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["predictions"][0]["label"], "late");
+        assert_eq!(answer.json()["model_version"], "2");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let answer = client.post("/v1/deployments/delay/versions/1/predict", ONE_ROW);
+    assert_eq!(answer.json()["model_version"], "1");
+    // Two requests in one packet are answered in their order.
+    let one = [head("POST", PREDICT, &[], ONE_ROW.len()), ONE_ROW.to_vec()].concat();
+    client.send(&[one.clone(), head("GET", "/v2", &[], 0)].concat());
+    assert!(client.answer().unwrap().json()["predictions"].is_array());
+    assert_eq!(client.answer().unwrap().json()["name"], "headrace");
+}
+
+#[test]
+fn what_the_server_tells_of_itself_and_its_models() {
+    let server = start(config());
+    let mut client = server.client();
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/delay/ready", "/v2/models/delay/versions/1/ready"] {
+        assert_eq!(client.get(path).status, 200, "{path}");
+    }
+    let metadata = client.get("/v2/models/delay").json();
+    assert_eq!(metadata["versions"], json!(["1", "2"]));
+    assert_eq!(metadata["inputs"], json!([{"name": "features", "datatype": "FP64", "shape": [-1, 2]}]));
+    assert_eq!(metadata["outputs"][0], json!({"name": "label", "datatype": "BYTES", "shape": [-1]}));
+    assert_eq!(client.get("/v2/models/delay/config").json()["input"][0]["data_type"], "TYPE_FP64");
+    let index = client.post("/v2/repository/index", b"").json();
+    assert_eq!(index.as_array().map(Vec::len), Some(3));
+    assert_eq!(index[0], json!({"name": "delay", "version": "1", "state": "READY", "reason": ""}));
+    client.post(PREDICT, ONE_ROW);
+    let stats = client.get("/v2/models/delay/versions/2/stats").json();
+    assert_eq!(stats["model_stats"][0]["inference_count"], 1);
+}
+
+#[test]
+fn infer_speaks_json_and_binary_tensors() {
+    let server = start(config());
+    let mut client = server.client();
+    let answer = client.post(INFER, br#"{"id": "7", "inputs": [{"name": "features", "shape": [2, 2], "datatype": "FP64", "data": [[1, 2], [0, 0]]}],
+        "outputs": [{"name": "scores"}, {"name": "label"}]}"#);
+    let body = answer.json();
+    assert_eq!((body["id"].as_str(), body["model_version"].as_str()), (Some("7"), Some("2")));
+    assert_eq!(body["outputs"][0]["shape"], json!([2, 2]));
+    assert_eq!(body["outputs"][0]["data"][2], 0.5);
+    assert_eq!(body["outputs"][1]["data"], json!(["late", "on_time"]));
+
+    let json = br#"{"inputs": [{"name": "features", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}],
+        "parameters": {"binary_data_output": true}, "outputs": [{"name": "margin"}, {"name": "label", "parameters": {"binary_data": false}}]}"#;
+    let body = [&json[..], &1.5_f32.to_le_bytes(), &2.0_f32.to_le_bytes()].concat();
+    let answer = client.request("POST", INFER, &[("Inference-Header-Content-Length", &json.len().to_string())], &body);
+    assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
+    let split = answer.header("inference-header-content-length").unwrap().parse::<usize>().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&answer.body[..split]).unwrap();
+    assert_eq!(told["outputs"][0]["parameters"]["binary_data_size"], 8);
+    assert_eq!(told["outputs"][1]["data"], json!(["late"]));
+    assert_eq!(answer.body[split..], 3.5_f64.to_le_bytes());
+
+    let raw = [1.0_f64.to_le_bytes(), (-1.0_f64).to_le_bytes()].concat();
+    let answer = client.request("POST", INFER, &[("inference-header-content-length", "0")], &raw);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.header("inference-header-content-length").is_some());
+}
+
+#[test]
+fn refusals_have_the_right_status_and_the_server_lives() {
+    let server = start(config());
+    let mut client = server.client();
+    let tensor = |text: &str| format!(r#"{{"inputs": [{{"name": "features", {text}}}]}}"#);
+    let cases: Vec<(&str, &str, String, u16, &str)> = vec![
+        ("POST", PREDICT, "{".into(), 400, "invalid_json"),
+        ("POST", PREDICT, String::new(), 400, "invalid_json"),
+        ("POST", PREDICT, r#"{"features": {"a": [1, 2], "b": [1]}}"#.into(), 400, "length_mismatch"),
+        ("POST", PREDICT, r#"{"features": {"a": [1]}}"#.into(), 400, "missing_column"),
+        ("POST", PREDICT, r#"{"features": {"z": [1]}}"#.into(), 400, "unknown_feature"),
+        ("POST", "/v1/deployments/none/predict", "{}".into(), 404, "unknown_model"),
+        ("POST", "/v1/deployments/delay/versions/9/predict", "{}".into(), 404, "unknown_model_version"),
+        ("POST", "/v1/deployments/delay/versions/x/predict", "{}".into(), 400, "invalid_argument"),
+        ("GET", PREDICT, String::new(), 405, "method_not_allowed"),
+        ("POST", "/v2/health/live", String::new(), 405, "method_not_allowed"),
+        ("GET", "/nothing", String::new(), 404, "not_found"),
+        ("POST", INFER, tensor(r#""shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]"#), 400, "invalid_tensor"),
+        ("POST", INFER, tensor(r#""shape": [1, 2], "datatype": "FP64", "data": [1]"#), 400, "invalid_tensor"),
+        ("POST", INFER, tensor(r#""shape": [1, 2], "datatype": "FP16", "data": [1, 2]"#), 400, "invalid_tensor"),
+        ("POST", INFER, tensor(r#""shape": [1, 2], "datatype": "FP99", "data": [1, 2]"#), 400, "invalid_argument"),
+        ("POST", INFER, tensor(r#""shape": [-1, 2], "datatype": "FP64", "data": [1, 2]"#), 400, "invalid_argument"),
+        ("POST", INFER, r#"{"inputs": []}"#.into(), 400, "missing_column"),
+        ("POST", "/v2/repository/index", "x".into(), 400, "invalid_json"),
+    ];
+    for (method, path, body, status, code) in cases {
+        let answer = client.request(method, path, &[], body.as_bytes());
+        assert_eq!(answer.refusal(), (status, code.to_owned()), "{method} {path} {body}: {}", answer.text());
+        assert_eq!(answer.header("allow").is_some(), status == 405);
+    }
+    for value in ["abc", "-1", "+5", "99999999999999999999", "100000", ""] {
+        let answer = client.request("POST", INFER, &[("Inference-Header-Content-Length", value)], b"{}");
+        assert_eq!(answer.refusal(), (400, "invalid_argument".to_owned()), "{value}");
+    }
+    assert_alive(&mut client);
+}
+
+#[test]
+fn what_is_not_http_is_answered_and_closed() {
+    let server = start(config());
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n"[..],
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
+    ] {
+        let mut client = server.client();
+        client.try_send(bytes);
+        if let Some(answer) = client.answer() {
+            assert_eq!(answer.status, 400, "{answer:?}");
+            assert!(client.is_closed());
+        }
+    }
+    let mut client = server.client();
+    client.try_send(format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(200_000)).as_bytes());
+    assert!(client.answer().is_none_or(|answer| answer.status == 431));
+    assert_alive(&mut server.client());
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_however_it_comes() {
+    let server = start(ServerConfig { body_bytes_max: 10_000, ..config() });
+    let mut client = server.client();
+    client.send(&head("POST", PREDICT, &[], 10_001));
+    assert_eq!(client.answer().unwrap().refusal(), (413, "too_large".to_owned()));
+
+    let mut client = server.client();
+    client.send(&head("POST", PREDICT, &[], 50_000));
+    client.try_send(&[b' '; 50_000]);
+    assert_eq!(client.answer().unwrap().status, 413);
+
+    let mut client = server.client();
+    client.send(format!("POST {PREDICT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
+    for _ in 0..20 {
+        client.try_send(&[&b"400\r\n"[..], &[b' '; 1024], b"\r\n"].concat());
+    }
+    client.try_send(b"0\r\n\r\n");
+    assert_eq!(client.answer().unwrap().status, 413);
+
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(&vec![b' '; 1 << 20]).unwrap();
+    let bomb = gzip.finish().unwrap();
+    let mut client = server.client();
+    let answer = client.request("POST", PREDICT, &[("content-encoding", "gzip")], &bomb);
+    assert_eq!(answer.refusal(), (413, "too_large".to_owned()));
+    assert_alive(&mut client);
+}
+
+#[test]
+fn a_compressed_body_is_read() {
+    let server = start(config());
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(ONE_ROW).unwrap();
+    let answer = server.client().request("POST", PREDICT, &[("content-encoding", "gzip")], &gzip.finish().unwrap());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn slow_clients_are_cut_off_and_others_served_meanwhile() {
+    let short = Duration::from_millis(200);
+    let server = start(ServerConfig { header_timeout: short, body_timeout: short, idle_timeout: short, ..config() });
+    let mut idle = server.client();
+    let mut half_head = server.client();
+    half_head.send(b"POST /v2/models/delay/infer HTTP/1.1\r\nhost:");
+    let mut half_body = server.client();
+    half_body.send(&head("POST", PREDICT, &[], 100));
+    half_body.send(b"{");
+    let mut used = server.client();
+    assert_alive(&mut used);
+    assert_eq!(half_body.answer().unwrap().refusal(), (408, "cancelled".to_owned()));
+    assert!(half_head.is_closed());
+    assert!(idle.is_closed());
+    assert!(used.is_closed());
+    assert_alive(&mut server.client());
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answer_is_cut_off() {
+    let config = ServerConfig {
+        write_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let server = start(config);
+    let mut client = server.client();
+    let zeros = vec!["0"; 300_000].join(",");
+    let body = format!(r#"{{"features": {{"a": [{zeros}], "b": [{zeros}]}}}}"#);
+    client.send(&head("POST", PREDICT, &[], body.len()));
+    client.send(body.as_bytes());
+    let mut metrics = Client::connect(server.metrics.unwrap());
+    // Only the metrics tell, without reading the answer, that the connection has gone.
+    loop {
+        let text = metrics.get("/metrics").text().to_owned();
+        if text.contains("headrace_http_connections_timed_out_total 1") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        metrics = Client::connect(server.metrics.unwrap());
+    }
+    assert_alive(&mut server.client());
+}
+
+#[test]
+fn many_connections_at_a_time_get_each_their_own_answer() {
+    let server = start(config());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                for request in 0..200 {
+                    let value = f64::from(thread * 1000 + request);
+                    let answer = client.post(
+                        "/v1/deployments/minutes/predict",
+                        format!(r#"{{"id": "{value}", "features": {{"a": [{value}]}}}}"#).as_bytes(),
+                    );
+                    assert_eq!(answer.json()["predictions"][0]["value"], value);
+                    assert_eq!(answer.json()["id"], value.to_string());
+                }
+            });
+        }
+    });
+    let text = Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    assert!(text.contains(r#"headrace_http_requests_total{route="predict",status="200"} 1600"#), "{text}");
+    assert!(text.contains(r#"headrace_predict_rows_total{model="minutes",version="1",outcome="ok"} 1600"#), "{text}");
+    assert!(text.contains("headrace_http_requests_in_flight 0"), "{text}");
+}
+
+#[test]
+fn connections_over_the_limit_are_told_to_come_back() {
+    let server = start(ServerConfig { connections_max: 2, ..config() });
+    let mut kept = [server.client(), server.client()];
+    kept.iter_mut().for_each(assert_alive);
+    let mut third = server.client();
+    let answer = third.answer().unwrap();
+    assert_eq!(answer.refusal(), (503, "unavailable".to_owned()));
+    assert!(third.is_closed());
+    kept.iter_mut().for_each(assert_alive);
+}
+
+#[test]
+fn a_panic_ends_its_request_only() {
+    let server = start(config());
+    let mut client = server.client();
+    let raw = [f64::INFINITY.to_le_bytes(), 1.0_f64.to_le_bytes()].concat();
+    let answer = client.request("POST", INFER, &[("inference-header-content-length", "0")], &raw);
+    assert_eq!(answer.refusal(), (500, "internal".to_owned()));
+    assert_eq!(client.post(PREDICT, ONE_ROW).status, 200);
+    let text = Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    assert!(text.contains("headrace_http_panics_total 1"), "{text}");
+}
+
+#[test]
+fn a_taken_port_is_refused_by_name() {
+    let server = start(config());
+    let engine = std::sync::Arc::new(Engine::new(EngineOptions::default()));
+    let error = Server::bind(ServerConfig { http_addr: server.addr, ..config() }, engine).unwrap_err();
+    assert_eq!(error.code, ErrorCode::PortBusy);
+    assert!(error.message.contains(&server.addr.to_string()), "{error}");
+    assert!(error.hint.contains(&server.addr.port().to_string()), "{error}");
+}
+
+#[test]
+fn a_stop_lets_running_requests_end_and_takes_no_more() {
+    let mut server = start(config());
+    let mut idle = server.client();
+    assert_alive(&mut idle);
+    let mut running = server.client();
+    running.send(&head("POST", PREDICT, &[], ONE_ROW.len()));
+    running.send(&ONE_ROW[..5]);
+    // The head has arrived when the server counts the request.
+    while !Client::connect(server.metrics.unwrap())
+        .get("/metrics")
+        .text()
+        .contains("headrace_http_requests_in_flight 1")
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.handle.stop();
+    assert!(idle.is_closed());
+    running.send(&ONE_ROW[5..]);
+    let answer = running.answer().unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    server.join();
+    assert!(std::net::TcpStream::connect(server.addr).is_err());
+}

@@ -1,0 +1,159 @@
+//! A running server with two small models, and a client that speaks HTTP by hand, so that it can also speak it wrongly.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use headrace_engine::testing::{sum_classifier, sum_regressor};
+use headrace_engine::{Engine, EngineOptions};
+use headrace_server::{Server, ServerConfig, ServerHandle};
+use headrace_types::Result;
+
+/// Long enough that only a hang reaches it.
+const HANG: Duration = Duration::from_secs(60);
+
+pub struct Running {
+    pub addr: SocketAddr,
+    pub metrics: Option<SocketAddr>,
+    pub handle: ServerHandle,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+pub fn config() -> ServerConfig {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    ServerConfig { http_addr: any, metrics_addr: Some(any), threads: 2, ..ServerConfig::default() }
+}
+
+pub fn start(config: ServerConfig) -> Running {
+    let engine = Arc::new(Engine::new(EngineOptions::default()));
+    engine.add_model(sum_classifier("delay", 1, &["a", "b"])).unwrap();
+    engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
+    engine.add_model(sum_regressor("minutes", 1, &["a"])).unwrap();
+    let server = Server::bind(config, engine).unwrap();
+    let (addrs, handle) = (server.local_addrs(), server.handle());
+    let thread = std::thread::spawn(move || server.run());
+    Running { addr: addrs.http, metrics: addrs.metrics, handle, thread: Some(thread) }
+}
+
+impl Running {
+    pub fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// Stops the server and waits for it.
+    pub fn join(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Sends as much as the server takes.
+    pub fn try_send(&mut self, bytes: &[u8]) {
+        drop(self.stream.get_mut().write_all(bytes));
+    }
+
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.send(&head(method, path, headers, body.len()));
+        self.send(body);
+        self.answer().expect("an answer")
+    }
+
+    pub fn post(&mut self, path: &str, body: &[u8]) -> Answer {
+        self.request("POST", path, &[], body)
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// The next answer; `None` when the server has closed the connection instead.
+    pub fn answer(&mut self) -> Option<Answer> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            read => read.unwrap(),
+        };
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).unwrap();
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        answer.body.resize(length, 0);
+        self.stream.read_exact(&mut answer.body).unwrap();
+        Some(answer)
+    }
+
+    /// Whether the server closes the connection without another answer.
+    pub fn is_closed(&mut self) -> bool {
+        self.answer().is_none()
+    }
+}
+
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Status and slug of an error answer.
+    pub fn refusal(&self) -> (u16, String) {
+        let json = self.json();
+        assert!(json["error"].as_str().is_some_and(|error| !error.is_empty()), "{json}");
+        (self.status, json["code"].as_str().unwrap().to_owned())
+    }
+}
