@@ -3,8 +3,9 @@ use std::sync::{Arc, LazyLock};
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::Plan;
+use headrace_models::{Features, ModelFormat, NativeModel, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
-use headrace_types::{DType, Field};
+use headrace_types::{DType, Field, Model};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,10 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "infer", run: infer },
+    Target { name: "model_lightgbm_text", run: model_lightgbm_text },
+    Target { name: "model_linear_json", run: model_linear_json },
+    Target { name: "model_xgboost_json", run: model_xgboost_json },
+    Target { name: "model_xgboost_ubj", run: model_xgboost_ubj },
     Target { name: "plan_json", run: plan_json },
     Target { name: "predict_json", run: predict_json },
 ];
@@ -82,4 +87,55 @@ fn infer(data: &[u8]) {
             Err(error) => drop(error_body(&error)),
         }
     }
+}
+
+/// Values that a comparison or a category may trip over; every feature of a row gets the same.
+const AWKWARD: [f64; 10] =
+    [0.0, -0.0, 1.0, -1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, f64::MIN_POSITIVE, 4_294_967_296.0];
+/// Models of more features are not evaluated here: the input would cost more memory than the model file.
+const FEATURES_MAX: usize = 10_000;
+
+/// A loaded model must also survive being asked, by either type of feature, alone and in a batch.
+fn evaluate(model: &NativeModel) {
+    let (features_count, outputs_count) = (model.features_count(), model.outputs_count());
+    if features_count.max(outputs_count) > FEATURES_MAX {
+        return;
+    }
+    let batch: Vec<f64> = AWKWARD.iter().flat_map(|value| std::iter::repeat_n(*value, features_count)).collect();
+    let single: Vec<f32> = batch.iter().map(|value| *value as f32).collect();
+    let rows = AWKWARD.len();
+    let mut together = vec![0.0; rows * outputs_count];
+    model.margins_of(Features::Float64(&batch), rows, &mut together, 2).expect("the lengths fit");
+    model.margins_of(Features::Float32(&single), rows, &mut together.clone(), 1).expect("the lengths fit");
+    for row in 0..rows {
+        let mut alone = vec![0.0; outputs_count];
+        let features = &batch[row * features_count..(row + 1) * features_count];
+        model.margins_of(Features::Float64(features), 1, &mut alone, 1).expect("the lengths fit");
+        let batched = &together[row * outputs_count..(row + 1) * outputs_count];
+        let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        assert!(alone.iter().zip(batched).all(|(a, b)| same(*a, *b)), "a row alone is the row in a batch");
+    }
+    model.scores(&mut together);
+}
+
+fn load(format: ModelFormat, data: &[u8]) {
+    if let Ok(model) = load_model(format, data) {
+        evaluate(&model);
+    }
+}
+
+fn model_xgboost_json(data: &[u8]) {
+    load(ModelFormat::XgboostJson, data);
+}
+
+fn model_xgboost_ubj(data: &[u8]) {
+    load(ModelFormat::XgboostUbj, data);
+}
+
+fn model_lightgbm_text(data: &[u8]) {
+    load(ModelFormat::LightgbmText, data);
+}
+
+fn model_linear_json(data: &[u8]) {
+    load(ModelFormat::LinearJson, data);
 }
