@@ -48,7 +48,8 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let engine = Engine::new(EngineOptions::default());
     let mut typed = sum_regressor("minutes", 1, &["flag", "small", "large", "single"]);
     let types = [DType::BOOL, DType::INT32, DType::INT64, DType::FLOAT32];
-    typed.features = typed.features.into_iter().zip(types).map(|(field, dtype)| Field::new(field.name, dtype)).collect();
+    typed.features =
+        typed.features.into_iter().zip(types).map(|(field, dtype)| Field::new(field.name, dtype)).collect();
     let deployments = [sum_classifier("delay", 3, &["a", "b"]), typed]
         .map(|spec| engine.add_model(spec).expect("the signature fits the model"));
     Served { engine, deployments: deployments.into() }
