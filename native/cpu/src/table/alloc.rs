@@ -102,7 +102,7 @@ impl Allocator {
         let head = self.free[class];
         if head != 0 {
             let offset = head as usize;
-            if offset % CLASS_0_BYTES != 0 || offset + size > self.used {
+            if !offset.is_multiple_of(CLASS_0_BYTES) || offset + size > self.used {
                 return Err(Error::new(
                     ErrorCode::CorruptStore,
                     "the list of free space points outside the table",
@@ -126,7 +126,7 @@ impl Allocator {
     pub(super) fn free_block(&mut self, region: &Region, offset: usize, bytes: usize) {
         let Ok(class) = class_of(bytes) else { return };
         let is_block = offset != 0
-            && offset % CLASS_0_BYTES == 0
+            && offset.is_multiple_of(CLASS_0_BYTES)
             && offset.checked_add(CLASS_0_BYTES << class).is_some_and(|end| end <= self.used);
         if is_block {
             self.push_free(region, class, offset);

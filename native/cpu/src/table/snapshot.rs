@@ -84,7 +84,7 @@ impl Header {
         }
         let (used, schema_len) = (size(32)?, size(48)?);
         let header = Self { checksum: word(CHECKSUM_AT), seed: word(24), used, row_bytes: size(40)?, schema_len, free };
-        if header.used as u64 != file_len || header.used % LINE_BYTES != 0 {
+        if header.used as u64 != file_len || !header.used.is_multiple_of(LINE_BYTES) {
             return Err(corrupt(&format!("it has {file_len} bytes, its header says {}", header.used)));
         }
         if word(56) != SHARDS as u64 || header.schema_len > header.used || data_offset(header.schema_len) > header.used
