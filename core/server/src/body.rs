@@ -13,8 +13,10 @@ use hyper::body::{Body, Incoming};
 
 /// Bytes of a refused body that are still read, so that a client that only listens after sending gets its answer.
 const DISCARDED_BYTES_MAX: usize = 8 << 20;
-/// How long a refused body is read on.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// A client that pauses this long within a refused body listens already.
+const DISCARD_PAUSE: Duration = Duration::from_millis(100);
+/// How long a refused body is read on at most.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The whole body, inflated.
 ///
@@ -36,7 +38,8 @@ pub(crate) async fn read_body(
     let raw = match tokio::time::timeout(timeout, read).await {
         Ok(Ok(raw)) => raw,
         Ok(Err(error)) => {
-            discard(&mut body).await;
+            // Whether all of it came or not, the answer is the same.
+            drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
             return Err(error);
         }
         Err(_) => {
@@ -81,17 +84,11 @@ async fn collect(body: &mut Incoming, declared: Option<usize>, bytes_max: usize)
 }
 
 async fn discard(body: &mut Incoming) {
-    let discarding = async {
-        let mut left = DISCARDED_BYTES_MAX;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 || body.is_end_stream() {
-                break;
-            }
-        }
-    };
-    // Whether all of it came or not, the answer is the same.
-    drop(tokio::time::timeout(DISCARD_TIMEOUT, discarding).await);
+    let mut left = DISCARDED_BYTES_MAX;
+    while left > 0 && !body.is_end_stream() {
+        let Ok(Some(Ok(frame))) = tokio::time::timeout(DISCARD_PAUSE, body.frame()).await else { return };
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+    }
 }
 
 fn too_large(bytes_max: usize) -> Error {

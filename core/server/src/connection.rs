@@ -114,10 +114,8 @@ impl WatchedStream {
 impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        match (&poll, self.state.phase()) {
-            (Poll::Pending, Phase::Replied) => self.state.enter(Phase::Idle),
-            (Poll::Ready(_), Phase::Idle | Phase::Replied) => self.state.enter(Phase::Head),
-            _ => {}
+        if matches!((&poll, self.state.phase()), (Poll::Ready(_), Phase::Idle)) {
+            self.state.enter(Phase::Head);
         }
         poll
     }
@@ -141,7 +139,12 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        // Nothing is buffered above this stream any more when it is flushed: the answer is out.
+        if matches!((&poll, self.state.phase()), (Poll::Ready(Ok(())), Phase::Replied)) {
+            self.state.enter(Phase::Idle);
+        }
+        poll
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
