@@ -27,7 +27,6 @@ def describe_machine() -> dict[str, Any]:
         "transparent_huge_pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "load_average": os.getloadavg()[0],
     }
 
 

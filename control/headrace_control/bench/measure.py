@@ -79,7 +79,8 @@ def compare(session: Session, point: Point) -> list[Loaded]:
         how = "the same bits" if allowed == 0 else f"within {allowed:g} of the largest magnitude"
         if problem is None:
             agreeing.append(one)
-            session.compared[f"{one.engine} {point.case}"] = f"{how} as {point.reference}"
+            if one.engine != point.reference:
+                session.compared[f"{one.engine} {point.case}"] = f"{how} as {point.reference}"
         else:
             session.skipped[f"{one.engine} {point.name}"] = f"its output is not {how} as {point.reference}'s: {problem}"
             session.note(f"without {one.engine} {point.name}: {session.skipped[f'{one.engine} {point.name}']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace_control.bench.results import Report
+from headrace_control.bench.results import BarRule, Measured, Report
 from headrace_control.bench.session import OURS
 from headrace_control.bench.tables import microseconds
 
@@ -27,7 +27,7 @@ def draw(report: Report, title: str, path: Path) -> None:
 
     cases = list(dict.fromkeys(one.case for one in report.results))
     bar_lines = [_bar_line(bar) for bar in report.as_json()["bars"]]
-    foot_inches = 0.55 + 0.2 * len(bar_lines)
+    foot_inches = 0.35 + 0.17 * (1 + len(bar_lines))
     if report.area == "demo":
         figure = Figure(figsize=(9, 1.2 + 0.42 * len(report.results) + foot_inches))
         _draw_times(figure.add_subplot(), report)
@@ -41,13 +41,14 @@ def draw(report: Report, title: str, path: Path) -> None:
     foot = [f"{machine['cpu']}, {machine['cores']} cores, seed {machine['settings']['seed']}{quick}", *bar_lines]
     figure.text(0.02, 0.012, "\n".join(foot), fontsize=8.5, family="monospace", va="bottom")
     height = figure.get_size_inches()[1]
-    figure.tight_layout(rect=(0, foot_inches / height, 1, 1 - 0.15 / height))
+    figure.tight_layout(rect=(0, foot_inches / height, 1, 1))
     figure.savefig(path, dpi=DPI, format="png")
 
 
 def _bar_line(bar: dict[str, Any]) -> str:
     value = "not measured" if bar["value"] is None else f"{bar['value']:.3g}"
-    return f"{'holds' if bar['holds'] else 'FAILS'}  {bar['name']} = {value}  (bar: {bar['op']} {bar['target']:g})"
+    verdict = "holds" if bar["holds"] else "fails"
+    return f"{verdict}  {bar['name']} = {value}  (bar: {bar['op']} {bar['target']:g})"
 
 
 def _styles(engines: list[str]) -> dict[str, dict[str, Any]]:
@@ -99,7 +100,6 @@ def _draw_curves(figure: Figure, report: Report, cases: list[str]) -> None:
 def _mark_bars(axis: Axes, report: Report, case: str, by_time: bool) -> None:
     """Where our curve has to be for each bar to hold: a short line with the bar's name."""
     from headrace_control.bench.areas import AREAS
-    from headrace_control.bench.results import Measured
 
     measured = Measured(report.results)
     shown = {bar.name for bar in report.bars}
@@ -111,7 +111,7 @@ def _mark_bars(axis: Axes, report: Report, case: str, by_time: bool) -> None:
             continue
         height = limit_us if by_time else rule.rows * 1e6 / limit_us
         axis.plot([rule.rows / 1.35, rule.rows * 1.35], [height, height], color=OUR_COLOUR, linewidth=3, alpha=0.45)
-        text = f"bar: {rule.op} {rule.target:g}" + (" us" if rule.to is None else " x")
+        text = f"bar: {_limit_text(rule)}"
         axis.annotate(
             text,
             (rule.rows, height),
@@ -121,6 +121,13 @@ def _mark_bars(axis: Axes, report: Report, case: str, by_time: bool) -> None:
             color=OUR_COLOUR,
             ha="center",
         )
+
+
+def _limit_text(rule: BarRule) -> str:
+    if rule.to is None:
+        return f"{rule.target:g} us"
+    peer = (rule.to if rule.engine == OURS else rule.engine).split("|")[0]
+    return f"{rule.target:g} x {peer}" if rule.engine == OURS else f"{peer} / {rule.target:g}"
 
 
 def _draw_times(axis: Axes, report: Report) -> None:

@@ -96,6 +96,7 @@ class Session:
         self.choices: dict[str, str] = {}
         self.environments: dict[str, Any] = {}
         self.started = time.monotonic()
+        self.load_average = os.getloadavg()[0]
         self.core: int | None = None
         if self.settings.pin and len(os.sched_getaffinity(0)) > 1:
             self.core = max(os.sched_getaffinity(0))
@@ -173,7 +174,7 @@ class Session:
             if settings.takes_point(rule.case, rule.rows)
             and all(settings.takes_engine(one, [OURS]) for one in rule.engines)
         ]
-        machine = describe_machine()
+        machine = describe_machine() | {"load_average_at_start": self.load_average}
         if settings.calibrate:
             self.note("calibrate")
             try:
