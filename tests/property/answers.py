@@ -73,7 +73,7 @@ class Online:
         return pieces
 
     def read(self, asked: list[dict[str, Any]], now_us: int) -> list[Answer]:
-        columns = {name: [self._key(row[name], dtype) for row in asked] for name, dtype in self.case.join_keys.items()}
+        columns = {name: [self.key(row[name], dtype) for row in asked] for name, dtype in self.case.join_keys.items()}
         found = self.store.online_plan("all").read(columns, now_us=now_us)
         answers: list[Answer] = [{} for _ in asked]
         for view, field, dtype in self.case.features():
@@ -83,5 +83,5 @@ class Online:
         return answers
 
     @staticmethod
-    def _key(value: Any, dtype: str) -> Any:
+    def key(value: Any, dtype: str) -> Any:
         return EPOCH + dt.timedelta(microseconds=value) if dtype == "timestamp" and value is not None else value

@@ -113,7 +113,7 @@ class Row:
 
     keys: tuple[Any, ...]
     event_ts: int | None
-    created_ts: int
+    created_ts: int | None
     deleted: bool
     values: tuple[Any, ...]
 
@@ -219,7 +219,7 @@ def rows_of(
     return Row(
         keys=tuple(draw(key_values(dtype)) for _, dtype in keys),
         event_ts=None if static else draw(st.one_of(TIMES_US, TIMES_US, TIMES_US, st.none())),
-        created_ts=EVENT_TS_ALWAYS if static else draw(TIMES_US),
+        created_ts=EVENT_TS_ALWAYS if static else draw(st.one_of(TIMES_US, TIMES_US, TIMES_US, st.none())),
         deleted=deleted,
         values=tuple(None if deleted else draw(st.one_of(st.none(), values(dtype))) for _, dtype in fields),
     )
@@ -247,8 +247,9 @@ def cases(draw: st.DrawFn, rows_max: int = 24) -> Case:
 def entity_rows(draw: st.DrawFn, case: Case, rows_max: int = 12) -> list[dict[str, Any]]:
     """Rows that ask: the value of each join key (null among them), `at` and a knowledge cutoff `cutoff`."""
     keys = case.join_keys
+    maybe_time = st.one_of(TIMES_US, TIMES_US, TIMES_US, st.none())
     row = st.fixed_dictionaries(
-        {**{name: key_values(dtype) for name, dtype in keys.items()}, "at": TIMES_US, "cutoff": TIMES_US}
+        {**{name: key_values(dtype) for name, dtype in keys.items()}, "at": maybe_time, "cutoff": maybe_time}
     )
     return draw(st.lists(row, max_size=rows_max))
 

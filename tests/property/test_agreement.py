@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from answers import Online, offline
-from cases import TIMES_US, Case, View, cases, entity_rows
+from cases import TIMES_US, Case, Row, View, cases, entity_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,16 +24,13 @@ def questions(draw: st.DrawFn) -> tuple[Case, list[dict[str, Any]]]:
 
 def known(view: View, until_us: int, created_until_us: int | None = None) -> View:
     """The view with the rows that had happened, and were known, by then."""
-    rows = tuple(
-        row
-        for row in view.rows
-        if view.static
-        or (
-            (row.event_ts is not None and row.event_ts <= until_us)
-            and (created_until_us is None or row.created_ts <= created_until_us)
-        )
-    )
-    return dataclasses.replace(view, rows=rows)
+
+    def counts(row: Row) -> bool:
+        happened = row.event_ts is not None and row.event_ts <= until_us
+        is_known = created_until_us is None or (row.created_ts is not None and row.created_ts <= created_until_us)
+        return view.static or (happened and is_known)
+
+    return dataclasses.replace(view, rows=tuple(row for row in view.rows if counts(row)))
 
 
 @given(questions(), st.data())
