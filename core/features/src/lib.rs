@@ -5,12 +5,17 @@
 
 mod arrow;
 mod join;
+mod online;
 mod plan;
 
 pub use arrow::{arrow_type, plain_array, plain_column};
 pub use join::{
     AsKnownAt, CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, JOIN_ROWS_MAX, JoinCounts, JoinOptions, JoinOutput,
     STATUS_SUFFIX, SourceRows, ViewCounts, point_in_time_join,
+};
+pub use online::{
+    ApplyCounts, EncodedBatch, EncodedRows, LocalStore, OnlinePlan, OnlineStore, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS,
+    REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys, TableReader, encode_rows,
 };
 pub use plan::{
     Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,

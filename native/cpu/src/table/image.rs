@@ -26,6 +26,8 @@ pub enum RowValues<'a> {
 pub struct ImageLayout {
     fields: Vec<Field>,
     offsets: Vec<usize>,
+    /// Positions of the fields without a fixed width.
+    var_fields: Vec<usize>,
     nulls_bytes: usize,
     fixed_bytes: usize,
 }
@@ -42,7 +44,8 @@ impl ImageLayout {
                 offset
             })
             .collect();
-        Self { fields: fields.to_vec(), offsets, nulls_bytes, fixed_bytes }
+        let var_fields = (0..fields.len()).filter(|&field| is_var(fields[field].dtype)).collect();
+        Self { fields: fields.to_vec(), offsets, var_fields, nulls_bytes, fixed_bytes }
     }
 
     pub fn fields(&self) -> &[Field] {
@@ -184,8 +187,9 @@ impl ImageLayout {
                 "encode the row with the fields of its view",
             ));
         }
-        for (i, field) in self.fields.iter().enumerate() {
-            if is_var(field.dtype) && !self.is_null(image, i) {
+        for &i in &self.var_fields {
+            let field = &self.fields[i];
+            if !self.is_null(image, i) {
                 let bytes = self.var(image, i)?;
                 if !is_well_formed(field.dtype, bytes) {
                     return Err(corrupt(field, "cannot be read"));
@@ -214,6 +218,14 @@ impl ImageMapper {
     /// Whether images need no rewriting.
     pub fn is_identity(&self) -> bool {
         self.from == self.to
+    }
+
+    /// Whether the image is one of the old fields.
+    ///
+    /// # Errors
+    /// `corrupt_store` naming the field.
+    pub fn check(&self, image: &[u8]) -> Result<()> {
+        self.from.check(image)
     }
 
     /// Appends the rewritten image.

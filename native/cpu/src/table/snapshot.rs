@@ -151,6 +151,22 @@ impl RowTable {
         Ok(())
     }
 
+    /// The schema of a snapshot, without reading its rows.
+    ///
+    /// # Errors
+    /// As [`Self::open_snapshot`].
+    pub fn snapshot_schema(path: &Path) -> Result<TableSchema> {
+        let read = || {
+            let mut file = File::open(path)?;
+            let header = read_header(&mut file)?;
+            file.seek(SeekFrom::Start((HEADER_BYTES + SHARDS * DIRECTORY_ENTRY_BYTES) as u64))?;
+            let mut json = vec![0; header.schema_len];
+            file.read_exact(&mut json)?;
+            parse_schema(&json)
+        };
+        read().map_err(|error: Error| error.within(path.display()))
+    }
+
     /// Opens a snapshot.
     ///
     /// # Errors
@@ -162,10 +178,7 @@ impl RowTable {
 
     fn open_file(path: &Path, mode: OpenMode, options: &TableOptions) -> Result<Self> {
         let mut file = File::open(path)?;
-        let file_len = file.metadata()?.len();
-        let mut front = [0; HEADER_BYTES];
-        file.read_exact(&mut front).map_err(|_| corrupt("it is shorter than a header"))?;
-        let header = Header::decode(&front, file_len)?;
+        let header = read_header(&mut file)?;
         let region = match mode {
             OpenMode::ReadOnlyShared => Region::read_only(&file, header.used)?,
             OpenMode::Private => {
@@ -182,8 +195,7 @@ impl RowTable {
         check_sum(&header, bytes, start)?;
         let directory = HEADER_BYTES..HEADER_BYTES + SHARDS * DIRECTORY_ENTRY_BYTES;
         let shards = read_directory(&bytes[directory.clone()], start, header.used)?;
-        let schema: TableSchema = serde_json::from_slice(&bytes[directory.end..directory.end + header.schema_len])
-            .map_err(|error| corrupt(&format!("its schema cannot be read: {error}")))?;
+        let schema = parse_schema(&bytes[directory.end..directory.end + header.schema_len])?;
         let layout = Layout::new(schema).map_err(|error| corrupt(&format!("its schema is none: {error}")))?;
         if layout.row_bytes != header.row_bytes {
             return Err(corrupt("its rows have another length than its schema"));
@@ -263,6 +275,17 @@ impl RowTable {
         }
         Ok(())
     }
+}
+
+fn read_header(file: &mut File) -> Result<Header> {
+    let file_len = file.metadata()?.len();
+    let mut front = [0; HEADER_BYTES];
+    file.read_exact(&mut front).map_err(|_| corrupt("it is shorter than a header"))?;
+    Header::decode(&front, file_len)
+}
+
+fn parse_schema(json: &[u8]) -> Result<TableSchema> {
+    serde_json::from_slice(json).map_err(|error| corrupt(&format!("its schema cannot be read: {error}")))
 }
 
 fn check_sum(header: &Header, bytes: &[u8], start: usize) -> Result<()> {

@@ -1,0 +1,165 @@
+//! The folder of a store's snapshot.
+//!
+//! ```text
+//! manifest.json   {"format": 1, "tables": [{"name": join keys, "file": file name}, ...]}
+//! N-I.table       table I of snapshot number N (native/README.md draws the file)
+//! ```
+//! A new snapshot writes files of new names, then replaces the manifest, then removes the files that it no longer names. So a
+//! crash at any moment leaves the old snapshot or the new one, and a process that has mapped old files keeps them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use headrace_cpu::{OpenMode, RowTable, TableOptions};
+use headrace_types::{Error, ErrorCode, Result};
+use serde::{Deserialize, Serialize};
+
+use super::local::{LocalStore, LocalTable, StoreOptions, rebuild, table_options, table_schema};
+use crate::plan::{Plan, TablePlan};
+
+const MANIFEST: &str = "manifest.json";
+const FORMAT: u32 = 1;
+const TABLE_SUFFIX: &str = ".table";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    tables: Vec<TableEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct TableEntry {
+    name: String,
+    file: String,
+}
+
+impl LocalStore {
+    /// Writes all tables to a folder, complete or not at all. Lookups go on meanwhile; writers of a table wait while it is
+    /// written. Rows applied during the call are in the snapshot or not, so replay the log from before the call.
+    ///
+    /// # Errors
+    /// `io` with the path.
+    pub fn write_snapshot(&self, folder: &Path) -> Result<()> {
+        let place = |error: std::io::Error| Error::from(error).within(folder.display());
+        fs::create_dir_all(folder).map_err(place)?;
+        let number = 1 + table_files(folder)?.iter().filter_map(|file| number_of(file)).max().unwrap_or(0);
+        let mut manifest = Manifest { format: FORMAT, tables: Vec::new() };
+        for (i, table) in self.tables.iter().enumerate() {
+            let file = format!("{number}-{i}{TABLE_SUFFIX}");
+            table.table.write_snapshot(&folder.join(&file))?;
+            manifest.tables.push(TableEntry { name: table.name.clone(), file });
+        }
+        write_manifest(folder, &manifest).map_err(place)?;
+        for file in table_files(folder)? {
+            if !manifest.tables.iter().any(|table| table.file == file) {
+                fs::remove_file(folder.join(file)).map_err(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a snapshot for a plan. A table whose keys, views or fields are no longer those of the plan is made anew in
+    /// memory: fields are matched by name and type, new ones are null, dropped ones are left out.
+    ///
+    /// # Errors
+    /// `not_found` where the folder has no snapshot; `corrupt_store` for one that is cut or changed; `newer_format`;
+    /// `store_full`; `io`.
+    pub fn open_snapshot(plan: &Plan, folder: &Path, mode: OpenMode, options: StoreOptions) -> Result<Self> {
+        let manifest = read_manifest(folder)?;
+        let options = table_options(options);
+        let open = |table: &TablePlan| {
+            let rows = open_table(plan, table, &manifest, folder, mode, &options)?;
+            Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows) })
+        };
+        let tables = plan.tables().iter().map(open).collect::<Result<Vec<_>>>()?;
+        Ok(Self { tables, options, is_read_only: mode == OpenMode::ReadOnlyShared })
+    }
+}
+
+fn open_table(
+    plan: &Plan,
+    table: &TablePlan,
+    manifest: &Manifest,
+    folder: &Path,
+    mode: OpenMode,
+    options: &TableOptions,
+) -> Result<RowTable> {
+    let schema = table_schema(plan, table)?;
+    let Some(entry) = manifest.tables.iter().find(|entry| entry.name == table.name) else {
+        return RowTable::create(schema, options);
+    };
+    let path = folder.join(&entry.file);
+    let stored = RowTable::snapshot_schema(&path)?;
+    if stored == schema {
+        return RowTable::open_snapshot(&path, mode, options);
+    }
+    if stored.keys != schema.keys {
+        return RowTable::create(schema, options);
+    }
+    // A mapped file takes no memory of its own, so it needs no budget.
+    let mapped = RowTable::open_snapshot(&path, OpenMode::ReadOnlyShared, &TableOptions::new(u64::MAX))?;
+    rebuild(&mapped, schema, options)
+}
+
+fn write_manifest(folder: &Path, manifest: &Manifest) -> std::io::Result<()> {
+    let temporary = folder.join(format!("{MANIFEST}.{}.tmp", std::process::id()));
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(manifest)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(MANIFEST))?;
+    File::open(folder)?.sync_all()
+}
+
+fn read_manifest(folder: &Path) -> Result<Manifest> {
+    let path = folder.join(MANIFEST);
+    let text = fs::read(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::new(
+            ErrorCode::NotFound,
+            format!("{} has no snapshot of an online store", folder.display()),
+            "materialize first",
+        ),
+        _ => Error::from(error).within(path.display()),
+    })?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
+        Error::new(
+            ErrorCode::CorruptStore,
+            format!("{} cannot be read: {error}", path.display()),
+            "delete the folder: the store is rebuilt from its log, or materialize again",
+        )
+    })?;
+    if manifest.format != FORMAT {
+        return Err(Error::new(
+            ErrorCode::NewerFormat,
+            format!("{} has format {}, this headrace reads {FORMAT}", path.display(), manifest.format),
+            "open it with the headrace that wrote it, or materialize again",
+        ));
+    }
+    // A name that leads out of the folder is nothing that we wrote.
+    if let Some(entry) = manifest.tables.iter().find(|entry| number_of(&entry.file).is_none()) {
+        return Err(Error::new(
+            ErrorCode::CorruptStore,
+            format!("{} names the file '{}'", path.display(), entry.file),
+            "delete the folder: the store is rebuilt from its log, or materialize again",
+        ));
+    }
+    Ok(manifest)
+}
+
+fn table_files(folder: &Path) -> Result<Vec<String>> {
+    let place = |error: std::io::Error| Error::from(error).within(folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(place)? {
+        let name = entry.map_err(place)?.file_name();
+        names.extend(name.to_str().filter(|name| number_of(name).is_some()).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// The number of the snapshot that a file belongs to; none for a name that is not a table's.
+fn number_of(file: &str) -> Option<u64> {
+    let (number, table) = file.strip_suffix(TABLE_SUFFIX)?.split_once('-')?;
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_digits(number) && is_digits(table)).then(|| number.parse().ok()).flatten()
+}
