@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace import HeadraceError, Project
+
+ENTITY = 'from headrace import *\nairport = Entity("airport", join_keys=[Field("origin", String)])\n'
+VIEW = (
+    "from headrace import *\nfrom .entities import airport\n"
+    'weather = FeatureView("weather", [airport], [Field("temp", Float64)], FileSource("w.csv"))\n'
+)
+
+
+def test_files_of_a_project_import_each_other(make_project: Callable[..., Path]) -> None:
+    root = make_project(VIEW)
+    (root / "features/entities.py").write_text(ENTITY)
+    plan = json.loads(Project.open(root).compile())
+    assert plan["project"] == "project"
+    assert list(plan["views"]) == ["weather"]
+
+
+def test_two_projects_do_not_mix(make_project: Callable[..., Path]) -> None:
+    one, two = make_project(ENTITY, name="one"), make_project(ENTITY.replace("airport", "port"), name="two")
+    assert "airport" in json.loads(Project.open(one).compile())["entities"]
+    assert "port" in json.loads(Project.open(two).compile())["entities"]
+
+
+def test_a_changed_file_is_read_again(make_project: Callable[..., Path]) -> None:
+    root = make_project(ENTITY)
+    project = Project.open(root)
+    project.compile()
+    (root / "features/all.py").write_text(ENTITY.replace('"origin"', '"code"'))
+    assert json.loads(project.compile())["entities"]["airport"]["join_keys"][0]["name"] == "code"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "line", "message"),
+    [
+        ("from headrace import *\nx = Entity('e', join_keys=[])\n", 2, "entity 'e' has no join keys"),
+        ("import headrace\n\nraise RuntimeError('no')\n", 3, "RuntimeError: no"),
+        ("x = (\n", 1, "SyntaxError"),
+        ("import missing_library\n", 1, "missing_library"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    make_project: Callable[..., Path], definitions: str, line: int, message: str
+) -> None:
+    root = make_project(definitions)
+    with pytest.raises(HeadraceError) as raised:
+        Project.open(root).compile()
+    assert f"all.py:{line}:" in raised.value.message
+    assert message in raised.value.message
+
+
+def test_a_project_without_definitions(make_project: Callable[..., Path]) -> None:
+    root = make_project("")
+    (root / "features/all.py").unlink()
+    with pytest.raises(HeadraceError, match="there are no definitions in"):
+        Project.open(root).compile()
