@@ -78,15 +78,14 @@ impl Engine {
     /// Every model version: name, version, task, service, and why it cannot answer, if it cannot.
     fn models<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for state in self.checked()?.models() {
-            let deployment = &state.deployment;
+        for deployment in self.checked()?.models() {
             let model = PyDict::new(py);
             model.set_item("name", deployment.name())?;
             model.set_item("version", deployment.version())?;
             model.set_item("platform", deployment.platform())?;
             model.set_item("service", deployment.service())?;
-            model.set_item("ready", state.fault.is_none())?;
-            model.set_item("reason", state.fault.map(|fault| fault.to_string()))?;
+            model.set_item("ready", deployment.fault().is_none())?;
+            model.set_item("reason", deployment.fault().map(ToString::to_string))?;
             list.append(model)?;
         }
         Ok(list)

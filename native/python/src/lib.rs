@@ -9,7 +9,9 @@ mod fork;
 mod frame;
 mod interrupt;
 mod join;
+mod model;
 mod plan;
+mod tensor;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
@@ -19,6 +21,8 @@ mod _native {
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
     #[pymodule_export]
     use crate::join::{JoinedTable, point_in_time_join};
+    #[pymodule_export]
+    use crate::model::Model;
     #[pymodule_export]
     use crate::plan::Plan;
 

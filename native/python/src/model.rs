@@ -1,0 +1,167 @@
+//! `Model`: a model version by itself, for checks, batch scoring and benchmarks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use headrace_models::{Features, Manifest, ModelFolder, ModelFormat, NativeModel, load_model};
+use headrace_types::{Error, ErrorCode, Model as _};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error::{Outcome, detached, guarded};
+use crate::fork::ForkGuard;
+use crate::tensor::{Element, View};
+
+/// Values from which on an evaluation lets other Python threads run: below, handing the lock over costs more than the work.
+const DETACH_VALUES_MIN: usize = 4_096;
+
+/// A model that headrace evaluates itself.
+#[pyclass(frozen, module = "headrace._native")]
+#[derive(Debug)]
+pub(crate) struct Model {
+    model: Arc<NativeModel>,
+    manifest: Option<Manifest>,
+    digest: Option<String>,
+    fork: ForkGuard,
+}
+
+#[pymethods]
+impl Model {
+    /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> Outcome<Self> {
+        let loaded = detached(py, || ModelFolder::open(&path))?;
+        Ok(Self {
+            model: loaded.model,
+            manifest: Some(loaded.manifest),
+            digest: Some(loaded.digest),
+            fork: ForkGuard::new(),
+        })
+    }
+
+    /// Reads a model file by itself; it has no name, no signature and no golden rows.
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, format: &str, data: &[u8]) -> Outcome<Self> {
+        let model = detached(py, || load_model(ModelFormat::from_name(format)?, data))?;
+        Ok(Self { model: Arc::new(model), manifest: None, digest: None, fork: ForkGuard::new() })
+    }
+
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        self.manifest.as_ref().map(|manifest| manifest.name.as_str())
+    }
+
+    #[getter]
+    fn version(&self) -> Option<u32> {
+        self.manifest.as_ref().map(|manifest| manifest.version)
+    }
+
+    #[getter]
+    fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
+    /// The manifest as JSON.
+    #[getter]
+    fn manifest(&self) -> Outcome<Option<String>> {
+        let Some(manifest) = &self.manifest else { return Ok(None) };
+        let text = serde_json::to_string(manifest).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Some(text))
+    }
+
+    #[getter]
+    fn features_count(&self) -> usize {
+        self.model.features_count()
+    }
+
+    /// Margins a row gets.
+    #[getter]
+    fn outputs_count(&self) -> usize {
+        self.model.outputs_count()
+    }
+
+    /// Raw margins, float64 `[rows, outputs]`, of a float32 or float64 `[rows, features]`; NaN is a missing value.
+    #[pyo3(signature = (x, threads=None))]
+    fn margins<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyArray2<f64>>> {
+        self.evaluate(x, threads, false)
+    }
+
+    /// As `margins`, turned into scores.
+    #[pyo3(signature = (x, threads=None))]
+    fn scores<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyArray2<f64>>> {
+        self.evaluate(x, threads, true)
+    }
+
+    fn __repr__(&self) -> String {
+        match &self.manifest {
+            Some(manifest) => format!("Model({}/{})", manifest.name, manifest.version),
+            None => format!("Model({} features)", self.model.features_count()),
+        }
+    }
+}
+
+impl Model {
+    fn evaluate<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+        as_scores: bool,
+    ) -> Outcome<Bound<'py, PyArray2<f64>>> {
+        self.fork.check("Model")?;
+        let py = x.py();
+        let (owner, view) = self.matrix(x)?;
+        let rows = if view.dimensions == 1 { 1 } else { view.shape.0 };
+        let outputs = self.model.outputs_count();
+        let margins = PyArray1::<f64>::zeros(py, rows * outputs, false);
+        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+        {
+            // SAFETY: `owner` keeps the array alive to the end of the call, and the element type is matched.
+            let features = unsafe {
+                match view.element {
+                    Element::Float32 => Features::Float32(view.slice()),
+                    _ => Features::Float64(view.slice()),
+                }
+            };
+            // SAFETY: the array was made above, nobody else has seen it.
+            let out = unsafe { margins.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
+            let run = || {
+                self.model.margins_of(features, rows, out, threads)?;
+                if as_scores {
+                    self.model.scores(out);
+                }
+                Ok(())
+            };
+            if view.len() < DETACH_VALUES_MIN { guarded(run) } else { detached(py, run) }?;
+        }
+        drop(owner);
+        Ok(margins.reshape([rows, outputs])?)
+    }
+
+    /// The rows as a view, after a conversion by NumPy where they are neither float32 nor float64 or not contiguous.
+    fn matrix<'py>(&self, x: &Bound<'py, PyAny>) -> Outcome<(Bound<'py, PyAny>, View)> {
+        let is_fit = |view: &View| matches!(view.element, Element::Float32 | Element::Float64);
+        let (owner, view) = match View::of("x", x) {
+            Ok(view) if is_fit(&view) => (x.clone(), view),
+            _ => {
+                let py = x.py();
+                let options = PyDict::new(py);
+                options.set_item(intern!(py, "dtype"), intern!(py, "float64"))?;
+                let converted = py.import("numpy")?.call_method(intern!(py, "ascontiguousarray"), (x,), Some(&options))?;
+                let view = View::of("x", &converted)?;
+                (converted, view)
+            }
+        };
+        let columns = if view.dimensions == 1 { view.shape.0 } else { view.shape.1 };
+        if columns != self.model.features_count() {
+            return Err(Error::new(
+                ErrorCode::LengthMismatch,
+                format!("x has {columns} features a row, the model takes {}", self.model.features_count()),
+                "give the features of the model's signature, in its order",
+            )
+            .into());
+        }
+        Ok((owner, view))
+    }
+}

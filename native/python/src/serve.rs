@@ -1,0 +1,124 @@
+//! `serve`: the HTTP server on this process's main thread, until a signal asks it to stop.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use headrace_server::{Server, ServerConfig};
+use headrace_types::{Error, ErrorCode};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::engine::Engine;
+use crate::error::{Outcome, guarded, type_mismatch};
+
+/// How long a signal may go unnoticed.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
+///
+/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads and body_bytes_max. `on_ready` gets the addresses
+/// once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
+#[pyfunction]
+#[pyo3(signature = (engine, config, on_ready=None, on_tick=None, tick_seconds=1.0))]
+pub(crate) fn serve(
+    py: Python<'_>,
+    engine: &Engine,
+    config: &Bound<'_, PyDict>,
+    on_ready: Option<&Bound<'_, PyAny>>,
+    on_tick: Option<&Bound<'_, PyAny>>,
+    tick_seconds: f64,
+) -> Outcome<()> {
+    let engine = engine.checked()?.clone();
+    let server = Server::bind(config_of(config)?, engine)?;
+    if let Some(on_ready) = on_ready {
+        let addresses = server.local_addrs();
+        let ready = PyDict::new(py);
+        ready.set_item("http", addresses.http.to_string())?;
+        ready.set_item("metrics", addresses.metrics.map(|address| address.to_string()))?;
+        on_ready.call1((ready,))?;
+    }
+    let tick = Duration::try_from_secs_f64(tick_seconds)
+        .map_err(|_| type_mismatch(format!("tick_seconds is {tick_seconds}"), "give a positive number of seconds"))?;
+    let on_tick = on_tick.map(|callback| callback.clone().unbind());
+    let handle = server.handle();
+    let (result, interrupt) = py.detach(|| {
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| guarded(|| server.run()));
+            let mut interrupt = None;
+            let mut ticked = Instant::now();
+            while !serving.is_finished() {
+                std::thread::sleep(SIGNAL_CHECK_INTERVAL);
+                let is_due = ticked.elapsed() >= tick;
+                let checked = Python::attach(|py| {
+                    py.check_signals()?;
+                    if let (true, Some(callback)) = (is_due, &on_tick) {
+                        callback.call0(py)?;
+                    }
+                    Ok::<(), PyErr>(())
+                });
+                if is_due {
+                    ticked = Instant::now();
+                }
+                if let Err(error) = checked {
+                    interrupt = Some(error);
+                    handle.stop();
+                    break;
+                }
+            }
+            let result = serving.join().unwrap_or_else(|_| Err(Error::internal("the acceptor thread panicked")));
+            (result, interrupt)
+        })
+    });
+    match interrupt {
+        // Both signals come as KeyboardInterrupt: `headrace.serving` installs a handler that turns SIGTERM into it.
+        Some(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(result?),
+        Some(error) => Err(error.into()),
+        None => Ok(result?),
+    }
+}
+
+fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
+    let defaults = ServerConfig::default();
+    let host: IpAddr = match given.get_item("host")? {
+        Some(host) => {
+            let text: String = host.extract()?;
+            let name = if text == "localhost" { "127.0.0.1" } else { &text };
+            name.parse().map_err(|_| {
+                Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("server.host is '{text}'"),
+                    "give an IP address: 127.0.0.1, 0.0.0.0 or ::1",
+                )
+            })?
+        }
+        None => defaults.http_addr.ip(),
+    };
+    let port = |name: &str, default: u16| -> Outcome<u16> {
+        match given.get_item(name)? {
+            Some(port) => port
+                .extract()
+                .map_err(|_| type_mismatch(format!("server.{name} is {port}"), "give a port from 0 to 65535")),
+            None => Ok(default),
+        }
+    };
+    let metrics_addr = match given.get_item("metrics_port")? {
+        Some(none) if none.is_none() => None,
+        _ => Some(SocketAddr::new(host, port("metrics_port", 8002)?)),
+    };
+    let count = |name: &str, default: usize| -> Outcome<usize> {
+        match given.get_item(name)? {
+            Some(count) => count
+                .extract()
+                .map_err(|_| type_mismatch(format!("server.{name} is {count}"), "give a whole number, not negative")),
+            None => Ok(default),
+        }
+    };
+    Ok(ServerConfig {
+        http_addr: SocketAddr::new(host, port("http_port", defaults.http_addr.port())?),
+        metrics_addr,
+        threads: count("threads", defaults.threads)?,
+        body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
+        ..defaults
+    })
+}
