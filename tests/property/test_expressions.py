@@ -32,7 +32,8 @@ COLUMNS = {
     "then": "timestamp",
 }
 INTS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-FLOAT_OPS = ["add", "sub", "mul", "mod", "div", "neg", "abs", "min", "max", "clip", "round", "floor", "ceil", "sqrt", "radians", "cast", "epoch_seconds"]
+FLOAT_OPS = ["add", "sub", "mul", "mod", "div", "neg", "abs", "min", "max", "clip", "round", "floor", "ceil"]
+FLOAT_OPS += ["sqrt", "radians", "cast", "epoch_seconds"]
 FIELDS_OF_KIND = {
     "bool": ["bool", "int64", "float64"],
     "int": [*INTS, "float32", "float64"],
