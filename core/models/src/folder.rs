@@ -55,8 +55,8 @@ impl ModelFolder {
     /// Opens a version: verifies its digests, loads the model and replays its golden rows.
     ///
     /// # Errors
-    /// `unknown_model_version` (no such folder), `corrupt_model`, `newer_format`, `unsupported_model` or `golden_row_mismatch`, each
-    /// with the folder and the file that is wrong.
+    /// `unknown_model_version` (no such folder), `corrupt_model`, `newer_format`, `unsupported_model` or
+    /// `golden_row_mismatch`, each with the folder and the file that is wrong.
     pub fn open(folder: impl AsRef<Path>) -> Result<LoadedModel> {
         let folder = folder.as_ref();
         if !folder.join(MANIFEST_FILE).is_file() {
@@ -69,7 +69,8 @@ impl ModelFolder {
         open(folder).map_err(|error| error.within(format!("model folder '{}'", folder.display())))
     }
 
-    /// Makes the next version of a model in the folder `models`. It is opened aside first, so a version that exists is READY.
+    /// Makes the next version of a model in the folder `models`. It is opened aside first, so a version that exists is
+    /// READY.
     ///
     /// # Errors
     /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.

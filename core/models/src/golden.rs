@@ -7,8 +7,9 @@ use crate::native::NativeModel;
 /// Rows that one golden file may hold: they are replayed at every start.
 const GOLDEN_ROWS_MAX: usize = 100_000;
 
-/// Units in the last place by which a score may differ. In one environment scores agree to 1 (float32) or 2 (float64); another
-/// platform's `exp` may add to that, and must not keep a sound model from being ready. Margins are the strict gate.
+/// Units in the last place by which a score may differ. In one environment scores agree to 1 (float32) or 2 (float64);
+/// another platform's `exp` may add to that, and must not keep a sound model from being ready. Margins are the strict
+/// gate.
 const SCORE_ULPS_MAX: f64 = 8.0;
 
 /// `golden.json`: rows with the margins and scores that the training library gave them. `null` is NaN.
@@ -26,11 +27,12 @@ impl GoldenRows {
         serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))
     }
 
-    /// Evaluates the rows and compares: margins bit for bit (trees) or within 1e-12 of their summands (linear models), scores within a
-    /// few units in the last place.
+    /// Evaluates the rows and compares: margins bit for bit (trees) or within 1e-12 of their summands (linear models),
+    /// scores within a few units in the last place.
     ///
     /// # Errors
-    /// `golden_row_mismatch` naming the first row that differs; `corrupt_model` when the rows do not have the model's shape.
+    /// `golden_row_mismatch` naming the first row that differs; `corrupt_model` when the rows do not have the model's
+    /// shape.
     pub fn replay(&self, model: &NativeModel) -> Result<()> {
         let rows = self.features.len();
         if rows == 0 || rows > GOLDEN_ROWS_MAX {
@@ -69,7 +71,7 @@ fn mismatch(what: &str, row: usize, output: usize, value: f64, expected: f64) ->
     Error::new(
         ErrorCode::GoldenRowMismatch,
         format!("golden row {row}, output {output}: the {what} is {value:?}, the training library gave {expected:?}"),
-        "export the model again; if it stays so, this kind of model is not evaluated as its library does: please report it",
+        "export the model again; if it stays so, this kind of model is evaluated otherwise than by its library: please report it",
     )
 }
 

@@ -1,8 +1,8 @@
 //! Model versions: folders that are checked before they are believed, and the loaders and runtimes behind them.
 //!
-//! A model file is hostile input. Every loader works from bytes in memory, checks each index, count and size before using it,
-//! and answers `corrupt_model` (the file breaks its format's rules) or `unsupported_model` (the file is sound, and asks for
-//! something that headrace does not do), naming the thing. No pickle is ever loaded.
+//! A model file is hostile input. Every loader works from bytes in memory, checks each index, count and size before
+//! using it, and answers `corrupt_model` (the file breaks its format's rules) or `unsupported_model` (the file is
+//! sound, and asks for something that headrace does not do), naming the thing. No pickle is ever loaded.
 //!
 //! ```text
 //!   bytes -> document (JSON, UBJSON) -> xgboost --+

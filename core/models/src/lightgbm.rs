@@ -175,8 +175,8 @@ fn read_nodes(entries: &Entries<'_>) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// LightGBM takes every feature from -1e-35 to 1e-35 for zero. A threshold in that range is moved to its end instead, which asks the same
-/// of every value and leaves the features alone.
+/// LightGBM takes every feature from -1e-35 to 1e-35 for zero. A threshold in that range is moved to its end instead,
+/// which asks the same of every value and leaves the features alone.
 fn threshold(threshold: f64) -> f64 {
     if (0.0..ZERO_THRESHOLD).contains(&threshold) {
         ZERO_THRESHOLD

@@ -3,7 +3,8 @@
 //! ```json
 //! {"format": 1, "weights": [[0.5, -1.0]], "intercept": [0.1], "link": "identity | logistic | softmax | exponential"}
 //! ```
-//! One row of weights for each output; a margin is `sum of weight x feature + intercept`, features in order, in float64.
+//! One row of weights for each output; a margin is `sum of weight x feature + intercept`, features in order, in
+//! float64.
 
 use headrace_cpu::{Features, Precision};
 use headrace_types::{Error, ErrorCode, Result};
@@ -87,7 +88,7 @@ impl Linear {
             return Err(Error::new(
                 ErrorCode::LengthMismatch,
                 format!(
-                    "features have {} values and margins {}, {rows} rows of {features_count} and {outputs_count} were expected",
+                    "{rows} rows of {features_count} features and {outputs_count} margins were expected, there are {} and {}",
                     features.len(),
                     margins.len()
                 ),

@@ -70,8 +70,8 @@ impl Manifest {
     /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// `corrupt_model` naming the entry; `newer_format` for a manifest of a later headrace; `unsupported_model` for a model format
-    /// that this version does not know.
+    /// `corrupt_model` naming the entry; `newer_format` for a manifest of a later headrace; `unsupported_model` for a
+    /// model format that this version does not know.
     pub fn from_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|error| corrupt(format!("not JSON: {error}")))?;
         let format = value.get("format").and_then(Value::as_u64);

@@ -37,7 +37,8 @@ impl NativeModel {
         }
     }
 
-    /// By how much a margin of this row may differ from the trainer's: nothing for trees, 1e-12 of the summands for linear models.
+    /// By how much a margin of this row may differ from the trainer's: nothing for trees, 1e-12 of the summands for
+    /// linear models.
     pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
         match &self.kind {
             Kind::Trees(_) => 0.0,

@@ -7,7 +7,8 @@
 //!   object  (length bytes value)* '}'  |  '#' length (length bytes value){length}
 //!   length  a value of an integer type
 //! ```
-//! Memory stays in proportion to the input: nothing is reserved for a claimed length before that many bytes are seen to be there.
+//! Memory stays in proportion to the input: nothing is reserved for a claimed length before that many bytes are seen to
+//! be there.
 
 use std::collections::BTreeMap;
 

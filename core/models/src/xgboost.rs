@@ -1,8 +1,8 @@
 //! XGBoost's model, in its JSON or UBJSON form.
 //!
-//! Margins carry XGBoost's own bits: the base score (through the objective's link) first, then each tree's leaf, all in float32.
-//! A DART model's weights are multiplied into the leaves in float32, as `Booster.predict` does; its `inplace_predict` rounds
-//! otherwise and may differ from it, and so from us, in the last bits.
+//! Margins carry XGBoost's own bits: the base score (through the objective's link) first, then each tree's leaf, all in
+//! float32. A DART model's weights are multiplied into the leaves in float32, as `Booster.predict` does; its
+//! `inplace_predict` rounds otherwise and may differ from it, and so from us, in the last bits.
 
 use headrace_cpu::{Comparison, Ensemble, Precision};
 use headrace_types::Result;

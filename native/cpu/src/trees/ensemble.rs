@@ -123,7 +123,8 @@ pub struct Tree {
     pub nodes: Vec<Node>,
 }
 
-/// Trees as the trainer wrote them. Public fields: a loader fills it, [`Ensemble::validate`] checks it, nothing trusts it before.
+/// Trees as the trainer wrote them. Public fields: a loader fills it, [`Ensemble::validate`] checks it, nothing trusts
+/// it before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ensemble {
     pub precision: Precision,
@@ -204,7 +205,8 @@ impl Ensemble {
                 }
             }
         }
-        // With one parent at most for each node and none for the root, what the root reaches is a tree: no cycle can be entered.
+        // With one parent at most for each node and none for the root, what the root reaches is a tree: no cycle can be
+        // entered.
         Ok(())
     }
 

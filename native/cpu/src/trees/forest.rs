@@ -147,7 +147,8 @@ impl Forest {
         Ok(())
     }
 
-    /// As [`margins`](Self::margins), with the rows spread over at most `threads` threads (0 counts as 1) where there are enough.
+    /// As [`margins`](Self::margins), with the rows spread over at most `threads` threads (0 counts as 1) where there
+    /// are enough.
     ///
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
@@ -299,7 +300,8 @@ impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
         }
     }
 
-    /// `sums` becomes row-major `[rows, outputs]`; rows after `rows_count` up to a multiple of the lanes hold nothing of use.
+    /// `sums` becomes row-major `[rows, outputs]`; rows after `rows_count` up to a multiple of the lanes hold nothing
+    /// of use.
     fn sum_block(&self, bins: &[B], slots_count: usize, rows_count: usize, sums: &mut [T]) {
         let outputs_count = self.base.len();
         for sums in sums.chunks_exact_mut(outputs_count) {

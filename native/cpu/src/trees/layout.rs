@@ -31,7 +31,8 @@ pub(super) struct Perfect<B, T> {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct LinkedNode<C, B> {
-    /// The left child; the right one follows it. A leaf names itself and asks a question that every bin answers with "left".
+    /// The left child; the right one follows it. A leaf names itself and asks a question that every bin answers with
+    /// "left".
     pub(super) left: C,
     pub(super) slot: B,
     pub(super) bin: B,
@@ -39,9 +40,10 @@ pub(super) struct LinkedNode<C, B> {
 
 /// Trees of any shape, nodes in order of their levels.
 ///
-/// Invariants, on which the walk relies: tree `t` is `nodes[starts[t]..starts[t + 1]]` and not empty, `starts.len() - 1` is a multiple
-/// of [`LANES`], `left` is inside the tree and so is `left + 1` unless the node is a leaf, `leaves` has the length of `nodes`, and each
-/// slot is less than the quantizer's number of slots (or zero, where there is none).
+/// Invariants, on which the walk relies: tree `t` is `nodes[starts[t]..starts[t + 1]]` and not empty, `starts.len() -
+/// 1` is a multiple of [`LANES`], `left` is inside the tree and so is `left + 1` unless the node is a leaf, `leaves`
+/// has the length of `nodes`, and each slot is less than the quantizer's number of slots (or zero, where there is
+/// none).
 #[derive(Debug)]
 pub(super) struct Linked<C, B, T> {
     pub(super) starts: Vec<usize>,

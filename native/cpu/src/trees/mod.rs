@@ -1,15 +1,17 @@
-//! Ensembles of decision trees: the plain form that a loader fills and a reader can follow, and the form that runs fast.
+//! Ensembles of decision trees: the plain form that a loader fills and a reader can follow, and the form that runs
+//! fast.
 //!
 //! [`Ensemble`] is the meaning: nodes, tests and leaves as the trainer wrote them, evaluated one node at a time
 //! ([`Ensemble::margins`], the plain twin). [`Forest`] is the same function compiled for speed, bit for bit:
 //!
 //! 1. **Quantize.** A feature is only ever compared with the thresholds that the trees hold, so its place among those
-//!    thresholds (a *bin*, mostly one byte) says all that any node asks. Each row is turned into bins once. Rounding, missing
-//!    values, zero-as-missing and categories are settled here and cost the walk nothing: a feature gets one *slot* for each
-//!    way in which nodes treat its missing values, and the slot holds a bin that sends such a row to the right side.
+//!    thresholds (a *bin*, mostly one byte) says all that any node asks. Each row is turned into bins once. Rounding,
+//!    missing values, zero-as-missing and categories are settled here and cost the walk nothing: a feature gets one
+//!    *slot* for each way in which nodes treat its missing values, and the slot holds a bin that sends such a row to
+//!    the right side.
 //! 2. **Walk.** A node is then two small integers, `slot` and `bin`, and a step is `child = left + (bins[slot] > bin)`
-//!    without a branch. Shallow trees are padded to perfect ones (children are computed, a node is two bytes); others keep a
-//!    link to their children. Eight walks are interleaved: eight trees for a single row, eight rows for a batch.
+//!    without a branch. Shallow trees are padded to perfect ones (children are computed, a node is two bytes); others
+//!    keep a link to their children. Eight walks are interleaved: eight trees for a single row, eight rows for a batch.
 //! 3. **Sum** in the order of the trees, in the trainer's precision, so that margins carry the trainer's own bits.
 
 mod ensemble;

@@ -1,4 +1,5 @@
-//! From feature values to bins: each distinct threshold of a feature starts a new bin, so a bin answers every node's question.
+//! From feature values to bins: each distinct threshold of a feature starts a new bin, so a bin answers every node's
+//! question.
 
 use std::collections::HashMap;
 
@@ -112,8 +113,8 @@ impl<T: Number> Questions<T> {
         self.slots.len() + self.category_splits.len()
     }
 
-    /// The number that the bins' type must hold: the largest bin of a value, and one above the largest bin of a node, as
-    /// the type's own maximum stands for "always right" in a row and for "always left" in a node.
+    /// The number that the bins' type must hold: the largest bin of a value, and one above the largest bin of a node,
+    /// as the type's own maximum stands for "always right" in a row and for "always left" in a node.
     pub(super) fn bin_max(&self) -> usize {
         let starts_max = self.starts.iter().map(Vec::len).max().unwrap_or(0);
         (starts_max + usize::from(self.has_always_left)).max(1)
@@ -219,15 +220,17 @@ fn is_missing<T: Number>(value: T, zero_is_missing: bool) -> bool {
     value.is_nan() | (zero_is_missing & (value.abs() <= ZERO_THRESHOLD))
 }
 
-/// How many of `starts` (sorted, `2^steps - 1` of them, NaN at the end) are at most `value`: a binary search without branches.
+/// How many of `starts` (sorted, `2^steps - 1` of them, NaN at the end) are at most `value`: a binary search without
+/// branches.
 #[inline]
 fn search<T: Number, B: Bin>(starts: &[T], steps: u32, value: T) -> B {
     debug_assert_eq!(starts.len(), (1 << steps) - 1);
     let mut count = 0usize;
     for step in (0..steps).rev() {
         let middle = count + (1 << step) - 1;
-        // SAFETY: before this step `count` is a multiple of `2^(step + 1)` below `2^steps`, so `middle` is at most `2^steps - 2`,
-        // which is inside `starts` (asserted above in debug builds, and by the slice that the caller takes).
+        // SAFETY: before this step `count` is a multiple of `2^(step + 1)` below `2^steps`, so `middle` is at most
+        // `2^steps - 2`, which is inside `starts` (asserted above in debug builds, and by the slice that the caller
+        // takes).
         let start = unsafe { *starts.get_unchecked(middle) };
         count += usize::from(start <= value) << step;
     }

@@ -28,7 +28,8 @@ impl<B: Bin, T: Number> Walk<B, T> for Perfect<B, T> {
         let mut places = [1usize; LANES];
         for _ in 0..self.depth {
             for (lane, place) in places.iter_mut().enumerate() {
-                // SAFETY: after `n` of `depth` levels a place is below `2^(n + 1)`, so it is below `size` here; `nodes` has `LANES * size`.
+                // SAFETY: after `n` of `depth` levels a place is below `2^(n + 1)`, so it is below `size` here; `nodes`
+                // has `LANES * size`.
                 let node = unsafe { *nodes.get_unchecked(lane * size + *place) };
                 *place = 2 * *place + usize::from(goes_right(node, bins));
             }
@@ -64,7 +65,8 @@ impl<B: Bin, T: Number> Walk<B, T> for Perfect<B, T> {
 
 #[inline(always)]
 fn goes_right<B: Bin>(node: PerfectNode<B>, bins: &[B]) -> bool {
-    // SAFETY: the layout's slots are below the quantizer's number of slots, and the callers assert that `bins` has as many.
+    // SAFETY: the layout's slots are below the quantizer's number of slots, and the callers assert that `bins` has as
+    // many.
     node.bin < unsafe { *bins.get_unchecked(node.slot.to_usize()) }
 }
 
@@ -76,7 +78,8 @@ impl<C: Bin, B: Bin, T: Number> Walk<B, T> for Linked<C, B, T> {
         assert!(bins.len() >= slots_count);
         let mut places = *starts;
         descend(depth, &mut places, |lane, place| {
-            // SAFETY: a place begins at its tree's start, and `left` and its neighbour are inside the tree (the layout's invariant).
+            // SAFETY: a place begins at its tree's start, and `left` and its neighbour are inside the tree (the
+            // layout's invariant).
             let node = unsafe { *self.nodes.get_unchecked(place) };
             starts[lane] + next(node, bins)
         });
@@ -91,7 +94,8 @@ impl<C: Bin, B: Bin, T: Number> Walk<B, T> for Linked<C, B, T> {
         assert!(bins.len() >= (LANES - 1) * stride + slots_count);
         let mut places = [0usize; LANES];
         descend(self.depths[tree], &mut places, |lane, place| {
-            // SAFETY: a place begins at the root, and `left` and its neighbour are inside the tree (the layout's invariant).
+            // SAFETY: a place begins at the root, and `left` and its neighbour are inside the tree (the layout's
+            // invariant).
             let node = unsafe { *nodes.get_unchecked(place) };
             // SAFETY: `bins` holds `LANES` rows (asserted above).
             next(node, unsafe { bins.get_unchecked(lane * stride..) })
@@ -130,6 +134,7 @@ fn descend(depth: u32, places: &mut [usize; LANES], step: impl Fn(usize, usize) 
 
 #[inline(always)]
 fn next<C: Bin, B: Bin>(node: LinkedNode<C, B>, bins: &[B]) -> usize {
-    // SAFETY: the layout's slots are below the quantizer's number of slots, and the callers assert that `bins` has as many.
+    // SAFETY: the layout's slots are below the quantizer's number of slots, and the callers assert that `bins` has as
+    // many.
     node.left.to_usize() + usize::from(node.bin < unsafe { *bins.get_unchecked(node.slot.to_usize()) })
 }

@@ -1,0 +1,65 @@
+"""LightGBM: a `Booster`, or a model of its scikit-learn interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import make_error
+from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library
+
+CLASSIFICATION = {"binary", "multiclass", "multiclassova"}
+RANKING = {"lambdarank", "rank_xendcg"}
+
+
+def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
+    """Writes a LightGBM model as text and computes its golden rows.
+
+    Args:
+        model: a `Booster` or a fitted `LGBMModel`; either predicts with the trees up to its best iteration, if it has
+            one.
+        path: the file to write.
+        golden: rows of shape (rows, features), NaN where a value is missing; categories as their codes.
+
+    Raises:
+        HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted), `unsupported_model`
+            (linear trees), `length_mismatch` (golden rows).
+    """
+    lightgbm = library("lightgbm")
+    booster = _booster(lightgbm, model)
+    text = booster.model_to_string()
+    header, _, trees = text.partition("\nTree=")
+    if "\nis_linear=1" in trees:
+        raise make_error("unsupported_model", "the model has linear trees", "train with linear_tree = false")
+    rows = golden_matrix(golden, booster.num_feature())
+    file = Path(path)
+    file.write_text(text, "utf-8", newline="\n")
+    return ExportedModel(
+        file=file,
+        format="lightgbm-text",
+        task=_task(header),
+        labels=label_names(getattr(model, "classes_", None)) if hasattr(model, "predict_proba") else None,
+        features=label_names(booster.feature_name()),
+        golden=golden_rows(rows, booster.predict(rows, raw_score=True), booster.predict(rows)),
+        library="lightgbm",
+        library_version=lightgbm.__version__,
+    )
+
+
+def _booster(lightgbm: Any, model: Any) -> Any:
+    if isinstance(model, lightgbm.Booster):
+        return model
+    if not isinstance(model, lightgbm.LGBMModel):
+        message = f"a {type(model).__module__}.{type(model).__qualname__} is not a LightGBM model"
+        raise make_error("invalid_argument", message, "give a lightgbm.Booster or a fitted lightgbm.LGBMModel")
+    if not model.__sklearn_is_fitted__():
+        raise make_error("invalid_argument", "the LightGBM model is not fitted", "call fit before exporting it")
+    return model.booster_
+
+
+def _task(header: str) -> str:
+    lines = [line.removeprefix("objective=") for line in header.splitlines() if line.startswith("objective=")]
+    objective = lines[0].split()[0] if lines else ""
+    if objective in CLASSIFICATION:
+        return "classification"
+    return "ranking" if objective in RANKING else "regression"
