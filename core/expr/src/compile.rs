@@ -184,42 +184,57 @@ impl ProgramBuilder {
             return self.compare(op, comparison, args);
         }
         match op {
-            "add" | "mul" | "min" | "max" => self.fold(op, args),
-            "sub" | "mod" => {
-                count(op, args, 2, 2)?;
-                self.fold(op, args)
-            }
+            "add" | "mul" | "min" | "max" => self.fold(op, args, usize::MAX),
+            "sub" | "mod" => self.fold(op, args, 2),
             "div" | "pow" | "atan2" => {
                 let (x, y) = (self.float(op, args, 0, 2)?, self.float(op, args, 1, 2)?);
-                let binary = float_binary(op).ok_or_else(|| Error::internal(format!("no float operation '{op}'")))?;
-                self.emit(Instruction::FloatBinary(binary, x.register, y.register), Kind::Float)
+                self.pair(op, x, y)
             }
             "neg" | "abs" | "floor" | "ceil" | "round" => self.number_unary(op, args),
             "clip" => {
                 count(op, args, 3, 3)?;
-                let low = self.fold_pair(op, "max", args[0], args[1], 1)?;
-                self.fold_pair(op, "min", low, args[2], 2)
+                let values = self.numbers(op, args)?;
+                let low = self.pair("max", values[0], values[1])?;
+                self.pair("min", low, values[2])
             }
-            "and" | "or" => {
-                count(op, args, 2, usize::MAX)?;
-                let logic = if op == "and" { Logic::And } else { Logic::Or };
-                for index in 0..args.len() {
-                    expect(op, args, index, args.len(), "a bool", |kind| kind == Kind::Bool)?;
-                }
-                args[1..].iter().try_fold(args[0], |left, right| {
-                    self.emit(Instruction::Logic(logic, left.register, right.register), Kind::Bool)
-                })
+            "and" | "or" | "not" => self.logic(op, args),
+            "epoch_seconds" => {
+                let x = expect(op, args, 0, 1, "a timestamp", |kind| kind == Kind::Timestamp)?;
+                self.emit(Instruction::EpochSeconds(x.register), Kind::Float)
             }
-            "not" => {
-                let x = expect(op, args, 0, 1, "a bool", |kind| kind == Kind::Bool)?;
-                self.emit(Instruction::Not(x.register), Kind::Bool)
+            "cast" => {
+                count(op, args, 1, 1)?;
+                self.cast(args[0], dtype_of(node, "cast")?)
             }
+            _ => self.choice(op, args),
+        }
+    }
+
+    fn logic(&mut self, op: &str, args: &[Typed]) -> Result<Typed> {
+        let (least, most) = if op == "not" { (1, 1) } else { (2, usize::MAX) };
+        count(op, args, least, most)?;
+        for index in 0..args.len() {
+            expect(op, args, index, args.len(), "a bool", |kind| kind == Kind::Bool)?;
+        }
+        if op == "not" {
+            return self.emit(Instruction::Not(args[0].register), Kind::Bool);
+        }
+        let logic = if op == "and" { Logic::And } else { Logic::Or };
+        args[1..].iter().try_fold(args[0], |left, right| {
+            self.emit(Instruction::Logic(logic, left.register, right.register), Kind::Bool)
+        })
+    }
+
+    /// The operations that look at nulls and choose between values of one kind.
+    fn choice(&mut self, op: &str, args: &[Typed]) -> Result<Typed> {
+        match op {
             "is_null" => {
                 count(op, args, 1, 1)?;
                 self.emit(Instruction::IsNull(args[0].register), Kind::Bool)
             }
             "fill_null" | "coalesce" => {
-                count(op, args, if op == "fill_null" { 2 } else { 1 }, if op == "fill_null" { 2 } else { usize::MAX })?;
+                let (least, most) = if op == "fill_null" { (2, 2) } else { (1, usize::MAX) };
+                count(op, args, least, most)?;
                 let values = self.unify(op, args)?;
                 values[1..].iter().try_fold(values[0], |left, right| {
                     self.emit(Instruction::Coalesce(left.register, right.register), left.kind)
@@ -231,40 +246,32 @@ impl ProgramBuilder {
                 let (yes, no) = (values[0], values[1]);
                 self.emit(Instruction::IfElse(condition.register, yes.register, no.register), yes.kind)
             }
-            "epoch_seconds" => {
-                let x = expect(op, args, 0, 1, "a timestamp", |kind| kind == Kind::Timestamp)?;
-                self.emit(Instruction::EpochSeconds(x.register), Kind::Float)
-            }
-            "cast" => {
-                count(op, args, 1, 1)?;
-                self.cast(args[0], dtype_of(node, "cast")?)
-            }
             _ => Err(Error::internal(format!("the operation '{op}' is listed but not compiled"))),
         }
     }
 
-    /// `op` over numbers of one kind, from left to right; ints stay ints until a float comes.
-    fn fold(&mut self, op: &str, args: &[Typed]) -> Result<Typed> {
-        count(op, args, 2, usize::MAX)?;
-        let mut left = args[0];
-        for (index, &right) in args.iter().enumerate().skip(1) {
-            left = self.fold_pair(op, op, left, right, index)?;
-        }
-        Ok(left)
+    /// `op` from left to right over numbers, which are all ints or all floats before it begins.
+    fn fold(&mut self, op: &str, args: &[Typed], args_max: usize) -> Result<Typed> {
+        count(op, args, 2, args_max)?;
+        let values = self.numbers(op, args)?;
+        values[1..].iter().try_fold(values[0], |left, &right| self.pair(op, left, right))
     }
 
-    fn fold_pair(&mut self, place: &str, op: &str, left: Typed, right: Typed, index: usize) -> Result<Typed> {
-        for (index, arg) in [(index - 1, left), (index, right)] {
-            if !arg.kind.is_number() {
-                return Err(wrong_kind(place, index, "a number", arg.kind));
-            }
+    /// Numbers of one kind: ints beside floats become floats.
+    fn numbers(&mut self, op: &str, args: &[Typed]) -> Result<Vec<Typed>> {
+        for index in 0..args.len() {
+            expect(op, args, index, args.len(), "a number", Kind::is_number)?;
         }
-        if left.kind == Kind::Int && right.kind == Kind::Int {
-            let binary = int_binary(op).ok_or_else(|| Error::internal(format!("no int operation '{op}'")))?;
+        self.unify(op, args)
+    }
+
+    fn pair(&mut self, op: &str, left: Typed, right: Typed) -> Result<Typed> {
+        let missing = || Error::internal(format!("no operation '{op}' of two {}s", left.kind));
+        if left.kind == Kind::Int {
+            let binary = int_binary(op).ok_or_else(missing)?;
             return self.emit(Instruction::IntBinary(binary, left.register, right.register), Kind::Int);
         }
-        let binary = float_binary(op).ok_or_else(|| Error::internal(format!("no float operation '{op}'")))?;
-        let (left, right) = (self.widened(left)?, self.widened(right)?);
+        let binary = float_binary(op).ok_or_else(missing)?;
         self.emit(Instruction::FloatBinary(binary, left.register, right.register), Kind::Float)
     }
 

@@ -3,10 +3,14 @@
 
 mod interpreter;
 
+use std::collections::BTreeMap;
+
 use headrace_expr::{ColumnView, Program, Scratch};
 use headrace_types::{Batch, Column, DType, Field, Value as Cell};
 use interpreter::{V, evaluate, store};
 use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::Union;
 use serde_json::{Value, json};
 
 const KINDS: [&str; 6] = ["int", "float", "bool", "timestamp", "string", "bytes"];
@@ -94,7 +98,7 @@ fn leaf(kind: &'static str) -> BoxedStrategy<Value> {
         "string" => &["s"],
         _ => &["y"],
     };
-    let column = prop::sample::select(columns.to_vec()).prop_map(|name| json!({"op": "col", "name": name}));
+    let column = select(columns.to_vec()).prop_map(|name| json!({"op": "col", "name": name}));
     let null = Just(json!({"op": "lit", "dtype": interpreter::dtype_of(kind), "value": null}));
     let literal = match kind {
         "int" => an_int().prop_map(|v| json!({"op": "lit", "dtype": "int64", "value": v})).boxed(),
@@ -117,71 +121,96 @@ fn float_json(value: f64) -> Value {
     }
 }
 
-fn number(depth: u32) -> BoxedStrategy<Value> {
-    prop_oneof![expr("int", depth), expr("float", depth)].boxed()
-}
+/// Expressions of each kind up to a depth; a level is made from the one below, whose strategies it shares.
+struct Level(BTreeMap<&'static str, BoxedStrategy<Value>>);
 
-fn expr(kind: &'static str, depth: u32) -> BoxedStrategy<Value> {
-    if depth == 0 {
-        return leaf(kind);
+impl Level {
+    fn leaves() -> Self {
+        Self(KINDS.into_iter().map(|kind| (kind, leaf(kind))).collect())
     }
-    let next = depth - 1;
-    let same = expr(kind, next);
-    let choice = (expr("bool", next), same.clone(), same.clone()).prop_map(|(c, a, b)| call("if_else", vec![c, a, b]));
-    let filled = (prop::sample::select(vec!["fill_null", "coalesce"]), same.clone(), same.clone())
-        .prop_map(|(op, a, b)| call(op, vec![a, b]));
-    let special = match kind {
-        "int" => prop_oneof![
-            (prop::sample::select(vec!["add", "sub", "mul", "mod", "min", "max"]), same.clone(), same.clone())
+
+    fn of_depth(depth: usize) -> Self {
+        (0..depth).fold(Self::leaves(), |below, _| {
+            Self(KINDS.into_iter().map(|kind| (kind, below.operations(kind))).collect())
+        })
+    }
+
+    fn of(&self, kind: &str) -> BoxedStrategy<Value> {
+        self.0[kind].clone()
+    }
+
+    fn number(&self) -> BoxedStrategy<Value> {
+        prop_oneof![self.of("int"), self.of("float")].boxed()
+    }
+
+    /// Expressions one level deeper.
+    fn operations(&self, kind: &'static str) -> BoxedStrategy<Value> {
+        let same = self.of(kind);
+        let choice = (self.of("bool"), same.clone(), same.clone()).prop_map(|(c, a, b)| call("if_else", vec![c, a, b]));
+        let filled = (select(vec!["fill_null", "coalesce"]), same.clone(), same.clone())
+            .prop_map(|(op, a, b)| call(op, vec![a, b]));
+        let special = match kind {
+            "int" => self.ints(),
+            "float" => self.floats(),
+            "bool" => self.bools(),
+            "timestamp" => self.of("int").prop_map(|a| cast("timestamp", a)).boxed(),
+            _ => same,
+        };
+        prop_oneof![2 => leaf(kind), 1 => choice, 1 => filled, 4 => special].boxed()
+    }
+
+    fn ints(&self) -> BoxedStrategy<Value> {
+        let same = self.of("int");
+        let convertible = prop_oneof![self.number(), self.of("bool"), self.of("timestamp")];
+        prop_oneof![
+            (select(vec!["add", "sub", "mul", "mod", "min", "max"]), same.clone(), same.clone())
                 .prop_map(|(op, a, b)| call(op, vec![a, b])),
-            (prop::sample::select(vec!["neg", "abs", "floor", "ceil", "round"]), same)
-                .prop_map(|(op, a)| call(op, vec![a])),
-            (prop::sample::select(interpreter::TIME_PARTS.to_vec()), expr("timestamp", next))
-                .prop_map(|(op, a)| call(op, vec![a])),
-            (
-                prop::sample::select(vec!["int8", "uint8", "int16", "uint32", "int64", "uint64"]),
-                prop_oneof![number(next), expr("bool", next), expr("timestamp", next)]
-            )
-                .prop_map(|(dtype, a)| json!({"op": "cast", "dtype": dtype, "args": [a]})),
+            (select(vec!["neg", "abs", "floor", "ceil", "round"]), same).prop_map(|(op, a)| call(op, vec![a])),
+            (select(interpreter::TIME_PARTS.to_vec()), self.of("timestamp")).prop_map(|(op, a)| call(op, vec![a])),
+            (select(vec!["int8", "uint8", "int16", "uint32", "int64", "uint64"]), convertible)
+                .prop_map(|(dtype, a)| cast(dtype, a)),
         ]
-        .boxed(),
-        "float" => prop_oneof![
-            (prop::sample::select(vec!["add", "sub", "mul", "mod", "min", "max"]), expr("float", next), number(next))
+        .boxed()
+    }
+
+    fn floats(&self) -> BoxedStrategy<Value> {
+        let (same, number) = (self.of("float"), self.number());
+        prop_oneof![
+            (select(vec!["add", "sub", "mul", "mod", "min", "max"]), same.clone(), number.clone())
                 .prop_map(|(op, a, b)| call(op, vec![a, b])),
-            (prop::sample::select(vec!["div", "pow", "atan2"]), number(next), number(next))
+            (select(vec!["add", "mul", "min", "max"]), same.clone(), number.clone(), number.clone())
+                .prop_map(|(op, a, b, c)| call(op, vec![b, c, a])),
+            (select(vec!["div", "pow", "atan2"]), number.clone(), number.clone())
                 .prop_map(|(op, a, b)| call(op, vec![a, b])),
-            (prop::sample::select(interpreter::FLOAT_UNARY.to_vec()), number(next))
-                .prop_map(|(op, a)| call(op, vec![a])),
-            (prop::sample::select(vec!["neg", "abs", "floor", "ceil", "round"]), same)
-                .prop_map(|(op, a)| call(op, vec![a])),
-            (expr("float", next), number(next), number(next)).prop_map(|(a, b, c)| call("clip", vec![a, b, c])),
-            expr("timestamp", next).prop_map(|a| call("epoch_seconds", vec![a])),
-            (prop::sample::select(vec!["float32", "float64"]), prop_oneof![number(next), expr("bool", next)])
-                .prop_map(|(dtype, a)| json!({"op": "cast", "dtype": dtype, "args": [a]})),
+            (select(interpreter::FLOAT_UNARY.to_vec()), number.clone()).prop_map(|(op, a)| call(op, vec![a])),
+            (select(vec!["neg", "abs", "floor", "ceil", "round"]), same.clone()).prop_map(|(op, a)| call(op, vec![a])),
+            (same, number.clone(), number.clone()).prop_map(|(a, b, c)| call("clip", vec![a, b, c])),
+            self.of("timestamp").prop_map(|a| call("epoch_seconds", vec![a])),
+            (select(vec!["float32", "float64"]), prop_oneof![number, self.of("bool")])
+                .prop_map(|(dtype, a)| cast(dtype, a)),
         ]
-        .boxed(),
-        "bool" => prop_oneof![
-            (prop::sample::select(vec!["and", "or"]), prop::collection::vec(same.clone(), 2..4))
+        .boxed()
+    }
+
+    fn bools(&self) -> BoxedStrategy<Value> {
+        const COMPARISONS: [&str; 6] = ["eq", "ne", "lt", "le", "gt", "ge"];
+        let (same, number) = (self.of("bool"), self.number());
+        let any = Union::new(KINDS.map(|kind| self.of(kind)));
+        let pair = Union::new(["timestamp", "string", "bytes"].map(|kind| (self.of(kind), self.of(kind)).boxed()));
+        prop_oneof![
+            (select(vec!["and", "or"]), prop::collection::vec(same.clone(), 2..4))
                 .prop_map(|(op, args)| call(op, args)),
             same.prop_map(|a| call("not", vec![a])),
-            prop::sample::select(KINDS.to_vec())
-                .prop_flat_map(move |kind| expr(kind, next))
-                .prop_map(|a| call("is_null", vec![a])),
-            (prop::sample::select(vec!["eq", "ne", "lt", "le", "gt", "ge"]), number(next), number(next))
-                .prop_map(|(op, a, b)| call(op, vec![a, b])),
-            (
-                prop::sample::select(vec!["eq", "ne", "lt", "le", "gt", "ge"]),
-                prop::sample::select(vec!["timestamp", "string", "bytes"])
-            )
-                .prop_flat_map(
-                    move |(op, kind)| (expr(kind, next), expr(kind, next)).prop_map(move |(a, b)| call(op, vec![a, b]))
-                ),
+            any.prop_map(|a| call("is_null", vec![a])),
+            (select(COMPARISONS.to_vec()), number.clone(), number).prop_map(|(op, a, b)| call(op, vec![a, b])),
+            (select(COMPARISONS.to_vec()), pair).prop_map(|(op, (a, b))| call(op, vec![a, b])),
         ]
-        .boxed(),
-        "timestamp" => expr("int", next).prop_map(|a| json!({"op": "cast", "dtype": "timestamp", "args": [a]})).boxed(),
-        _ => same,
-    };
-    prop_oneof![2 => leaf(kind), 1 => choice, 1 => filled, 4 => special].boxed()
+        .boxed()
+    }
+}
+
+fn cast(dtype: &str, arg: Value) -> Value {
+    json!({"op": "cast", "dtype": dtype, "args": [arg]})
 }
 
 fn outputs() -> impl Strategy<Value = Vec<(Field, Value)>> {
@@ -193,8 +222,8 @@ fn outputs() -> impl Strategy<Value = Vec<(Field, Value)>> {
         "string" => vec!["string"],
         _ => vec!["bytes"],
     };
-    let one = prop::sample::select(KINDS.to_vec())
-        .prop_flat_map(move |kind| (prop::sample::select(dtypes(kind)), expr(kind, 3)));
+    let level = Level::of_depth(3);
+    let one = Union::new(KINDS.map(|kind| (select(dtypes(kind)), level.of(kind)).boxed()));
     prop::collection::vec(one, 1..5).prop_map(|outputs| {
         let field = |(index, (dtype, expr)): (usize, (&str, Value))| {
             (Field::new(format!("o{index}"), dtype.parse::<DType>().unwrap()), expr)

@@ -243,10 +243,12 @@ fn inputs_with_one_name_from_two_views_stay_apart() {
     assert_eq!(service.stored[1].view, "carrier_delay");
 }
 
+type Change = Box<dyn FnOnce(&mut Value)>;
+
 #[test]
 fn bad_definitions_are_refused() {
     use ErrorCode::InvalidDefinition;
-    let cases: Vec<(&str, Box<dyn FnOnce(&mut Value)>)> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("is not a name for a view", Box::new(|p| p["views"]["two words"] = p["views"]["weather"].clone())),
         ("is not a name for a view", Box::new(|p| p["views"]["a__b"] = p["views"]["weather"].clone())),
         ("is not a name for an entity", Box::new(|p| p["entities"][""] = p["entities"]["airport"].clone())),

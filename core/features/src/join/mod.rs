@@ -135,14 +135,22 @@ pub fn point_in_time_join(
         })?;
         let groups =
             &groups[key_sets.binary_search(&positions).map_err(|_| Error::internal("a key set is missing"))?];
-        let join = view::join(plan.view(name)?, service, source, &rows, groups, &cancel);
+        let join = view::join(plan.view(name)?, source, &rows, groups, &cancel);
         Ok((index, join.map_err(|error| error.within(format!("view '{name}'")))?))
     })?;
     joined.sort_by_key(|(index, _)| *index);
     let joined: Vec<ViewJoin> = joined.into_iter().map(|(_, join)| join).collect();
 
     let names: Vec<&str> = views.iter().map(|(name, _)| *name).collect();
-    let stored = stored_columns(service, &names, &joined);
+    let stored = parallel_map(threads, &service.stored, |feature| {
+        cancel.check()?;
+        let view = names.iter().position(|name| *name == feature.view);
+        let (view, source) =
+            view.zip(sources.get(&feature.view)).ok_or_else(|| Error::internal("a view is missing"))?;
+        let column = source.column(&feature.field, feature.dtype);
+        let gathered = column.and_then(|column| view::gather(&column, &joined[view].picked, &feature.field));
+        gathered.map_err(|error| error.within(format!("view '{}'", feature.view)))
+    })?;
     let computed = computed::compute(service, &rows, &stored, threads, &cancel)?;
     let batch =
         assemble(service, entities, &Parts { stored, computed, joined: &joined, names: &names }, options.statuses)?;
@@ -179,19 +187,6 @@ fn check_names(service: &ServicePlan, entities: &RecordBatch, statuses: bool) ->
         }
     }
     Ok(())
-}
-
-/// The gathered column of each stored feature.
-fn stored_columns(service: &ServicePlan, names: &[&str], joined: &[ViewJoin]) -> Vec<ArrayRef> {
-    let mut next = vec![0; names.len()];
-    let mut columns = Vec::with_capacity(service.stored.len());
-    for feature in &service.stored {
-        if let Some(view) = names.iter().position(|name| *name == feature.view) {
-            columns.push(Arc::clone(&joined[view].columns[next[view]]));
-            next[view] += 1;
-        }
-    }
-    columns
 }
 
 struct Parts<'a> {

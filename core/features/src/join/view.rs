@@ -1,4 +1,4 @@
-//! One view's part of the join: which source row each entity row takes, and its values.
+//! One view's part of the join: which source row each entity row takes.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, UInt32Array};
@@ -12,7 +12,7 @@ use super::groups::{Groups, NO_GROUP};
 use super::parallel::{CANCEL_CHECK_ROWS, Cancel};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
-use crate::plan::{ServicePlan, ViewPlan};
+use crate::plan::ViewPlan;
 
 /// What the join has seen of one view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,14 +36,13 @@ pub struct ViewCounts {
 pub(super) struct ViewJoin {
     /// For each entity row, whether a row was found: `Present`, `NotFound` or `OutsideMaxAge`.
     pub(super) found: Vec<FeatureStatus>,
-    /// The service's stored features of this view, in the service's order.
-    pub(super) columns: Vec<ArrayRef>,
+    /// For each entity row, the source row found; null where there is none.
+    pub(super) picked: UInt32Array,
     pub(super) counts: ViewCounts,
 }
 
 pub(super) fn join(
     view: &ViewPlan,
-    service: &ServicePlan,
     source: &SourceRows,
     entities: &EntityRows,
     groups: &Groups<'_>,
@@ -78,12 +77,7 @@ pub(super) fn join(
             _ => counts.not_found += 1,
         }
     }
-    let mut columns = Vec::new();
-    for feature in service.stored.iter().filter(|feature| feature.view == view.name) {
-        cancel.check()?;
-        columns.push(gather(&source.column(&feature.field, feature.dtype)?, &picked, &feature.field)?);
-    }
-    Ok(ViewJoin { found, columns, counts })
+    Ok(ViewJoin { found, picked, counts })
 }
 
 /// The source row of each entity row, null where there is none, and how it was found.
@@ -132,7 +126,7 @@ fn null_keys(keys: &[ArrayRef]) -> u64 {
 }
 
 /// The values of the picked rows. Offsets have 32 bits, so the size of strings and lists is looked at first.
-fn gather(values: &ArrayRef, picked: &UInt32Array, name: &str) -> Result<ArrayRef> {
+pub(super) fn gather(values: &ArrayRef, picked: &UInt32Array, name: &str) -> Result<ArrayRef> {
     let length_of: Option<Box<dyn Fn(usize) -> i64>> = match values.data_type() {
         DataType::Utf8 => Some(offset_lengths(values.as_string::<i32>().offsets())),
         DataType::Binary => Some(offset_lengths(values.as_binary::<i32>().offsets())),

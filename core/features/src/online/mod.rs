@@ -30,6 +30,8 @@ mod plan;
 mod snapshot;
 mod store;
 
+pub use headrace_cpu::{EncodedKeys, KeysRef, OpenMode, TableStats};
+
 pub use batch::EncodedBatch;
 pub use encode::{EncodedRows, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, encode_rows};
 pub use local::{LocalStore, StoreOptions};
