@@ -117,8 +117,8 @@ def expressions(draw: st.DrawFn, kind: str, depth: int, exact: bool) -> Expr:
     if op in ("sqrt", "radians") or op in reference.TRANSCENDENTAL:
         return call(op, number())
     count = 3 if op == "clip" else draw(st.integers(2, 3)) if op in ("add", "mul", "min", "max", "and", "or") else 2
-    rest = [number() if kind == "float" and op != "and" else one(kind) for _ in range(count - 1)]
-    return call(op, one(kind), *rest)
+    rest = [number() if kind == "float" else one(kind) for _ in range(count - 1)]
+    return call(op, *draw(st.permutations([one(kind), *rest])))
 
 
 def plan_of(fields: list[tuple[str, Expr]]) -> str:
