@@ -5,10 +5,10 @@
 
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, ScalarType, Value};
 
-use crate::request::RowError;
+use crate::request::{RowError, shortened};
 use crate::timestamp::parse_timestamp;
 
-/// 2^53: from here on an f64 no longer holds every integer, and 2^63, where i64 ends.
+/// 2^63 and 2^64: the first floats beyond the integers.
 const I64_END: f64 = 9_223_372_036_854_775_808.0;
 const U64_END: f64 = 18_446_744_073_709_551_616.0;
 
@@ -227,14 +227,6 @@ impl ColumnBuilder {
 
 fn push_some<T>(values: &mut Vec<T>, value: Option<T>) -> bool {
     value.map(|value| values.push(value)).is_some()
-}
-
-fn shortened(text: &str) -> String {
-    const CHARS_SHOWN: usize = 40;
-    if text.chars().count() <= CHARS_SHOWN {
-        return text.to_owned();
-    }
-    text.chars().take(CHARS_SHOWN).chain("...".chars()).collect()
 }
 
 /// A column of any type as a column of `dtype`, value by value as [`ColumnBuilder`] does.

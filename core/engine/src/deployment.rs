@@ -1,13 +1,16 @@
 //! One model version, ready to be asked: its signature, its labels, and where its features come from.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use headrace_models::LoadedModel;
 use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
 
 use crate::answer::AnswerKind;
+use crate::features::FeatureService;
 use crate::metrics::ModelMetrics;
 use crate::scratch::ScratchPool;
+use crate::service::Binding;
 
 /// What the engine needs to know of a model version.
 #[derive(Debug, Clone)]
@@ -46,18 +49,17 @@ impl From<LoadedModel> for ModelSpec {
     }
 }
 
-/// A model version inside the engine.
+/// The part of a model version that stays when plans change.
 #[derive(Debug)]
-pub struct Deployment {
+pub(crate) struct Core {
     pub(crate) spec: ModelSpec,
     pub(crate) name: Arc<str>,
     pub(crate) classes: Arc<[String]>,
     pub(crate) kind: AnswerKind,
     pub(crate) metrics: ModelMetrics,
-    pub(crate) scratches: ScratchPool,
 }
 
-impl Deployment {
+impl Core {
     /// # Errors
     /// `unsupported_model` when task, labels, features and model do not fit each other.
     pub(crate) fn new(mut spec: ModelSpec) -> Result<Self> {
@@ -89,61 +91,115 @@ impl Deployment {
         let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
         let name = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
-        Ok(Self { spec, name, classes, kind, metrics: ModelMetrics::default(), scratches: ScratchPool::default() })
+        Ok(Self { spec, name, classes, kind, metrics: ModelMetrics::default() })
+    }
+}
+
+/// A model version inside the engine, tied to one generation of the plan: a request that holds it sees no change.
+#[derive(Debug)]
+pub struct Deployment {
+    pub(crate) core: Arc<Core>,
+    pub(crate) features_from: FeaturesFrom,
+    pub(crate) scratches: ScratchPool,
+}
+
+/// Where the features of a model come from.
+#[derive(Debug)]
+pub(crate) enum FeaturesFrom {
+    /// The request brings all of them.
+    Request,
+    Service(Box<Binding>),
+    /// The model's service is not there, or does not fit.
+    Nowhere(Error),
+}
+
+impl Deployment {
+    /// Ties a model version to the services in force.
+    pub(crate) fn bind(core: &Arc<Core>, services: &HashMap<String, Arc<FeatureService>>) -> Self {
+        let spec = &core.spec;
+        let features_from = match &spec.service {
+            None => FeaturesFrom::Request,
+            Some(name) => match services.get(name) {
+                None => FeaturesFrom::Nowhere(Error::new(
+                    ErrorCode::Unavailable,
+                    format!("model '{}' needs the feature service '{name}', which is not applied", core.name),
+                    "apply the definitions that it was trained with",
+                )),
+                Some(service) => {
+                    let binding = Binding::new(
+                        service.compiled(),
+                        &core.name,
+                        &spec.features,
+                        &spec.join_keys,
+                        &spec.request_fields,
+                    );
+                    binding.map_or_else(FeaturesFrom::Nowhere, |binding| FeaturesFrom::Service(Box::new(binding)))
+                }
+            },
+        };
+        Self { core: Arc::clone(core), features_from, scratches: ScratchPool::default() }
+    }
+
+    /// Why this version cannot answer, if it cannot.
+    pub fn fault(&self) -> Option<&Error> {
+        match &self.features_from {
+            FeaturesFrom::Nowhere(fault) => Some(fault),
+            FeaturesFrom::Request | FeaturesFrom::Service(_) => None,
+        }
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.core.name
     }
 
     pub fn version(&self) -> u32 {
-        self.spec.version
+        self.core.spec.version
     }
 
     pub fn task(&self) -> Task {
-        self.spec.task
+        self.core.spec.task
     }
 
     /// Names of the classes, in the order of scores; empty for regression and ranking.
     pub fn classes(&self) -> &Arc<[String]> {
-        &self.classes
+        &self.core.classes
     }
 
     pub fn platform(&self) -> &str {
-        &self.spec.platform
+        &self.core.spec.platform
     }
 
     pub fn service(&self) -> Option<&str> {
-        self.spec.service.as_deref()
+        self.core.spec.service.as_deref()
     }
 
     /// The columns that `entities` may hold.
     pub fn entity_fields(&self) -> &[Field] {
-        &self.spec.join_keys
+        &self.core.spec.join_keys
     }
 
     /// The columns that `request` may hold.
     pub fn request_fields(&self) -> &[Field] {
-        &self.spec.request_fields
+        &self.core.spec.request_fields
     }
 
     /// The model's features in its order; all of them are also columns that `features` may hold.
     pub fn features(&self) -> &[Field] {
-        &self.spec.features
+        &self.core.spec.features
     }
 
     /// Margins a row gets.
     pub fn margins_count(&self) -> usize {
-        self.spec.model.outputs_count()
+        self.core.spec.model.outputs_count()
     }
 
     pub fn metrics(&self) -> &ModelMetrics {
-        &self.metrics
+        &self.core.metrics
     }
 
     /// Whether a multi-label score chooses its label.
     pub fn chooses(&self, score: f64) -> bool {
-        self.kind.chooses(score)
+        self.core.kind.chooses(score)
     }
 
     /// The column of `section` with that name.
@@ -164,16 +220,16 @@ impl Deployment {
                 (true, None) => format!("leave '{}' out: this model has none", section.name()),
                 (false, None) => format!("use only: {}", known.join(", ")),
             };
-            let message = format!("model '{}' has no column '{name}' in '{}'", self.name, section.name());
+            let message = format!("model '{}' has no column '{name}' in '{}'", self.core.name, section.name());
             Error::new(code, message, hint)
         })
     }
 
     pub fn fields(&self, section: Section) -> &[Field] {
         match section {
-            Section::Entities => &self.spec.join_keys,
-            Section::Features => &self.spec.features,
-            Section::Request => &self.spec.request_fields,
+            Section::Entities => &self.core.spec.join_keys,
+            Section::Features => &self.core.spec.features,
+            Section::Request => &self.core.spec.request_fields,
         }
     }
 
@@ -209,11 +265,15 @@ mod tests {
     use crate::testing::{SumModel, sum_classifier};
     use headrace_types::DType;
 
+    fn added(spec: ModelSpec) -> Result<Deployment> {
+        Ok(Deployment::bind(&Arc::new(Core::new(spec)?), &HashMap::new()))
+    }
+
     #[test]
     fn a_column_in_the_wrong_section_is_told_its_right_one() {
         let mut spec = sum_classifier("m", 1, &["a", "b"]);
         spec.join_keys = vec![Field::new("origin", DType::STRING)];
-        let deployment = Deployment::new(spec).unwrap();
+        let deployment = added(spec).unwrap();
         let error = deployment.field(Section::Request, "origin").unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidArgument);
         assert!(error.hint.contains("'entities'"), "{}", error.hint);
@@ -226,16 +286,16 @@ mod tests {
     fn a_signature_that_does_not_fit_the_model_is_refused() {
         let mut spec = sum_classifier("m", 1, &["a", "b"]);
         spec.model = Arc::new(SumModel::logistic(3));
-        assert_eq!(Deployment::new(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
+        assert_eq!(added(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
         let mut spec = sum_classifier("m", 1, &["a"]);
         spec.features[0].dtype = DType::STRING;
-        assert!(Deployment::new(spec).unwrap_err().message.contains("'a'"));
+        assert!(added(spec).unwrap_err().message.contains("'a'"));
     }
 
     #[test]
     fn a_binary_classifier_without_names_gets_zero_and_one() {
         let mut spec = sum_classifier("m", 1, &["a"]);
         spec.labels.clear();
-        assert_eq!(**Deployment::new(spec).unwrap().classes(), ["0".to_owned(), "1".to_owned()]);
+        assert_eq!(**added(spec).unwrap().classes(), ["0".to_owned(), "1".to_owned()]);
     }
 }

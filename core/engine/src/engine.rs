@@ -1,11 +1,15 @@
 //! The engine: an immutable snapshot of models and features, swapped whole, so a request sees one generation from start to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use headrace_expr::did_you_mean;
+use headrace_features::{LocalStore, Plan};
 use headrace_types::{Clock, Error, ErrorCode, Result, SystemClock};
 
-use crate::deployment::{Deployment, ModelSpec};
+use crate::deployment::{Core, Deployment, ModelSpec};
+use crate::features::FeatureService;
+use crate::request::shortened;
 
 /// Rows that one request may ask for, unless the options say otherwise.
 pub const REQUEST_ROWS_MAX: usize = 1_000_000;
@@ -36,24 +40,12 @@ pub struct Engine {
 
 /// One generation of everything that requests read.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Snapshot {
+struct Snapshot {
+    plan: Option<Arc<Plan>>,
+    store: Option<Arc<LocalStore>>,
+    services: HashMap<String, Arc<FeatureService>>,
     /// By name, then by version.
-    models: BTreeMap<String, BTreeMap<u32, Version>>,
-}
-
-#[derive(Debug, Clone)]
-struct Version {
-    deployment: Arc<Deployment>,
-    /// Why it cannot answer now, if it cannot.
-    fault: Option<Error>,
-}
-
-/// A model version as the repository index lists it.
-#[derive(Debug, Clone)]
-pub struct ModelState {
-    pub deployment: Arc<Deployment>,
-    /// `None` when the version is ready.
-    pub fault: Option<Error>,
+    models: BTreeMap<String, BTreeMap<u32, Arc<Deployment>>>,
 }
 
 impl Engine {
@@ -65,6 +57,43 @@ impl Engine {
         &self.options.clock
     }
 
+    /// The digest of the installed plan.
+    pub fn plan_digest(&self) -> Option<String> {
+        self.snapshot().plan.as_ref().map(|plan| plan.digest().to_owned())
+    }
+
+    /// The installed store.
+    pub fn store(&self) -> Option<Arc<LocalStore>> {
+        self.snapshot().store.clone()
+    }
+
+    /// Serves the features of `plan` from `store` from now on. Models bind to the plan's services anew; a request that already runs
+    /// ends on the old ones.
+    ///
+    /// # Errors
+    /// As [`LocalStore::online_plan`], naming the service; nothing has changed then.
+    pub fn install(&self, store: Arc<LocalStore>, plan: Arc<Plan>) -> Result<()> {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = HashMap::new();
+        for name in plan.services().keys() {
+            services.insert(name.clone(), Arc::new(FeatureService::new(&store, &plan, name)?));
+        }
+        let mut models = self.snapshot().models.clone();
+        for deployment in models.values_mut().flat_map(BTreeMap::values_mut) {
+            *deployment = Arc::new(Deployment::bind(&deployment.core, &services));
+        }
+        self.swap(Snapshot { plan: Some(plan), store: Some(store), services, models });
+        Ok(())
+    }
+
+    /// A feature service of the installed plan.
+    ///
+    /// # Errors
+    /// `unknown_feature_service`.
+    pub fn feature_service(&self, name: &str) -> Result<Arc<FeatureService>> {
+        self.snapshot().service(name).cloned()
+    }
+
     /// Adds a model version, or replaces the one of the same name and number. Without a number, requests get the highest one.
     ///
     /// A version whose feature service is not in the plan, or differs from the model's signature, is listed as unavailable until a
@@ -73,12 +102,12 @@ impl Engine {
     /// # Errors
     /// `unsupported_model` when task, labels, signature and model do not fit each other; nothing has changed then.
     pub fn add_model(&self, spec: impl Into<ModelSpec>) -> Result<Arc<Deployment>> {
-        let deployment = Arc::new(Deployment::new(spec.into())?);
+        let core = Arc::new(Core::new(spec.into())?);
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot());
+        let deployment = Arc::new(Deployment::bind(&core, &next.services));
         let versions = next.models.entry(deployment.name().to_owned()).or_default();
-        versions.insert(deployment.version(), Version { deployment: Arc::clone(&deployment), fault: None });
-        next.bind();
+        versions.insert(deployment.version(), Arc::clone(&deployment));
         self.swap(next);
         Ok(deployment)
     }
@@ -90,7 +119,7 @@ impl Engine {
     pub fn remove_model(&self, name: &str, version: u32) -> Result<()> {
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot());
-        let versions = next.models.get_mut(name).ok_or_else(|| unknown_model(name))?;
+        let versions = next.models.get_mut(name).ok_or_else(|| unknown_model(name, self.snapshot().models.keys()))?;
         if versions.remove(&version).is_none() {
             return Err(unknown_version(name, version, versions.keys()));
         }
@@ -102,10 +131,8 @@ impl Engine {
     }
 
     /// Every model version, ready or not, by name and number.
-    pub fn models(&self) -> Vec<ModelState> {
-        let snapshot = self.snapshot();
-        let versions = snapshot.models.values().flat_map(BTreeMap::values);
-        versions.map(|v| ModelState { deployment: Arc::clone(&v.deployment), fault: v.fault.clone() }).collect()
+    pub fn models(&self) -> Vec<Arc<Deployment>> {
+        self.snapshot().models.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// The named model version, or the highest one, ready to answer.
@@ -113,10 +140,9 @@ impl Engine {
     /// # Errors
     /// `unknown_model`, `unknown_model_version`, or `unavailable` with the reason.
     pub fn deployment(&self, name: &str, version: Option<u32>) -> Result<Arc<Deployment>> {
-        let snapshot = self.snapshot();
-        let found = snapshot.version(name, version)?;
-        match &found.fault {
-            None => Ok(Arc::clone(&found.deployment)),
+        let found = self.find_model(name, version)?;
+        match found.fault() {
+            None => Ok(found),
             Some(fault) => Err(fault.clone()),
         }
     }
@@ -125,13 +151,11 @@ impl Engine {
     ///
     /// # Errors
     /// `unknown_model` or `unknown_model_version`.
-    pub fn model_state(&self, name: &str, version: Option<u32>) -> Result<ModelState> {
-        let snapshot = self.snapshot();
-        let found = snapshot.version(name, version)?;
-        Ok(ModelState { deployment: Arc::clone(&found.deployment), fault: found.fault.clone() })
+    pub fn find_model(&self, name: &str, version: Option<u32>) -> Result<Arc<Deployment>> {
+        self.snapshot().find(name, version).cloned()
     }
 
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+    fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -141,28 +165,31 @@ impl Engine {
 }
 
 impl Snapshot {
-    /// Connects each model to the service of its signature, or notes why that cannot be.
-    fn bind(&mut self) {
-        for version in self.models.values_mut().flat_map(BTreeMap::values_mut) {
-            let Some(name) = version.deployment.service() else { continue };
-            let _ = name;
-        }
+    fn service(&self, name: &str) -> Result<&Arc<FeatureService>> {
+        self.services.get(name).ok_or_else(|| {
+            let known = self.services.keys().map(String::as_str);
+            Error::new(
+                ErrorCode::UnknownFeatureService,
+                format!("there is no feature service '{}'", shortened(name)),
+                did_you_mean(&shortened(name), "feature services", known),
+            )
+        })
     }
 
-    fn version(&self, name: &str, version: Option<u32>) -> Result<&Version> {
-        let versions = self.models.get(name).ok_or_else(|| unknown_model(name))?;
+    fn find(&self, name: &str, version: Option<u32>) -> Result<&Arc<Deployment>> {
+        let versions = self.models.get(name).ok_or_else(|| unknown_model(name, self.models.keys()))?;
         match version {
-            None => versions.values().next_back().ok_or_else(|| unknown_model(name)),
+            None => versions.values().next_back().ok_or_else(|| unknown_model(name, self.models.keys())),
             Some(number) => versions.get(&number).ok_or_else(|| unknown_version(name, number, versions.keys())),
         }
     }
 }
 
-fn unknown_model(name: &str) -> Error {
+fn unknown_model<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Error {
     Error::new(
         ErrorCode::UnknownModel,
-        format!("there is no model '{name}'"),
-        "list the loaded models with POST /v2/repository/index or `headrace status`",
+        format!("there is no model '{}'", shortened(name)),
+        did_you_mean(&shortened(name), "models", known.map(String::as_str)),
     )
 }
 

@@ -12,6 +12,7 @@ mod answer;
 mod column_builder;
 mod deployment;
 mod engine;
+mod features;
 mod histogram;
 mod inputs;
 mod metrics;
@@ -21,13 +22,17 @@ mod request;
 mod request_id;
 mod response;
 mod scratch;
+mod service;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 pub use column_builder::{ColumnBuilder, coerce_column};
 pub use deployment::{Deployment, ModelSpec, Section};
-pub use engine::{Engine, EngineOptions, ModelState, REQUEST_ROWS_MAX};
+pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
+pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
 pub use request::{Outputs, PredictRequest, RowError};

@@ -1,5 +1,6 @@
 //! Columns of numbers as a model takes them: one f64 each, NaN where there is none.
 
+use headrace_expr::Output;
 use headrace_types::{Column, ColumnData};
 
 /// Writes a numeric column into one column of a row-major matrix: row `r` goes to `matrix[r * width + index]`.
@@ -34,6 +35,13 @@ pub(crate) fn copy_numbers(column: &Column, matrix: &mut [f64], width: usize, in
         for (row, _) in validity.iter().enumerate().filter(|(_, valid)| !**valid) {
             matrix[row * width + index] = f64::NAN;
         }
+    }
+}
+
+/// As [`copy_numbers`], from an output of expressions.
+pub(crate) fn copy_output(output: &Output, matrix: &mut [f64], width: usize, index: usize) {
+    for (row, cell) in matrix[index..].iter_mut().step_by(width).enumerate() {
+        *cell = output.number(row);
     }
 }
 

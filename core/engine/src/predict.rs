@@ -5,7 +5,7 @@ use std::time::Instant;
 use headrace_types::{Error, ErrorCode, Result};
 
 use crate::answer::not_a_number;
-use crate::deployment::{Deployment, Section};
+use crate::deployment::{Deployment, FeaturesFrom, Section};
 use crate::engine::Engine;
 use crate::inputs::{Inputs, missing_column};
 use crate::numbers::copy_numbers;
@@ -41,11 +41,11 @@ impl Engine {
             Ok(mut response) => {
                 response.timing = timing;
                 let now_us = self.options.clock.now_us();
-                deployment.metrics.record(&timing, response.rows, response.row_errors.len(), now_us);
+                deployment.core.metrics.record(&timing, response.rows, response.row_errors.len(), now_us);
                 Ok(response)
             }
             Err(error) => {
-                deployment.metrics.record_failure(timing.total);
+                deployment.core.metrics.record_failure(timing.total);
                 Err(error)
             }
         }
@@ -66,11 +66,15 @@ impl Engine {
         if let Some(matrix) = &request.matrix {
             scratch.matrix.copy_from_slice(matrix);
         } else {
-            let inputs = Inputs::resolve(deployment, request, rows, &mut scratch.row_errors)?;
-            fill_from_columns(deployment, &inputs, scratch)?;
+            let inputs = Inputs::of_predict(deployment, request, rows, &mut scratch.row_errors)?;
+            match &deployment.features_from {
+                FeaturesFrom::Request => fill_from_columns(deployment, &inputs, scratch)?,
+                FeaturesFrom::Service(binding) => binding.fill(&inputs, rows, now_us, scratch, timing)?,
+                FeaturesFrom::Nowhere(fault) => return Err(fault.clone()),
+            }
         }
         let model_started = Instant::now();
-        timing.transform = model_started - transform_started;
+        timing.transform = (model_started - transform_started).saturating_sub(timing.lookup);
         let mut response = answer(deployment, request, rows, scratch)?;
         timing.model = model_started.elapsed();
         response.id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
@@ -82,6 +86,11 @@ impl Engine {
             Some(matrix) => matrix_rows(deployment, matrix.len())?,
             None => request.rows(),
         };
+        self.check_rows(rows)?;
+        Ok(rows)
+    }
+
+    pub(crate) fn check_rows(&self, rows: usize) -> Result<()> {
         if rows > self.options.rows_max {
             return Err(Error::new(
                 ErrorCode::TooLarge,
@@ -89,7 +98,7 @@ impl Engine {
                 "split it into several requests",
             ));
         }
-        Ok(rows)
+        Ok(())
     }
 }
 
@@ -123,13 +132,13 @@ fn answer(
     scratch: &mut Scratch,
 ) -> Result<PredictResponse> {
     let margins_count = deployment.margins_count();
-    let model = &deployment.spec.model;
+    let model = &deployment.core.spec.model;
     if rows > 0 {
         model.margins(&scratch.matrix, rows, &mut scratch.margins)?;
     }
     let mut margins = if request.outputs.margin { scratch.margins.clone() } else { Vec::new() };
     model.scores(&mut scratch.margins);
-    let kind = deployment.kind;
+    let kind = deployment.core.kind;
     let scores_count = kind.scores_count(margins_count);
     let mut scores = Vec::with_capacity(rows * scores_count);
     kind.fill_scores(&scratch.margins, &mut scores);
@@ -154,13 +163,13 @@ fn answer(
     }
     Ok(PredictResponse {
         id: String::new(),
-        deployment: deployment.name.clone(),
-        model: deployment.name.clone(),
+        deployment: deployment.core.name.clone(),
+        model: deployment.core.name.clone(),
         model_version: deployment.version(),
         task: deployment.task(),
         rows,
         outputs: request.outputs,
-        classes: deployment.classes.clone(),
+        classes: deployment.core.classes.clone(),
         labels,
         scores,
         margins,

@@ -1,5 +1,6 @@
 //! What a caller asks: columns of values by name, and which outputs to answer.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use headrace_types::{Batch, Error};
@@ -72,5 +73,16 @@ impl PredictRequest {
             .flat_map(|batch| batch.columns.iter().map(|(_, column)| column.len()))
             .max()
             .unwrap_or(0)
+    }
+}
+
+/// Characters of a caller's text that a message repeats.
+const CHARS_SHOWN: usize = 100;
+
+/// A caller's text as a message may repeat it.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(CHARS_SHOWN) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),
     }
 }

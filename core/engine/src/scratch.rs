@@ -2,6 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use headrace_cpu::EncodedKeys;
+use headrace_features::StoredColumns;
+
 use crate::request::RowError;
 
 /// Memory of a request with more rows than this goes back to the system.
@@ -13,6 +16,10 @@ const KEPT_COUNT_MAX: usize = 64;
 pub(crate) struct Scratch {
     /// Row-major `[rows, features]`, what the model gets.
     pub(crate) matrix: Vec<f64>,
+    /// The canonical keys of the tables.
+    pub(crate) keys: Vec<EncodedKeys>,
+    pub(crate) stored: StoredColumns,
+    pub(crate) expr: headrace_expr::Scratch,
     /// Row-major `[rows, margins]`.
     pub(crate) margins: Vec<f64>,
     /// Failed rows, in the order in which they were found; a row may be here twice.

@@ -111,13 +111,7 @@ impl Scrape {
         let snapshots: Vec<_> = models
             .iter()
             .map(|model| {
-                let deployment = &model.deployment;
-                (
-                    deployment.name(),
-                    deployment.version().to_string(),
-                    deployment.metrics().snapshot(),
-                    model.fault.is_none(),
-                )
+                (model.name(), model.version().to_string(), model.metrics().snapshot(), model.fault().is_none())
             })
             .collect();
         page.family("headrace_model_ready", "gauge", "1 when the model version can answer.");

@@ -11,7 +11,6 @@ use pyo3::types::{PyDict, PyList};
 use crate::error::{Outcome, detached, guarded, type_mismatch};
 use crate::fork::ForkGuard;
 use crate::local_store::LocalStore;
-use crate::model::Model;
 use crate::plan::Plan;
 use crate::response::response_dict;
 use crate::values::{column_of, columns_of};

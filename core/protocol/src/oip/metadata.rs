@@ -1,6 +1,8 @@
 //! What the protocol tells about server and models: metadata, configuration, repository index, statistics.
 
-use headrace_engine::{Deployment, Engine, MetricsSnapshot, ModelState, Phase};
+use std::sync::Arc;
+
+use headrace_engine::{Deployment, Engine, MetricsSnapshot, Phase};
 use headrace_types::{DType, Error, ErrorCode, Field, Result};
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ pub fn server_metadata() -> Value {
 
 /// GET /v2/health/ready: every model that is loaded can answer.
 pub fn is_ready(engine: &Engine) -> bool {
-    engine.models().iter().all(|model| model.fault.is_none())
+    engine.models().iter().all(|model| model.fault().is_none())
 }
 
 /// GET /v2/models/{m}[/versions/{v}]/ready
@@ -35,7 +37,7 @@ pub fn model_ready(engine: &Engine, name: &str, version: Option<u32>) -> Result<
 /// # Errors
 /// `unknown_model` or `unknown_model_version`.
 pub fn model_metadata(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
-    let deployment = engine.model_state(name, version)?.deployment;
+    let deployment = engine.find_model(name, version)?;
     let versions: Vec<String> = match version {
         Some(version) => vec![version.to_string()],
         None => versions_of(&engine.models(), name),
@@ -55,7 +57,7 @@ pub fn model_metadata(engine: &Engine, name: &str, version: Option<u32>) -> Resu
 /// # Errors
 /// `unknown_model` or `unknown_model_version`.
 pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
-    let deployment = engine.model_state(name, version)?.deployment;
+    let deployment = engine.find_model(name, version)?;
     let mut input: Vec<Value> = inputs(&deployment).iter().map(Io::config).collect();
     if deployment.service().is_some() {
         input.extend(deployment.features().iter().filter_map(|field| {
@@ -75,11 +77,11 @@ pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result
 /// POST /v2/repository/index. `ready_only` is the body's `ready`.
 pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
     let models = engine.models();
-    let entries = models.iter().filter(|model| !ready_only || model.fault.is_none()).map(|model| {
+    let entries = models.iter().filter(|model| !ready_only || model.fault().is_none()).map(|model| {
         json!({
-            "name": model.deployment.name(), "version": model.deployment.version().to_string(),
-            "state": if model.fault.is_none() { "READY" } else { "UNAVAILABLE" },
-            "reason": model.fault.as_ref().map(ToString::to_string).unwrap_or_default(),
+            "name": model.name(), "version": model.version().to_string(),
+            "state": if model.fault().is_none() { "READY" } else { "UNAVAILABLE" },
+            "reason": model.fault().map(ToString::to_string).unwrap_or_default(),
         })
     });
     entries.collect()
@@ -91,15 +93,14 @@ pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
 /// `unknown_model` or `unknown_model_version`.
 pub fn statistics(engine: &Engine, name: Option<&str>, version: Option<u32>) -> Result<Value> {
     if let Some(name) = name {
-        engine.model_state(name, version)?;
+        engine.find_model(name, version)?;
     }
     let is_asked = |deployment: &Deployment| {
         name.is_none_or(|name| name == deployment.name())
             && version.is_none_or(|version| version == deployment.version())
     };
     let models = engine.models();
-    let stats =
-        models.iter().map(|model| &*model.deployment).filter(|deployment| is_asked(deployment)).map(model_stats);
+    let stats = models.iter().map(|model| &**model).filter(|deployment| is_asked(deployment)).map(model_stats);
     Ok(json!({"model_stats": stats.collect::<Vec<_>>()}))
 }
 
@@ -128,8 +129,8 @@ fn answered_rows(metrics: &MetricsSnapshot) -> u64 {
     metrics.rows - metrics.failed_rows.min(metrics.rows)
 }
 
-fn versions_of(models: &[ModelState], name: &str) -> Vec<String> {
-    let versions = models.iter().map(|model| &model.deployment).filter(|deployment| deployment.name() == name);
+fn versions_of(models: &[Arc<Deployment>], name: &str) -> Vec<String> {
+    let versions = models.iter().filter(|deployment| deployment.name() == name);
     versions.map(|deployment| deployment.version().to_string()).collect()
 }
 

@@ -7,6 +7,8 @@ mod datatype;
 mod decode;
 mod encode;
 mod metadata;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{InferRequest, decode_infer};
 pub use encode::{InferResponse, encode_infer};
