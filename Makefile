@@ -21,7 +21,7 @@ ENGINE_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 	$(shell find core native \( -name '*.rs' -o -name Cargo.toml -o -type d \) -not -path '*/fuzz/*')
 TYPED := pyplatform/headrace control/headrace_control tests
 
-.PHONY: help venv setup demo test test-rust test-python lint lint-rust lint-python stubs fmt bench fuzz lock clean prerequisites
+.PHONY: help venv setup demo test test-rust test-python lint lint-rust lint-python stubs fmt lengths bench fuzz lock clean prerequisites
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -35,7 +35,7 @@ demo: setup ## Run the main job on 336,776 real flights: define, train, register
 
 test: lint test-rust test-python ## Run every test and every lint (what CI runs)
 
-test-rust: prerequisites ## Rust tests only
+test-rust: $(PACKAGES) ## Rust tests only
 	cargo test --workspace --locked --quiet
 
 test-python: setup ## Python tests only; ARGS="-k word" passes options to pytest
@@ -43,7 +43,7 @@ test-python: setup ## Python tests only; ARGS="-k word" passes options to pytest
 
 lint: lint-rust lint-python ## rustfmt, clippy with warnings denied, ruff, mypy --strict, stub check
 
-lint-rust: prerequisites
+lint-rust: $(PACKAGES)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
@@ -61,6 +61,9 @@ fmt: setup ## Format all code
 	ruff check --fix-only --quiet
 	ruff format
 
+lengths: venv ## Print the longest files and functions, for whoever wants to tidy
+	@python tests/tidy/lengths.py
+
 bench: setup ## Run the benchmarks: AREA=lookup|trees|demo, ARGS="--quick"
 	@headrace bench $(or $(AREA),lookup) $(ARGS)
 
@@ -76,21 +79,29 @@ clean: ## Remove .venv and what was built in the checkout (the caches outside st
 	rm -rf .venv $(ENGINE) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One line for the first thing that is missing, then stop.
-prerequisites:
-	@missing() { echo "headrace: $$1" >&2; exit 4; }; \
+# Prints one line on the first thing that is missing and how to get it; nothing when all is there.
+define FIND_MISSING
 	rust='install Rust 1.90 or newer, for example with rustup (https://rustup.rs)'; \
-	command -v cargo > /dev/null || missing "cargo not found; $$rust"; \
+	missing() { echo "$$1"; exit 0; }; \
+	command -v cargo > /dev/null || missing "cargo not found: $$rust"; \
 	version=$$(cargo --version 2> /dev/null | cut -d' ' -f2 || true); \
-	printf '%s\n' 1.90 "$${version:-0}" | sort -C -V || missing "cargo $${version:-without a toolchain} is too old; $$rust"; \
-	command -v cc > /dev/null || missing "no C compiler and linker (cc) found; sudo apt-get install build-essential"; \
-	command -v $(PYTHON) > /dev/null || missing "$(PYTHON) not found; sudo apt-get install python3 python3-venv"; \
+	printf '%s\n' 1.90 "$${version:-0}" | sort -C -V || missing "cargo $${version:-without a toolchain} is too old: $$rust"; \
+	command -v cc > /dev/null || missing "no C compiler and linker (cc): sudo apt-get install build-essential"; \
+	if test -x .venv/bin/python; then exit 0; fi; \
+	command -v $(PYTHON) > /dev/null || missing "$(PYTHON) not found: sudo apt-get install python3 python3-venv"; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		missing "$$($(PYTHON) --version 2>&1) is too old; install Python 3.11 or newer and run make PYTHON=python3.11"; \
-	$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || missing "Python's venv module is missing; sudo apt-get install python3-venv"
+		missing "$$($(PYTHON) --version 2>&1) is too old: install Python 3.11 or newer, then make PYTHON=python3.11"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+		missing "Python has no venv module: sudo apt-get install python3-venv"
+endef
+MISSING = $(shell $(FIND_MISSING))
+
+prerequisites:
+	$(if $(MISSING),$(error $(MISSING)))
+	@:
 
 .venv/bin/python: | prerequisites
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
 # The whole environment is exactly constraints.txt; hashes are checked.
 $(PACKAGES): constraints.txt .venv/bin/python
