@@ -34,9 +34,8 @@ pub(crate) fn batch_of(what: &str, frame: &Bound<'_, PyAny>) -> Outcome<RecordBa
     if batches.len() == 1 {
         return Ok(batches.swap_remove(0));
     }
-    let joined = concat_batches(&schema, &batches).map_err(|error| {
-        Error::new(ErrorCode::TooLarge, format!("{what}: {error}"), "give it in smaller pieces")
-    })?;
+    let joined = concat_batches(&schema, &batches)
+        .map_err(|error| Error::new(ErrorCode::TooLarge, format!("{what}: {error}"), "give it in smaller pieces"))?;
     Ok(joined)
 }
 

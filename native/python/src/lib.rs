@@ -4,14 +4,21 @@
 //! ([`error::detached`]), every handle refuses to work after a fork ([`fork::ForkGuard`]), no panic crosses the boundary.
 
 mod digest;
+mod engine;
 mod error;
 mod fork;
 mod frame;
 mod interrupt;
 mod join;
+mod keys;
+mod local_store;
 mod model;
+mod online_plan;
 mod plan;
+mod response;
+mod serve;
 mod tensor;
+mod values;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
@@ -20,11 +27,19 @@ mod _native {
     #[pymodule_export]
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
     #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
     use crate::join::{JoinedTable, point_in_time_join};
+    #[pymodule_export]
+    use crate::local_store::LocalStore;
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]
+    use crate::online_plan::OnlinePlan;
+    #[pymodule_export]
     use crate::plan::Plan;
+    #[pymodule_export]
+    use crate::serve::serve;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

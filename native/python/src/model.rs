@@ -148,7 +148,8 @@ impl Model {
                 let py = x.py();
                 let options = PyDict::new(py);
                 options.set_item(intern!(py, "dtype"), intern!(py, "float64"))?;
-                let converted = py.import("numpy")?.call_method(intern!(py, "ascontiguousarray"), (x,), Some(&options))?;
+                let converted =
+                    py.import("numpy")?.call_method(intern!(py, "ascontiguousarray"), (x,), Some(&options))?;
                 let view = View::of("x", &converted)?;
                 (converted, view)
             }

@@ -92,9 +92,8 @@ impl Plan {
     /// The online tables as JSON: their join keys and views.
     fn tables(&self) -> String {
         let tables = self.inner.tables().iter();
-        let tables: Value = tables
-            .map(|t| json!({"name": t.name, "join_keys": fields_json(&t.join_keys), "views": t.views}))
-            .collect();
+        let tables: Value =
+            tables.map(|t| json!({"name": t.name, "join_keys": fields_json(&t.join_keys), "views": t.views})).collect();
         tables.to_string()
     }
 

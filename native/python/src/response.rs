@@ -61,7 +61,10 @@ fn prediction<'py>(
             }
             Task::MultiLabel => {
                 let chosen = classes.iter().zip(scores).filter(|(_, score)| deployment.chooses(**score));
-                found.set_item(intern!(py, "labels"), PyList::new(py, chosen.map(|(class, _)| class).collect::<Vec<_>>())?)?;
+                found.set_item(
+                    intern!(py, "labels"),
+                    PyList::new(py, chosen.map(|(class, _)| class).collect::<Vec<_>>())?,
+                )?;
             }
             Task::Regression | Task::Ranking | Task::Seq2seq => {
                 found.set_item(intern!(py, "value"), number(scores[0]))?;

@@ -204,7 +204,10 @@ fn shape_of(what: &str, shape: &[usize]) -> Outcome<(usize, usize)> {
 }
 
 fn wrong_element(what: &str, found: &str) -> crate::error::Failure {
-    type_mismatch(format!("{what} holds values of type {found}"), "give a float32 or float64 array (uint8 for statuses)")
+    type_mismatch(
+        format!("{what} holds values of type {found}"),
+        "give a float32 or float64 array (uint8 for statuses)",
+    )
 }
 
 fn not_contiguous(what: &str) -> crate::error::Failure {

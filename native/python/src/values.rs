@@ -6,10 +6,8 @@ use headrace_engine::{ColumnBuilder, RowError};
 use headrace_types::{Column, ColumnData, DType, TimestampUs, Value};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType,
-};
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::error::{Outcome, text_of, type_mismatch};
 
@@ -47,7 +45,10 @@ pub(crate) fn column_of(
 fn items_of<'py>(name: &str, values: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyList>> {
     let py = values.py();
     let not_a_sequence = |found: String| {
-        type_mismatch(format!("column '{name}' is {found}, not a sequence of values"), format!("write {{'{name}': [..]}}"))
+        type_mismatch(
+            format!("column '{name}' is {found}, not a sequence of values"),
+            format!("write {{'{name}': [..]}}"),
+        )
     };
     if values.is_instance_of::<PyString>() || values.is_instance_of::<PyBytes>() || values.is_instance_of::<PyDict>() {
         return Err(not_a_sequence(format!("a {}", values.get_type().name()?)));
@@ -168,8 +169,7 @@ pub(crate) fn datetime_us(value: &Bound<'_, PyAny>) -> Outcome<TimestampUs> {
     let py = value.py();
     let part = |name: &Bound<'_, PyString>| -> PyResult<i64> { value.getattr(name)?.extract() };
     let days = days_from_civil(part(intern!(py, "year"))?, part(intern!(py, "month"))?, part(intern!(py, "day"))?);
-    let seconds =
-        part(intern!(py, "hour"))? * 3600 + part(intern!(py, "minute"))? * 60 + part(intern!(py, "second"))?;
+    let seconds = part(intern!(py, "hour"))? * 3600 + part(intern!(py, "minute"))? * 60 + part(intern!(py, "second"))?;
     let mut us = (days * 86_400 + seconds) * 1_000_000 + part(intern!(py, "microsecond"))?;
     let offset = value.call_method0(intern!(py, "utcoffset"))?;
     if !offset.is_none() {
@@ -243,10 +243,7 @@ fn datetime_of(py: Python<'_>, us: TimestampUs) -> Outcome<Py<PyAny>> {
 }
 
 /// A mapping from column names to sequences as (name, values); `what` names it in messages.
-pub(crate) fn columns_of<'py>(
-    what: &str,
-    mapping: &Bound<'py, PyAny>,
-) -> Outcome<Vec<(String, Bound<'py, PyAny>)>> {
+pub(crate) fn columns_of<'py>(what: &str, mapping: &Bound<'py, PyAny>) -> Outcome<Vec<(String, Bound<'py, PyAny>)>> {
     let Ok(dict) = mapping.cast::<PyDict>() else {
         let py = mapping.py();
         let as_dict = py.get_type::<PyDict>().call1((mapping,)).map_err(|error| {
@@ -266,4 +263,3 @@ pub(crate) fn columns_of<'py>(
     }
     Ok(columns)
 }
-
