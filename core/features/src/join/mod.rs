@@ -111,6 +111,37 @@ pub fn point_in_time_join(
     let rows = EntityRows::new(service, entities, options).map_err(|error| error.within("entity rows"))?;
 
     let views = views_of(service);
+    let joined = join_views(plan, &views, &rows, sources, threads, &cancel)?;
+    let names: Vec<&str> = views.iter().map(|(name, _)| *name).collect();
+    let stored = parallel_map(threads, &service.stored, |feature| {
+        cancel.check()?;
+        let view = names.iter().position(|name| *name == feature.view);
+        let (view, source) =
+            view.zip(sources.get(&feature.view)).ok_or_else(|| Error::internal("a view is missing"))?;
+        let column = source.column(&feature.field, feature.dtype);
+        let gathered = column.and_then(|column| view::gather(&column, &joined[view].picked, &feature.field));
+        gathered.map_err(|error| error.within(format!("view '{}'", feature.view)))
+    })?;
+    let computed = computed::compute(service, &rows, &stored, threads, &cancel)?;
+    let batch =
+        assemble(service, entities, &Parts { stored, computed, joined: &joined, names: &names }, options.statuses)?;
+    let counts = JoinCounts {
+        rows: rows.count as u64,
+        views: names.iter().zip(&joined).map(|(name, join)| ((*name).to_owned(), join.counts)).collect(),
+    };
+    Ok(JoinOutput { batch, counts })
+}
+
+/// Finds the source rows of each view, in the order of `views`.
+fn join_views(
+    plan: &Plan,
+    views: &[(&str, &[usize])],
+    rows: &EntityRows,
+    sources: &BTreeMap<String, SourceRows>,
+    threads: usize,
+    cancel: &Cancel<'_>,
+) -> Result<Vec<ViewJoin>> {
+    // Views with the same keys share the numbering of the entity rows' keys.
     let mut key_sets: Vec<&[usize]> = views.iter().map(|(_, positions)| *positions).collect();
     key_sets.sort_unstable();
     key_sets.dedup();
@@ -135,30 +166,11 @@ pub fn point_in_time_join(
         })?;
         let groups =
             &groups[key_sets.binary_search(&positions).map_err(|_| Error::internal("a key set is missing"))?];
-        let join = view::join(plan.view(name)?, source, &rows, groups, &cancel);
+        let join = view::join(plan.view(name)?, source, rows, groups, cancel);
         Ok((index, join.map_err(|error| error.within(format!("view '{name}'")))?))
     })?;
     joined.sort_by_key(|(index, _)| *index);
-    let joined: Vec<ViewJoin> = joined.into_iter().map(|(_, join)| join).collect();
-
-    let names: Vec<&str> = views.iter().map(|(name, _)| *name).collect();
-    let stored = parallel_map(threads, &service.stored, |feature| {
-        cancel.check()?;
-        let view = names.iter().position(|name| *name == feature.view);
-        let (view, source) =
-            view.zip(sources.get(&feature.view)).ok_or_else(|| Error::internal("a view is missing"))?;
-        let column = source.column(&feature.field, feature.dtype);
-        let gathered = column.and_then(|column| view::gather(&column, &joined[view].picked, &feature.field));
-        gathered.map_err(|error| error.within(format!("view '{}'", feature.view)))
-    })?;
-    let computed = computed::compute(service, &rows, &stored, threads, &cancel)?;
-    let batch =
-        assemble(service, entities, &Parts { stored, computed, joined: &joined, names: &names }, options.statuses)?;
-    let counts = JoinCounts {
-        rows: rows.count as u64,
-        views: names.iter().zip(&joined).map(|(name, join)| ((*name).to_owned(), join.counts)).collect(),
-    };
-    Ok(JoinOutput { batch, counts })
+    Ok(joined.into_iter().map(|(_, join)| join).collect())
 }
 
 /// The stored views of a service and, for each, the places of its join keys.
