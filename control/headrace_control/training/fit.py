@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from headrace_control.training.config import ModelConfig
 Matrix = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
+# Library -> the packages that may bring it, the one to install first.
+PACKAGES = {"lightgbm": ("lightgbm",), "xgboost": ("xgboost-cpu", "xgboost")}
 XGBOOST_FORMAT = "xgboost-ubj"
 LIGHTGBM_FORMAT = "lightgbm-text"
 
@@ -72,19 +76,31 @@ def load(library: str, data: bytes, threads: int) -> Trained:
 
 
 def library_version(library: str) -> str:
-    """The installed version of a training library.
+    """The installed version of a training library, without loading it.
 
     Raises:
         ControlError: `missing_package`.
     """
-    require(library, {"xgboost": "xgboost-cpu"}.get(library, library), "training this model")
-    import importlib
+    require(library, PACKAGES[library][0], f'training with library = "{library}"')
+    for package in PACKAGES[library]:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
 
-    return str(importlib.import_module(library).__version__)
+
+def _let_threads_sleep() -> None:
+    """Before a library loads its OpenMP: threads that wait must not spin.
+
+    Spinning gains nothing here on an idle machine, and on a busy one it made training 3 to 6 times slower.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _fit_lightgbm(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
     library_version("lightgbm")
+    _let_threads_sleep()
     import lightgbm
 
     objective = "binary" if config.task == "classification" else "regression"
@@ -100,6 +116,7 @@ def _fit_lightgbm(config: ModelConfig, names: list[str], train: Examples, thread
 
 
 def _load_lightgbm(data: bytes, threads: int) -> Trained:
+    _let_threads_sleep()
     import lightgbm
 
     booster = lightgbm.Booster(model_str=data.decode())
@@ -121,6 +138,7 @@ def _load_lightgbm(data: bytes, threads: int) -> Trained:
 
 def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
     library_version("xgboost")
+    _let_threads_sleep()
     import xgboost
 
     class Report(xgboost.callback.TrainingCallback):
@@ -138,6 +156,7 @@ def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads
 
 
 def _load_xgboost(data: bytes, threads: int) -> Trained:
+    _let_threads_sleep()
     import xgboost
 
     booster = xgboost.Booster({"nthread": threads})
