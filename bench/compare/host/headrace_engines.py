@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 import headrace
 from headrace import _native
 from headrace.compiler import compile_plan
+from headrace.digests import canonical_json, digest_bytes, digest_file
+from headrace.export import ExportedModel, export_lightgbm, export_xgboost
 
 SERVICE = "all_features"
 KEY = "item_id"
@@ -24,7 +25,6 @@ LOAD_ROWS = 50_000
 TTL_US = 30 * 24 * 3600 * 1_000_000
 SKEW_US = 300 * 1_000_000
 GOLDEN_ROWS = 64
-FORMATS = {"xgboost": "xgboost-json", "lightgbm": "lightgbm-text"}
 
 
 class HeadraceLookup(Engine):
@@ -116,30 +116,27 @@ class HeadraceTrees(Engine):
         return np.asarray(self.model.margins(asked, threads=1)).reshape(-1)
 
 
-def library_margins(library: str, model: Path, rows: Array) -> Array:
-    """What the training library says of some rows."""
+def export(library: str, model: Path, folder: Path, rows: Array) -> ExportedModel:
+    """The model's file and golden rows, by the exporter that a user would call."""
     if library == "xgboost":
-        booster = package("xgboost").Booster(model_file=str(model))
-        return np.asarray(booster.inplace_predict(rows, predict_type="margin"))
-    return np.asarray(package("lightgbm").Booster(model_file=str(model)).predict(rows, raw_score=True))
+        return export_xgboost(package("xgboost").Booster(model_file=str(model)), folder / "trees.ubj", golden=rows)
+    return export_lightgbm(package("lightgbm").Booster(model_file=str(model)), folder / "trees.txt", golden=rows)
 
 
 def write_version(folder: Path, name: str, library: str, model: Path, rows: Array) -> None:
     """A model version folder: the engine loads nothing else, and only after its golden rows reproduce."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / model.name
-    shutil.copyfile(model, file)
-    margins = [[float(value)] for value in library_margins(library, model, rows)]
-    golden = {"features": rows.astype(np.float64).tolist(), "margins": margins, "scores": margins}
-    (folder / "golden.json").write_text(json.dumps(golden))
+    exported = export(library, model, folder, rows)
+    golden = folder / "golden.json"
+    golden.write_text(json.dumps(exported.golden))
     features = [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]
     manifest = {
         "format": 1,
         "name": name,
         "version": 1,
-        "task": "regression",
+        "task": exported.task,
         "labels": None,
-        "model": {"file": file.name, "format": FORMATS[library], "digest": _native.digest_file(file)},
+        "model": {"file": exported.file.name, "format": exported.format, "digest": digest_file(str(exported.file))},
         "signature": {
             "service": None,
             "plan_digest": None,
@@ -147,12 +144,12 @@ def write_version(folder: Path, name: str, library: str, model: Path, rows: Arra
             "join_keys": [],
             "request_fields": [],
         },
-        "golden": {"file": "golden.json", "digest": _native.digest_file(folder / "golden.json")},
+        "golden": {"file": golden.name, "digest": digest_file(str(golden))},
         "metrics": {},
         "lineage": {},
-        "trainer": {"library": library, "version": package(library).__version__},
+        "trainer": {"library": exported.library, "version": exported.library_version},
         "created_at": "1970-01-01T00:00:00Z",
     }
-    text = _native.canonical_json(json.dumps(manifest))
+    text = canonical_json(json.dumps(manifest))
     (folder / "model.json").write_text(text)
-    (folder / "digest").write_text(_native.digest_bytes(text.encode()) + "\n")
+    (folder / "digest").write_text(digest_bytes(text.encode()) + "\n")
