@@ -8,7 +8,7 @@ mod trees;
 
 pub use table::{
     EncodedKeys, GatherFeature, GatherPlan, ImageLayout, ImageMapper, KEY_BYTES_MAX, KeyEncoder, KeysRef, MemoryBudget,
-    OpenMode, PlainTable, REGION_BYTES_MAX, ROW_BYTES_MAX, RowTable, RowValues, TableOptions, TableSchema, TableStats,
+    OpenMode, PlainPlan, PlainTable, REGION_BYTES_MAX, ROW_BYTES_MAX, RowTable, RowValues, TableOptions, TableSchema, TableStats,
     TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
 };
 pub use trees::{

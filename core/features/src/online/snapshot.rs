@@ -98,8 +98,7 @@ fn open_table(
     if stored.keys != schema.keys {
         return RowTable::create(schema, options);
     }
-    // A mapped file takes no memory of its own, so it needs no budget.
-    let mapped = RowTable::open_snapshot(&path, OpenMode::ReadOnlyShared, &TableOptions::new(u64::MAX))?;
+    let mapped = RowTable::open_snapshot(&path, OpenMode::ReadOnlyShared, options)?;
     rebuild(&mapped, schema, options)
 }
 

@@ -7,6 +7,8 @@
 
 mod alloc;
 mod columns;
+#[cfg(test)]
+mod forged;
 mod gather;
 mod hash;
 mod image;
@@ -26,7 +28,7 @@ mod writer;
 pub use alloc::{MemoryBudget, REGION_BYTES_MAX};
 pub use image::{ImageLayout, ImageMapper, RowValues, encode_var};
 pub use key::{EncodedKeys, KeyEncoder, KeysRef};
-pub use plain::PlainTable;
+pub use plain::{PlainPlan, PlainTable};
 pub use plan::{GatherFeature, GatherPlan};
 pub use schema::{ROW_BYTES_MAX, TableSchema, VAR_BYTES_MAX, ViewSchema};
 pub use snapshot::OpenMode;

@@ -25,6 +25,15 @@ struct PlainRow {
     values: Option<Vec<Value>>,
 }
 
+/// What [`super::GatherPlan`] is compiled from.
+#[derive(Debug, Clone)]
+pub struct PlainPlan {
+    pub features: Vec<GatherFeature>,
+    /// One for each view of the table.
+    pub ttl_us: Vec<Option<i64>>,
+    pub width: usize,
+}
+
 impl PlainTable {
     pub fn create(schema: TableSchema) -> Self {
         let images = schema.views.iter().map(|view| ImageLayout::new(&view.fields)).collect();
@@ -68,8 +77,8 @@ impl PlainTable {
     /// One value and its status.
     pub fn get(
         &self,
+        plan: &PlainPlan,
         feature: &GatherFeature,
-        ttl_us: &[Option<i64>],
         key: Option<&[u8]>,
         now_us: i64,
     ) -> (Value, FeatureStatus) {
@@ -77,7 +86,7 @@ impl PlainTable {
         let Some(PlainRow { version, values: Some(values) }) = row else {
             return (Value::Null, FeatureStatus::NotFound);
         };
-        if ttl_us[feature.view].is_some_and(|ttl_us| version.event_ts < now_us.saturating_sub(ttl_us)) {
+        if plan.ttl_us[feature.view].is_some_and(|ttl_us| version.event_ts < now_us.saturating_sub(ttl_us)) {
             return (Value::Null, FeatureStatus::OutsideMaxAge);
         }
         match &values[feature.field] {
@@ -86,52 +95,69 @@ impl PlainTable {
         }
     }
 
-    /// As [`super::RowTable::gather_f64`], of a plan's features.
-    pub fn gather_f64(
+    /// As [`super::RowTable::gather_f32`].
+    pub fn gather_f32(&self, plan: &PlainPlan, keys: KeysRef<'_>, now_us: i64, out: &mut [f32], status: &mut [u8]) {
+        self.for_each_value(plan, keys, now_us, |at, value, found| {
+            out[at] = match value {
+                Value::Bool(v) => f32::from(u8::from(v)),
+                Value::Int(v) => v as f32,
+                Value::UInt(v) => v as f32,
+                Value::Float32(v) => v,
+                Value::Float64(v) => v as f32,
+                _ => f32::NAN,
+            };
+            status[at] = found as u8;
+        });
+    }
+
+    /// As [`super::RowTable::gather_f64`].
+    pub fn gather_f64(&self, plan: &PlainPlan, keys: KeysRef<'_>, now_us: i64, out: &mut [f64], status: &mut [u8]) {
+        self.for_each_value(plan, keys, now_us, |at, value, found| {
+            out[at] = match value {
+                Value::Bool(v) => f64::from(u8::from(v)),
+                Value::Int(v) => v as f64,
+                Value::UInt(v) => v as f64,
+                Value::Float32(v) => v.into(),
+                Value::Float64(v) => v,
+                _ => f64::NAN,
+            };
+            status[at] = found as u8;
+        });
+    }
+
+    /// As [`super::RowTable::gather_columns`], with new columns in the order of the features.
+    ///
+    /// # Errors
+    /// `type_mismatch` never: the values are of their types.
+    pub fn gather_columns(
         &self,
-        features: &[GatherFeature],
-        ttl_us: &[Option<i64>],
-        width: usize,
+        plan: &PlainPlan,
         keys: KeysRef<'_>,
         now_us: i64,
-        out: &mut [f64],
         status: &mut [u8],
+    ) -> Result<Vec<Column>> {
+        self.for_each_value(plan, keys, now_us, |at, _, found| status[at] = found as u8);
+        let column = |feature: &GatherFeature| {
+            let dtype = self.schema.views[feature.view].fields[feature.field].dtype;
+            let value = |row| self.get(plan, feature, keys.canonical(row).as_deref(), now_us).0;
+            Column::from_values(dtype, (0..keys.len()).map(value))
+        };
+        plan.features.iter().map(column).collect()
+    }
+
+    fn for_each_value(
+        &self,
+        plan: &PlainPlan,
+        keys: KeysRef<'_>,
+        now_us: i64,
+        mut visit: impl FnMut(usize, Value, FeatureStatus),
     ) {
         for row in 0..keys.len() {
             let key = keys.canonical(row);
-            for feature in features {
-                let (value, found) = self.get(feature, ttl_us, key.as_deref(), now_us);
-                out[row * width + feature.position] = to_f64(&value);
-                status[row * width + feature.position] = found as u8;
+            for feature in &plan.features {
+                let (value, found) = self.get(plan, feature, key.as_deref(), now_us);
+                visit(row * plan.width + feature.position, value, found);
             }
         }
-    }
-
-    /// As [`super::RowTable::gather_columns`]: the columns in the order of the features.
-    pub fn gather_columns(
-        &self,
-        features: &[GatherFeature],
-        ttl_us: &[Option<i64>],
-        keys: KeysRef<'_>,
-        now_us: i64,
-    ) -> Result<Vec<Column>> {
-        let column = |feature: &GatherFeature| {
-            let dtype = self.schema.views[feature.view].fields[feature.field].dtype;
-            let value = |row| self.get(feature, ttl_us, keys.canonical(row).as_deref(), now_us).0;
-            Column::from_values(dtype, (0..keys.len()).map(value))
-        };
-        features.iter().map(column).collect()
-    }
-}
-
-/// A number as a float; NaN for anything else.
-fn to_f64(value: &Value) -> f64 {
-    match *value {
-        Value::Bool(v) => f64::from(u8::from(v)),
-        Value::Int(v) => v as f64,
-        Value::UInt(v) => v as f64,
-        Value::Float32(v) => v.into(),
-        Value::Float64(v) => v,
-        _ => f64::NAN,
     }
 }
