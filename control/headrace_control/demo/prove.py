@@ -152,7 +152,7 @@ def prove_model(version: ModelVersion, rows: Matrix, threads: int) -> ModelProof
     manifest = version.manifest
     library = manifest["trainer"]["library"]
     kind, margin_bound, score_bound = BOUNDS[library]
-    referee = fit.load(library, version.model_file.read_bytes(), threads)
+    referee = fit.load(library, version.model_file, threads)
     engine = Model.open(version.folder)
     margins = (one_column(engine.margins(rows)), referee.margins(rows))
     scores = (one_column(engine.scores(rows)), referee.scores(rows))

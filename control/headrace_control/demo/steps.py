@@ -139,7 +139,7 @@ def train_all(folder: Path, output: Output) -> Trained:
 def described(run: TrainingRun, test: Matrix) -> TrainedModel:
     version = run.version
     library = version.manifest["trainer"]["library"]
-    scores = load_trained(library, version.model_file.read_bytes(), THREADS).scores(test)
+    scores = load_trained(library, version.model_file, THREADS).scores(test)
     return TrainedModel(
         name=version.name,
         version=version.version,

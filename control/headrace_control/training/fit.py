@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,6 @@ Floats = NDArray[np.floating[Any]]
 
 # Library -> the packages that may bring it, the one to install first.
 PACKAGES = {"lightgbm": ("lightgbm",), "xgboost": ("xgboost-cpu", "xgboost")}
-XGBOOST_FORMAT = "xgboost-ubj"
-LIGHTGBM_FORMAT = "lightgbm-text"
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,14 @@ class Trained:
     """A model as its library made it.
 
     Attributes:
-        format: the name by which the engine knows the file's format.
-        data: the model file.
+        booster: the library's own object.
         margins: raw scores of a matrix, as the library computes them, before the link function.
         scores: probabilities of the positive class, or predicted values for a regression.
         importance: total gain of each feature.
     """
 
     library: str
-    library_version: str
-    format: str
-    data: bytes
+    booster: Any
     margins: Callable[[Matrix], Floats]
     scores: Callable[[Matrix], Floats]
     importance: dict[str, float]
@@ -70,9 +66,17 @@ def fit(config: ModelConfig, names: list[str], train: Examples, threads: int, pr
     return library(config, names, train, threads, progress)
 
 
-def load(library: str, data: bytes, threads: int) -> Trained:
+def load(library: str, file: Path, threads: int) -> Trained:
     """The model in the library that trained it, from its file: the referee of the engine's own evaluation."""
-    return _load_lightgbm(data, threads) if library == "lightgbm" else _load_xgboost(data, threads)
+    library_version(library)
+    _let_threads_sleep()
+    if library == "lightgbm":
+        import lightgbm
+
+        return _lightgbm(lightgbm.Booster(model_file=str(file)), threads)
+    import xgboost
+
+    return _xgboost(xgboost.Booster({"nthread": threads}, model_file=str(file)), threads)
 
 
 def library_version(library: str) -> str:
@@ -112,24 +116,17 @@ def _fit_lightgbm(config: ModelConfig, names: list[str], train: Examples, thread
         num_boost_round=config.rounds,
         callbacks=[lambda state: progress(state.iteration + 1, None)],
     )
-    return _load_lightgbm(booster.model_to_string().encode(), threads)
+    return _lightgbm(booster, threads)
 
 
-def _load_lightgbm(data: bytes, threads: int) -> Trained:
-    _let_threads_sleep()
-    import lightgbm
-
-    booster = lightgbm.Booster(model_str=data.decode())
-
+def _lightgbm(booster: Any, threads: int) -> Trained:
     def predict(rows: Matrix, raw: bool) -> Floats:
         return np.asarray(booster.predict(rows, raw_score=raw, num_threads=threads))
 
     gains = booster.feature_importance("gain")
     return Trained(
         library="lightgbm",
-        library_version=lightgbm.__version__,
-        format=LIGHTGBM_FORMAT,
-        data=data,
+        booster=booster,
         margins=lambda rows: predict(rows, raw=True),
         scores=lambda rows: predict(rows, raw=False),
         importance={name: float(gain) for name, gain in zip(booster.feature_name(), gains, strict=True)},
@@ -152,15 +149,11 @@ def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads
     booster = xgboost.train(
         {"objective": objective, **config.params, **fixed}, rows, num_boost_round=config.rounds, callbacks=[Report()]
     )
-    return _load_xgboost(bytes(booster.save_raw("ubj")), threads)
+    return _xgboost(booster, threads)
 
 
-def _load_xgboost(data: bytes, threads: int) -> Trained:
-    _let_threads_sleep()
+def _xgboost(booster: Any, threads: int) -> Trained:
     import xgboost
-
-    booster = xgboost.Booster({"nthread": threads})
-    booster.load_model(bytearray(data))
 
     def predict(rows: Matrix, raw: bool) -> Floats:
         # The engine feeds XGBoost float32, as XGBoost itself does with any input.
@@ -170,9 +163,7 @@ def _load_xgboost(data: bytes, threads: int) -> Trained:
     gains: dict[str, Any] = booster.get_score(importance_type="total_gain")
     return Trained(
         library="xgboost",
-        library_version=xgboost.__version__,
-        format=XGBOOST_FORMAT,
-        data=data,
+        booster=booster,
         margins=lambda rows: predict(rows, raw=True),
         scores=lambda rows: predict(rows, raw=False),
         importance={name: float(gains.get(name, 0.0)) for name in booster.feature_names or []},

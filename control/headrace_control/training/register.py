@@ -22,14 +22,14 @@ import numpy as np
 
 from headrace import Model
 from headrace.digests import canonical_json, digest_bytes, digest_file
+from headrace.export import export_lightgbm, export_xgboost
 from headrace.files import sync_folder, sync_tree
 from headrace_control.training.config import ModelConfig
-from headrace_control.training.fit import LIGHTGBM_FORMAT, Floats, Matrix, Trained
+from headrace_control.training.fit import Matrix, Trained
 
 FORMAT = 1
 GOLDEN_ROWS = 64
-FILE_NAMES = {LIGHTGBM_FORMAT: "model.txt"}
-DEFAULT_FILE_NAME = "model.ubj"
+EXPORTERS = {"lightgbm": (export_lightgbm, "model.txt"), "xgboost": (export_xgboost, "model.ubj")}
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,22 @@ def register(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        file = unfinished / FILE_NAMES.get(trained.format, DEFAULT_FILE_NAME)
-        file.write_bytes(trained.data)
+        export, file_name = EXPORTERS[trained.library]
+        exported = export(trained.booster, unfinished / file_name, golden)
         golden_file = unfinished / "golden.json"
-        golden_file.write_text(
-            json.dumps(golden_rows(golden, trained.margins(golden), trained.scores(golden))), "utf-8"
-        )
+        golden_file.write_text(json.dumps(exported.golden), "utf-8")
         manifest = {
             "format": FORMAT,
             "name": config.name,
             "version": number,
             "task": config.task,
             "labels": list(config.labels) or None,
-            "model": {"file": file.name, "format": trained.format, "digest": digest_file(str(file))},
+            "model": {"file": file_name, "format": exported.format, "digest": digest_file(exported.file)},
             "signature": signature,
-            "golden": {"file": golden_file.name, "digest": digest_file(str(golden_file))},
+            "golden": {"file": golden_file.name, "digest": digest_file(golden_file)},
             "metrics": metrics,
             "lineage": lineage,
-            "trainer": {"library": trained.library, "version": trained.library_version},
+            "trainer": {"library": exported.library, "version": exported.library_version},
             "created_at": created_at,
         }
         text = canonical_json(json.dumps(manifest))
@@ -125,15 +123,6 @@ def register(
         raise
     sync_folder(parent)
     return ModelVersion(config.name, number, folder, manifest)
-
-
-def golden_rows(rows: Matrix, margins: Floats, scores: Floats) -> dict[str, Any]:
-    """Rows and what the library said of them; null stands for NaN."""
-    return {
-        "features": [[None if np.isnan(value) else float(value) for value in row] for row in rows],
-        "margins": [[float(value)] for value in margins],
-        "scores": [[float(value)] for value in scores],
-    }
 
 
 def choose_golden(matrix: Matrix, seed: int) -> Matrix:
