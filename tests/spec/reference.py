@@ -88,6 +88,18 @@ def saturating_sub(time_us: int, duration_us: int) -> int:
     return max(time_us - duration_us, INT64_MIN)
 
 
+# A row that brings no creation time is stamped when it is taken in: with its event time plus the delay that its source
+# declares; without one, with its event time, if the source is a file that has no creation times at all; else with the
+# time of the ingest. Where nobody knows that time either, the creation time stays None.
+
+
+def stamp(event_ts: int, available_after_us: int | None, is_plain_file: bool, ingest_us: int | None) -> int | None:
+    """The creation time of a row that brings none."""
+    if available_after_us is not None:
+        return min(event_ts + available_after_us, INT64_MAX)
+    return event_ts if is_plain_file else ingest_us
+
+
 # 3. Judging the winning row
 #
 # - No row, a tombstone, a null in the key: NOT_FOUND, and no value.

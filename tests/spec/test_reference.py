@@ -21,6 +21,7 @@ from reference import (
     point_in_time_join,
     refusal,
     sort_key,
+    stamp,
     tensor_value,
 )
 
@@ -85,6 +86,14 @@ def test_a_row_that_nobody_knows_when_it_became_known() -> None:
     assert temps(asked, [unknown]) == [(PRESENT, 0.0)]
     assert temps(asked, [unknown], with_cutoff=True) == [(NOT_FOUND, None)]
     assert temps(asked, [*WEATHER, unknown]) == [(PRESENT, 50.0)]  # it comes before all that are known
+
+
+def test_a_row_without_a_creation_time_is_stamped() -> None:
+    assert stamp(10, 5, is_plain_file=True, ingest_us=99) == 15
+    assert stamp(INT64_MAX, 5, is_plain_file=False, ingest_us=99) == INT64_MAX
+    assert stamp(10, None, is_plain_file=True, ingest_us=99) == 10
+    assert stamp(10, None, is_plain_file=False, ingest_us=99) == 99
+    assert stamp(10, None, is_plain_file=False, ingest_us=None) is None
 
 
 def test_ties_are_broken_by_creation_and_then_by_arrival() -> None:

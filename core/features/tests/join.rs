@@ -245,6 +245,26 @@ fn a_cutoff_hides_what_was_not_known() {
 }
 
 #[test]
+fn a_row_without_a_creation_time_is_known_as_the_definition_says() {
+    let source = rows(&[(Some("a"), Some(10), None, false, Some(1.0))]);
+    let entities = asked(&[10, 14, 15].map(|at| (Some("a"), Some(at))));
+    let options = JoinOptions { as_known_at: AsKnownAt::EventTime, ..options() };
+    let found = |definition: Value| -> Vec<bool> {
+        let mut json = small(None);
+        json["views"]["v"]["source"] = definition;
+        let output = join(&plan(&json), &entities, &options, vec![source.clone()]).unwrap();
+        output.batch.column_by_name("x").unwrap().as_primitive::<Float64Type>().iter().map(|x| x.is_some()).collect()
+    };
+    assert_eq!(found(json!({"kind": "file", "path": "f.csv", "event_ts": "t"})), [true, true, true]);
+    assert_eq!(
+        found(json!({"kind": "file", "path": "f.csv", "event_ts": "t", "available_after_us": 5})),
+        [false, false, true]
+    );
+    assert_eq!(found(json!({"kind": "file", "path": "f.csv", "event_ts": "t", "created_ts": "c"})), [false; 3]);
+    assert_eq!(found(json!({"kind": "push", "event_ts": "t"})), [false; 3]);
+}
+
+#[test]
 fn a_search_goes_far_back_for_what_was_known() {
     // The last 1,000 rows were backfilled later.
     let rows_count = 2_000;

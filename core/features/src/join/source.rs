@@ -66,44 +66,47 @@ pub(super) struct SourceTimes {
 }
 
 impl SourceTimes {
-    /// A null creation time sorts before all others, and is never known at a cutoff. Static rows are always known.
+    /// A null creation time is what the view's definition makes of it. Where it makes nothing of it, the row sorts before all others of its
+    /// event time, and is never known at a cutoff. Static rows are always known.
     pub(super) fn new(view: &ViewPlan, source: &SourceRows, has_cutoff: bool) -> Result<Self> {
         let rows = source.rows();
         check_rows(rows)?;
         let mut this = Self {
             event_ts: Vec::with_capacity(rows),
             created_ts: Vec::with_capacity(rows),
-            takes_part: vec![true; rows],
+            takes_part: Vec::with_capacity(rows),
             null_event_ts: 0,
             null_created_ts: 0,
-            deleted: None,
+            deleted: deleted(source)?,
         };
         for batch in &source.batches {
-            let start = this.created_ts.len();
-            let created_ts =
-                if has_column(batch, CREATED_TS_COLUMN) { Some(times(batch, CREATED_TS_COLUMN)?) } else { None };
+            let has_created_ts = batch.schema_ref().column_with_name(CREATED_TS_COLUMN).is_some();
+            let created_ts = if has_created_ts { Some(times(batch, CREATED_TS_COLUMN)?) } else { None };
+            let event_ts = if view.is_static() { None } else { Some(times(batch, EVENT_TS_COLUMN)?) };
             for row in 0..batch.num_rows() {
-                let created =
-                    created_ts.as_ref().filter(|created| created.is_valid(row)).map(|created| created.value(row));
-                this.created_ts.push(created.unwrap_or(i64::MIN));
-                if created.is_none() && has_cutoff && !view.is_static() {
-                    this.takes_part[start + row] = false;
-                    this.null_created_ts += 1;
+                let created_ts = created_ts.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row));
+                match &event_ts {
+                    None => this.push(EVENT_TS_ALWAYS, created_ts.unwrap_or(i64::MIN), true),
+                    Some(event_ts) if event_ts.is_null(row) => {
+                        this.null_event_ts += 1;
+                        this.push(i64::MIN, i64::MIN, false);
+                    }
+                    Some(event_ts) => {
+                        let event_ts = event_ts.value(row);
+                        let created_ts = created_ts.or_else(|| view.known_from(event_ts));
+                        this.null_created_ts += u64::from(created_ts.is_none());
+                        this.push(event_ts, created_ts.unwrap_or(i64::MIN), created_ts.is_some() || !has_cutoff);
+                    }
                 }
             }
-            if view.is_static() {
-                this.event_ts.resize(start + batch.num_rows(), EVENT_TS_ALWAYS);
-                continue;
-            }
-            let event_ts = times(batch, EVENT_TS_COLUMN)?;
-            this.event_ts.extend_from_slice(event_ts.values());
-            for row in (0..batch.num_rows()).filter(|&row| event_ts.is_null(row)) {
-                this.takes_part[start + row] = false;
-                this.null_event_ts += 1;
-            }
         }
-        this.deleted = deleted(source)?;
         Ok(this)
+    }
+
+    fn push(&mut self, event_ts: i64, created_ts: i64, takes_part: bool) {
+        self.event_ts.push(event_ts);
+        self.created_ts.push(created_ts);
+        self.takes_part.push(takes_part);
     }
 }
 
@@ -131,8 +134,4 @@ fn deleted(source: &SourceRows) -> Result<Option<Vec<bool>>> {
         }
     }
     Ok(any.then_some(flags))
-}
-
-fn has_column(batch: &RecordBatch, name: &str) -> bool {
-    batch.schema_ref().column_with_name(name).is_some()
 }

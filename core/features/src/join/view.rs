@@ -21,7 +21,7 @@ pub struct ViewCounts {
     pub source_rows: u64,
     /// Source rows left out, because they have no event time.
     pub null_event_ts: u64,
-    /// Source rows left out of a join with a cutoff, because it is not known when they became known.
+    /// Source rows of which it is not known when they became known; a join with a cutoff leaves them out.
     pub null_created_ts: u64,
     /// Source rows left out, because a part of their key is null.
     pub null_keys: u64,

@@ -12,7 +12,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use headrace_expr::did_you_mean;
-use headrace_types::{DType, Error, ErrorCode, Field, Result, digest_bytes};
+use headrace_types::{DType, Error, ErrorCode, Field, Result, TimestampUs, digest_bytes};
 use serde_json::Value;
 
 pub use check::{
@@ -70,6 +70,15 @@ impl ViewPlan {
     /// Whether its rows have no event time and are always true.
     pub fn is_static(&self) -> bool {
         self.source.event_ts.is_none()
+    }
+
+    /// When a row without a creation time became known, as far as the definition tells: after the declared delay, or, in a file that
+    /// has no creation times at all, at its event time. None means: when it was ingested.
+    pub fn known_from(&self, event_ts: TimestampUs) -> Option<TimestampUs> {
+        match self.source.available_after_us {
+            Some(delay_us) => Some(event_ts.saturating_add(delay_us)),
+            None => (self.source.kind == "file" && self.source.created_ts.is_none()).then_some(event_ts),
+        }
     }
 }
 
