@@ -81,6 +81,12 @@ impl FeatureService {
         &self.features
     }
 
+    /// The features as `view__feature`.
+    pub fn full_names(&self) -> Vec<String> {
+        let features = self.compiled().plan.features.iter();
+        features.map(|feature| format!("{}__{}", feature.view, feature.feature)).collect()
+    }
+
     /// The join key or request field of that name.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ impl Engine {
 
 fn matrix_rows(deployment: &Deployment, values: usize) -> Result<usize> {
     let features = deployment.features().len();
-    if features == 0 || values % features != 0 {
+    if features == 0 || !values.is_multiple_of(features) {
         return Err(Error::new(
             ErrorCode::LengthMismatch,
             format!("{values} feature values are no whole number of rows of {features} features"),

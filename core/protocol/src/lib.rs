@@ -2,6 +2,7 @@
 //!
 //! - [`decode_predict`] / [`encode_predict`]: the Common API, named columns in, labelled answers out;
 //! - [`oip`]: the Open Inference Protocol in Triton's dialect, with binary tensors;
+//! - [`decode_online_features`] / [`encode_online_features`]: feature lookup in Feast's shape;
 //! - [`error_body`], [`http_status`]: what a refusal looks like.
 //!
 //! Everything that is read is hostile: sizes are checked before memory is reserved, depth and counts have limits, and the decoders
@@ -12,7 +13,9 @@ mod common;
 mod error;
 mod json;
 pub mod oip;
+mod online_features;
 
 pub use common::{API_VERSION, decode_predict, encode_predict};
 pub use error::{error_body, http_status};
 pub use json::ELEMENTS_MAX;
+pub use online_features::{OnlineFeaturesRequest, decode_online_features, encode_online_features};

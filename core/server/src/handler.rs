@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use headrace_engine::Engine;
-use headrace_protocol::{decode_predict, encode_predict, error_body, http_status, oip};
+use headrace_protocol::{
+    decode_online_features, decode_predict, encode_online_features, encode_predict, error_body, http_status, oip,
+};
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
@@ -86,7 +88,7 @@ fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arr
         Route::RepositoryIndex => Ok(Reply::json(&oip::repository_index(engine, oip::decode_index_request(body)?))),
         Route::Infer(model) => infer(engine, model, headers, body, arrived),
         Route::Predict(model) => predict(engine, model, body, arrived),
-        Route::OnlineFeatures => Err(Error::internal("x")),
+        Route::OnlineFeatures => online_features(engine, body),
     }
 }
 
@@ -116,6 +118,12 @@ fn infer(engine: &Engine, model: &ModelRef, headers: &HeaderMap, body: &[u8], ar
     let response = engine.predict_on(&deployment, &request.predict)?;
     let encoded = oip::encode_infer(&deployment, &request, &response)?;
     Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+}
+
+fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {
+    let request = decode_online_features(engine, body)?;
+    let response = engine.look_up(&request.service, &request.features)?;
+    Ok(Reply::ok(encode_online_features(&request, &response)))
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>> {

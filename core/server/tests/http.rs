@@ -115,6 +115,8 @@ fn refusals_have_the_right_status_and_the_server_lives() {
         ("POST", INFER, tensor(r#""shape": [-1, 2], "datatype": "FP64", "data": [1, 2]"#), 400, "invalid_argument"),
         ("POST", INFER, r#"{"inputs": []}"#.into(), 400, "missing_column"),
         ("POST", "/v2/repository/index", "x".into(), 400, "invalid_json"),
+        ("POST", "/get-online-features", r#"{"feature_service": "risk"}"#.into(), 404, "unknown_feature_service"),
+        ("POST", "/get-online-features", "{}".into(), 400, "invalid_argument"),
     ];
     for (method, path, body, status, code) in cases {
         let answer = client.request(method, path, &[], body.as_bytes());

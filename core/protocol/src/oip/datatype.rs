@@ -138,18 +138,18 @@ impl Datatype {
 /// # Errors
 /// `invalid_tensor` with the sizes.
 pub(crate) fn read_binary(name: &str, datatype: Datatype, count: usize, blob: &[u8]) -> Result<ColumnData> {
-    if let Some(width) = datatype.width_bytes() {
-        if count.checked_mul(width) != Some(blob.len()) {
-            return Err(invalid(
-                name,
-                format!(
-                    "has {} bytes, {count} elements of {} need {}",
-                    blob.len(),
-                    datatype.name(),
-                    count.saturating_mul(width)
-                ),
-            ));
-        }
+    if let Some(width) = datatype.width_bytes()
+        && count.checked_mul(width) != Some(blob.len())
+    {
+        return Err(invalid(
+            name,
+            format!(
+                "has {} bytes, {count} elements of {} need {}",
+                blob.len(),
+                datatype.name(),
+                count.saturating_mul(width)
+            ),
+        ));
     }
     macro_rules! numbers {
         ($type:ty) => {

@@ -1,4 +1,5 @@
 //! A running server with two small models, and a client that speaks HTTP by hand, so that it can also speak it wrongly.
+#![allow(unreachable_pub)] // shared by test programs, which are crates of their own
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
