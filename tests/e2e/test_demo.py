@@ -52,7 +52,7 @@ def test_everything_is_proved(demo: tuple[Path, dict[str, Any]]) -> None:
     assert (proof["differing_values"], proof["differing_statuses"]) == (0, 0)
     assert proof["values"] == 1500 * demo[1]["training_set"]["features"]
     assert proof["events"] > 600_000
-    assert demo[1]["materialized"]["rows"] == demo[1]["materialized"]["reopened_rows"]
+    assert demo[1]["materialized"]["keys"] == demo[1]["materialized"]["reopened_keys"]
     assert demo[1]["served"]["same_answers"] > 0
 
 

@@ -140,7 +140,7 @@ def test_a_new_process_finds_what_was_materialized(headrace: Command, trained: P
     status = headrace("status", "--project", trained, "--clock", CUT.isoformat(), "--json").json
     assert status["applied"]
     assert not status["changes"]
-    assert status["tables"]["origin"]["rows"] == 3
+    assert status["tables"]["origin"]["keys"] == 3
     assert status["views"]["weather"]["intervals"] == [[None, CUT.isoformat()]]
     assert status["views"]["weather"]["age_seconds"] == 0
     assert [model["name"] for model in status["models"]] == list(MODELS)

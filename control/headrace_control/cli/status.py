@@ -36,9 +36,9 @@ def command(project: Path, as_json: bool, clock: datetime.datetime | None) -> No
     for name, view in values["views"].items():
         spans = "; ".join(f"{start or 'the beginning'} to {end}" for start, end in view["intervals"])
         views.add_row(name, ", ".join(view["keys"]), spans or "not yet", age(view["age_seconds"]))
-    tables = Table("online table", "rows", "bytes", box=None, pad_edge=False)
+    tables = Table("online table", "keys", "bytes", box=None, pad_edge=False)
     for name, table in values["tables"].items():
-        tables.add_row(name or "(no key)", f"{table['rows']:,}", f"{table.get('bytes', 0):,}")
+        tables.add_row(name or "(no key)", f"{table['keys']:,}", f"{table['used_bytes']:,}")
     models = Table("model", "version", "service", "measure on test", box=None, pad_edge=False)
     for model in values["models"]:
         models.add_row(model["name"], str(model["version"]), model["service"] or "", model["measure"])

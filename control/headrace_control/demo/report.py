@@ -164,9 +164,12 @@ def steps_table(results: Results) -> str:
             f"{training.rows:,} labelled flights: {parts}",
             training.join_seconds + sum(model.seconds for model in results.models),
         ),
-        "Materialize": (f"{sum(online.rows.values()):,} rows read into the online table", online.seconds),
+        "Materialize": (
+            f"{sum(online.rows.values()):,} rows written for {sum(online.keys.values()):,} keys",
+            online.seconds,
+        ),
         "Reopen": (
-            f"{sum(online.reopened_rows.values()):,} rows found by a new process",
+            f"{sum(online.reopened_keys.values()):,} keys found by a new process",
             online.reopened_seconds,
         ),
         "Serve": (

@@ -81,11 +81,18 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Materialized:
-    """Rows in the online table, before and after a new process opened it."""
+    """What went into the online table, and what a new process found there.
+
+    Attributes:
+        rows: rows of each view's source that were written.
+        keys: keys in each table afterwards, named by the join keys.
+        reopened_keys: the same, as a new process found them.
+    """
 
     rows: dict[str, int]
+    keys: dict[str, int]
     seconds: float
-    reopened_rows: dict[str, int]
+    reopened_keys: dict[str, int]
     reopened_seconds: float
 
 

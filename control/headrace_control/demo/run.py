@@ -49,7 +49,7 @@ def run(folder: Path, scale: steps.Scale, output: Output) -> tuple[Results, Path
     online = step(
         "materialize",
         lambda: steps.materialize(folder, output),
-        lambda it: f"{sum(it.rows.values()):,} keys online, found again by a new process",
+        lambda it: f"{sum(it.rows.values()):,} rows of {sum(it.keys.values()):,} keys, found again by a new process",
     )
     best = max(trained.models, key=lambda model: model.auc_validate)
     served = step(
@@ -87,7 +87,7 @@ def results_table(results: Results) -> Table:
     from rich.table import Table
 
     table = Table("", "", box=None, pad_edge=False, show_header=False)
-    data, served, proof = results.data, results.served, results.proof
+    data, online, served, proof = results.data, results.materialized, results.served, results.proof
     table.add_row("source rows", ", ".join(f"{name} {rows:,}" for name, rows in data.rows.items()))
     table.add_row(
         "training set",
@@ -102,8 +102,8 @@ def results_table(results: Results) -> Table:
         table.add_row(f"AUC {name}", f"{auc:.4f}")
     table.add_row(
         "online table",
-        f"{sum(results.materialized.rows.values()):,} keys in {results.materialized.seconds:.1f} s; "
-        f"a new process found them all in {results.materialized.reopened_seconds:.1f} s",
+        f"{sum(online.rows.values()):,} rows in {online.seconds:.1f} s; a new process found all "
+        f"{sum(online.keys.values()):,} keys in {online.reopened_seconds:.1f} s",
     )
     for name, latency in (
         ("embedded", served.embedded),

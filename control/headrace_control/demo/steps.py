@@ -158,20 +158,23 @@ def materialize(folder: Path, output: Output) -> Materialized:
     """Loads the online table up to the cut, ends, and lets a new process find it all back."""
     start = time.perf_counter()
     with open_applied(folder, CUT) as store, output.progress("materialize") as progress:
-        store.materialize(end=CUT, progress=lambda view, rows: progress(rows, f"materialize {view}: {rows:,} rows"))
-        rows = {name: int(table["rows"]) for name, table in store.open_online().local.stats().items()}
+        counts = store.materialize(
+            end=CUT, progress=lambda view, rows: progress(rows, f"materialize {view}: {rows:,} rows")
+        )
+        rows = {name: count.rows for name, count in counts.items()}
+        keys = {name: int(table["keys"]) for name, table in store.open_online().local.stats().items()}
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     with output.progress("reopen the store in a new process"):
         found = run_command("status", "--project", str(folder), "--json")
-    reopened = {name: int(table["rows"]) for name, table in found["tables"].items()}
-    if reopened != rows:
+    reopened = {name: int(table["keys"]) for name, table in found["tables"].items()}
+    if reopened != keys:
         raise ControlError(
             "corrupt_store",
-            f"a new process finds {reopened} rows in the online table; {rows} were written",
+            f"a new process finds the keys {reopened} in the online table; {keys} were written",
             f"keep {folder / '.headrace' / 'online'} and report this",
         )
-    return Materialized(rows, seconds, reopened, time.perf_counter() - start)
+    return Materialized(rows, keys, seconds, reopened, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""`headrace serve`: features and models over HTTP, from this process."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace_control.cli.output import epilog, json_option, project_option
+from headrace_control.cli.params import ADDRESS, UTC_TIME
+
+if TYPE_CHECKING:
+    from headrace import Engine
+
+
+@click.command(
+    "serve",
+    epilog=epilog(
+        "headrace serve", "headrace serve --http 0.0.0.0:8000 --metrics 8002", "headrace serve --http 0 --json"
+    ),
+)
+@project_option
+@json_option
+@click.option("--http", type=ADDRESS, help="PORT or HOST:PORT; 0 takes a free port. Default: headrace.toml's [server].")
+@click.option("--metrics", type=ADDRESS, help="The same for the Prometheus metrics; the host is that of --http.")
+@click.option("--clock", type=UTC_TIME, help="A clock that stands still, for replays; the default is the machine's.")
+def command(
+    project: Path,
+    as_json: bool,
+    http: tuple[str | None, int] | None,
+    metrics: tuple[str | None, int] | None,
+    clock: datetime.datetime | None,
+) -> None:
+    """Serve the project's features and models until Ctrl-C or SIGTERM.
+
+    Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
+    in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
+    POST /v2/models/MODEL/infer (the Open Inference Protocol).
+    """
+    import dataclasses
+
+    from headrace import Engine
+    from headrace.serving import serve
+    from headrace_control.projects import check_project, to_us
+
+    check_project(project)
+    with Engine(project, clock_us=None if clock is None else to_us(clock)) as engine:
+        settings = engine.store.config.server
+        if http is not None:
+            settings = dataclasses.replace(settings, host=http[0] or settings.host, http_port=http[1])
+        if metrics is not None:
+            settings = dataclasses.replace(settings, metrics_port=metrics[1])
+        warn(engine)
+        serve(engine, settings, lambda addresses: announce(engine, addresses, as_json))
+
+
+def warn(engine: Engine) -> None:
+    """Says on stderr which models cannot be served, and why."""
+    if engine.store.plans.head() is None:
+        click.echo("warning: no definitions have been applied; no features are served until: headrace apply", err=True)
+    for name, fault in engine.faults.items():
+        click.echo(f"warning: model {name} is not served: {fault}", err=True)
+
+
+def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool) -> None:
+    """The line that tells whoever started the server that it is ready, and where."""
+    host, _, port = str(addresses["http"]).rpartition(":")
+    ready = sorted({model["name"] for model in engine.models() if model["ready"]})
+    if as_json:
+        values = {"host": host.strip("[]"), "http_port": int(port), "metrics": addresses["metrics"], "models": ready}
+        click.echo(json.dumps(values))
+    else:
+        listed = ", ".join(ready) or "no model yet"
+        click.echo(f"ready on http://{addresses['http']} (metrics on {addresses['metrics']}): {listed}")
