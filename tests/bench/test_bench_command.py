@@ -28,7 +28,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     machine: dict[str, Any] = {
         "settings": {"quick": False, "seed": 1},
         "not_measured": {},
-        "absolute_bars_in_calibrations": {"lookup_1_key_us": {"pointer_chase (one_core)": 12.5}},
+        "absolute_bars_in_calibrations": {"lookup_1_key_us": {"pointer chase": 12.5}},
     }
     results = [Result("headrace", "1", "case", 1, 2.0, 3.0, 5e5)]
     monkeypatch.setattr(bench_run, "run_area", lambda area, options, note: Report(area, machine, results, bars))

@@ -137,7 +137,7 @@ def _draw_times(axis: Axes, report: Report) -> None:
     for at, one in enumerate(report.results):
         axis.plot([one.p99_us], [at], marker="|", markersize=14, color=BOUND_COLOUR)
         axis.annotate(
-            f"{microseconds(one.median_us)}, p99 {microseconds(one.p99_us)}",
+            f"{microseconds(one.median_us)} us, p99 {microseconds(one.p99_us)} us",
             (max(one.median_us, one.p99_us), at),
             textcoords="offset points",
             xytext=(6, 0),

@@ -209,8 +209,9 @@ def _in_calibrations(rules: list[BarRule], measured: Measured, calibration: dict
         median_us = measured.median_us(rule.engine, rule.case, rule.rows)
         if rule.to is not None or median_us is None:
             continue
-        for where, figures in calibration.items():
-            for name, value in figures.items():
-                cost_us = value / 1000 if name.endswith("_ns") else value
-                found.setdefault(rule.name, {})[f"{name.rsplit('_', 1)[0]} ({where})"] = round(median_us / cost_us, 2)
+        # The workers' own core, where there is one.
+        for name, value in (calibration.get("one_core") or calibration.get("any_core", {})).items():
+            cost, unit = name.rsplit("_", 1)
+            cost_us = value / 1000 if unit == "ns" else value
+            found.setdefault(rule.name, {})[cost.replace("_", " ")] = float(f"{median_us / cost_us:.3g}")
     return found
