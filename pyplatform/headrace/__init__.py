@@ -11,7 +11,7 @@ risk = FeatureService("risk", [weather])
 
 from __future__ import annotations
 
-from headrace._native import __version__
+from headrace._native import Model, OnlinePlan, __version__
 from headrace.definitions import (
     Entity,
     FeatureSelection,
@@ -40,6 +40,7 @@ from headrace.dtypes import (
     UInt32,
     UInt64,
 )
+from headrace.engine import Engine
 from headrace.errors import DefinitionError, HeadraceError, InputError, ProcessError, StoreError, UnknownNameError
 from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
 from headrace.feature_store import FeatureStore
@@ -51,6 +52,7 @@ __all__ = [
     "Bytes",
     "DType",
     "DefinitionError",
+    "Engine",
     "Entity",
     "Expr",
     "FeatureSelection",
@@ -68,7 +70,9 @@ __all__ = [
     "Int64",
     "Int8",
     "List",
+    "Model",
     "OnDemandFeatureView",
+    "OnlinePlan",
     "PlanDiff",
     "ProcessError",
     "Project",

@@ -1,4 +1,4 @@
-# ruff: noqa: PYI021, A002 (people read the docstrings here; `id` is the member's name in the Common API)
+# ruff: noqa: PYI021, A002 (people read the docstrings here; `id` and `format` are the words of the formats)
 """The engine as Python sees it. Private: use it through `headrace`.
 
 Errors of the engine are raised as the classes of `headrace.errors`. Long work runs without the interpreter lock and can
@@ -8,6 +8,23 @@ be interrupted with Ctrl-C where it says so. A handle that is used after a fork 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
+
+__all__ = [
+    "Engine",
+    "JoinedTable",
+    "LocalStore",
+    "Model",
+    "OnlinePlan",
+    "Plan",
+    "__version__",
+    "canonical_json",
+    "digest_bytes",
+    "digest_file",
+    "digest_json",
+    "point_in_time_join",
+    "serve",
+    "source_digest",
+]
 
 __version__: str
 
@@ -84,11 +101,11 @@ class LocalStore:
         """The rows as one value of the log, how many they are, and how many were refused for which reason."""
 
     def apply(self, data: bytes) -> dict[str, int]:
-        """Applies a value of the log: rows, inserted, replaced, stale, deleted."""
+        """Applies a value of the log: rows, inserted, replaced, stale, deleted, skipped."""
 
     def online_plan(self, service: str) -> OnlinePlan: ...
     def stats(self) -> dict[str, dict[str, int]]:
-        """Table -> rows and bytes."""
+        """Table -> keys, row_bytes, used_bytes, index_bytes."""
 
     def __len__(self) -> int: ...
 
@@ -96,6 +113,8 @@ class LocalStore:
 class OnlinePlan:
     """A feature service prepared for reading."""
 
+    @property
+    def service(self) -> str: ...
     @property
     def feature_names(self) -> list[str]: ...
     @property
@@ -115,23 +134,31 @@ class OnlinePlan:
     def read(
         self,
         entities: Mapping[str, Sequence[Any]],
-        request: Mapping[str, Sequence[Any]] = ...,
+        request: Mapping[str, Sequence[Any]] | None = None,
         now_us: int | None = None,
     ) -> dict[str, Any]:
         """`{"features": {name: [values]}, "statuses": {name: [names]}}`."""
 
 @final
 class Model:
-    """A model version whose golden rows have been reproduced."""
+    """A model that headrace evaluates itself."""
 
     @staticmethod
-    def open(path: str | os.PathLike[str]) -> Model: ...
+    def open(path: str | os.PathLike[str]) -> Model:
+        """Opens a version's folder: verifies its digests, loads the model, replays its golden rows."""
+
+    @staticmethod
+    def from_bytes(format: str, data: bytes) -> Model:
+        """Reads a model file by itself; it has no name, no signature and no golden rows."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str | None: ...
     @property
-    def version(self) -> int: ...
+    def version(self) -> int | None: ...
     @property
-    def manifest(self) -> str:
+    def digest(self) -> str | None: ...
+    @property
+    def manifest(self) -> str | None:
         """JSON."""
 
     @property

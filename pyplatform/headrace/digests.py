@@ -1,4 +1,4 @@
-"""Content hashes, `sha256:<hex>`: computed by the engine only, so that every part of headrace gives a thing the same name."""
+"""Content hashes, `sha256:<hex>`: computed by the engine only, so that every part gives a thing the same name."""
 
 from __future__ import annotations
 

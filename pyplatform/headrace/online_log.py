@@ -150,13 +150,20 @@ class OnlineLog:
         """
         self._write({log_key(sequence): batch}, meta)
 
+    def retract(self, sequence: int, meta: Mapping[str, Any]) -> None:
+        """Takes a batch back that could not be applied, and puts the metadata right."""
+        self._write({log_key(sequence): None}, meta)
+
     def put_meta(self, meta: Mapping[str, Any]) -> None:
         self._write({}, meta)
 
-    def _write(self, values: Mapping[bytes, bytes], meta: Mapping[str, Any]) -> None:
+    def _write(self, values: Mapping[bytes, bytes | None], meta: Mapping[str, Any]) -> None:
         writes = WriteBatch(raw_mode=True)
         for key, value in values.items():
-            writes.put(key, value)
+            if value is None:
+                writes.delete(key)
+            else:
+                writes.put(key, value)
         for name, content in meta.items():
             writes.put(_META + name.encode(), json.dumps(content, sort_keys=True).encode())
         try:

@@ -37,6 +37,8 @@ class WriteCounts:
     stale: int = 0
     """Rows that were older than what the table holds for their key."""
     deleted: int = 0
+    skipped: int = 0
+    """Rows of a view that is not online."""
     refused: dict[str, int] = field(default_factory=dict)
     """Reason -> rows that were not written."""
 
@@ -46,6 +48,7 @@ class WriteCounts:
         self.replaced += applied["replaced"]
         self.stale += applied["stale"]
         self.deleted += applied["deleted"]
+        self.skipped += applied["skipped"]
         for reason, count in refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count
 
@@ -113,10 +116,10 @@ class OnlineStore:
         if not (self.log_folder / "CURRENT").exists():  # nothing has ever been written
             self.local = self._new_table()
             return
-        failure: HeadraceError | None = None
-        for _ in range(_READ_ATTEMPTS_MAX):  # the writer may replace the snapshot or a log file between our steps
+        attempts = 0
+        while True:
+            seen = self._fingerprint()
             try:
-                seen = self._fingerprint()
                 log = OnlineLog(self.log_folder, writable=False)
                 try:
                     self.local = self._load(log)
@@ -124,10 +127,12 @@ class OnlineStore:
                     log.close()
                 self._seen = seen
                 return
-            except HeadraceError as error:
-                failure = error
-        assert failure is not None
-        raise failure
+            except HeadraceError:
+                # The writer may have replaced the snapshot or a file of the log between our steps; then it is worth
+                # another try.
+                attempts += 1
+                if attempts == _READ_ATTEMPTS_MAX or self._fingerprint() == seen:
+                    raise
 
     def _new_table(self) -> _native.LocalStore:
         return _native.LocalStore(self.plan, bytes_max=self._settings.bytes_max or None)
@@ -231,12 +236,17 @@ class OnlineStore:
                 meta["intervals"] = {**self._intervals, **intervals}
             if accepted:
                 log.append(sequence, encoded, meta)
+                try:
+                    applied = self.local.apply(encoded)
+                except BaseException:
+                    # The write is not acknowledged, and a start must not meet it again.
+                    log.retract(sequence, {"next_sequence": sequence, "intervals": self._intervals})
+                    raise
                 self._next_sequence += accepted
                 self._log_bytes += len(encoded)
-                applied = self.local.apply(encoded)
             else:
                 log.put_meta(meta)
-                applied = {"inserted": 0, "replaced": 0, "stale": 0, "deleted": 0}
+                applied = {"inserted": 0, "replaced": 0, "stale": 0, "deleted": 0, "skipped": 0}
             if intervals is not None:
                 self._intervals |= intervals
             counts.add(accepted + sum(refused.values()), applied, refused)

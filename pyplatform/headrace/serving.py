@@ -1,0 +1,43 @@
+"""Serving over HTTP: the engine's Rust listeners in this process, until a signal asks them to stop.
+
+No frame library is imported here, so a server starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace import _native
+from headrace.config import ServerSection
+from headrace.engine import Engine
+
+
+def serve(
+    engine: Engine,
+    settings: ServerSection | None = None,
+    on_ready: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Answers requests until SIGINT or SIGTERM; what has begun by then is ended. Call it on the main thread.
+
+    What other processes apply, write and register meanwhile is brought in every `refresh_seconds`.
+
+    Args:
+        engine: what answers.
+        settings: the section `server` of headrace.toml; by default that of the engine's project.
+        on_ready: called with `{"http": "127.0.0.1:8000", "metrics": ..}` once connections are taken.
+
+    Raises:
+        ProcessError: `port_busy`, naming the address.
+        InputError: a setting is wrong.
+    """
+    chosen = engine.store.config.server if settings is None else settings
+    config = dataclasses.asdict(chosen)
+    tick_seconds = config.pop("refresh_seconds")
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _native.serve(engine.native, config, on_ready, engine.refresh, tick_seconds)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
