@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from headrace_control.bench.results import BarRule, Measured, Report
 from headrace_control.bench.session import OURS
-from headrace_control.bench.tables import microseconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +48,14 @@ def _bar_line(bar: dict[str, Any]) -> str:
     value = "not measured" if bar["value"] is None else f"{bar['value']:.3g}"
     verdict = "holds" if bar["holds"] else "fails"
     return f"{verdict}  {bar['name']} = {value}  (bar: {bar['op']} {bar['target']:g})"
+
+
+def _rules(report: Report) -> list[BarRule]:
+    """The rules of the bars that the report judged."""
+    from headrace_control.bench.areas import AREAS
+
+    judged = {bar.name for bar in report.bars}
+    return [rule for rule in AREAS[report.area].BARS if rule.name in judged]
 
 
 def _styles(engines: list[str]) -> dict[str, dict[str, Any]]:
@@ -99,12 +106,9 @@ def _draw_curves(figure: Figure, report: Report, cases: list[str]) -> None:
 
 def _mark_bars(axis: Axes, report: Report, case: str, by_time: bool) -> None:
     """Where our curve has to be for each bar to hold: a short line with the bar's name."""
-    from headrace_control.bench.areas import AREAS
-
     measured = Measured(report.results)
-    shown = {bar.name for bar in report.bars}
-    for rule in AREAS[report.area].BARS:
-        if rule.case != case or rule.name not in shown:
+    for rule in _rules(report):
+        if rule.case != case:
             continue
         limit_us = rule.limit_us(measured, OURS)
         if limit_us is None:
@@ -130,6 +134,13 @@ def _limit_text(rule: BarRule) -> str:
     return f"{rule.target:g} x {peer}" if rule.engine == OURS else f"{peer} / {rule.target:g}"
 
 
+def _time_text(microseconds: float) -> str:
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if microseconds >= size:
+            return f"{microseconds / size:.3g} {unit}"
+    return f"{microseconds:.3g} us"
+
+
 def _draw_times(axis: Axes, report: Report) -> None:
     names = [one.case if one.rows == 1 else f"{one.case} ({one.rows:,} rows)" for one in report.results]
     medians = [one.median_us for one in report.results]
@@ -137,14 +148,18 @@ def _draw_times(axis: Axes, report: Report) -> None:
     for at, one in enumerate(report.results):
         axis.plot([one.p99_us], [at], marker="|", markersize=14, color=BOUND_COLOUR)
         axis.annotate(
-            f"{microseconds(one.median_us)} us, p99 {microseconds(one.p99_us)} us",
+            f"{_time_text(one.median_us)}, p99 {_time_text(one.p99_us)}",
             (max(one.median_us, one.p99_us), at),
             textcoords="offset points",
             xytext=(6, 0),
             va="center",
             fontsize=8,
         )
-    axis.set(xscale="log", xlabel="microseconds, median (mark: p99)")
-    axis.set_xlim(right=max(one.p99_us for one in report.results) * 12)
+    axis.set(xscale="log", xlabel="microseconds: median, p99 (thin mark) and bar (dotted)")
+    for rule in _rules(report):
+        if rule.case in (cases := [one.case for one in report.results]):
+            at, limit_us = cases.index(rule.case), rule.target * rule.unit_us
+            axis.plot([limit_us, limit_us], [at - 0.4, at + 0.4], color=BOUND_COLOUR, linewidth=2, linestyle=":")
+    axis.set_xlim(left=1, right=max(one.p99_us for one in report.results) * 30)
     axis.invert_yaxis()
     axis.grid(visible=True, axis="x", alpha=0.3)

@@ -9,7 +9,12 @@ from headrace_control.bench.results import Measured, Report
 
 def tables(report: Report) -> list[str | Table]:
     """A table of medians a case, the bars, and what was not measured."""
-    shown: list[str | Table] = [_case_table(report, case) for case in dict.fromkeys(one.case for one in report.results)]
+    cases = list(dict.fromkeys(one.case for one in report.results))
+    shown: list[str | Table] = []
+    if len(cases) == len(report.results):
+        shown.append(_plain_table(report))
+    else:
+        shown.extend(_case_table(report, case) for case in cases)
     if report.bars:
         shown.append(_bar_table(report))
     for name, costs in report.machine["absolute_bars_in_calibrations"].items():
@@ -24,6 +29,18 @@ def tables(report: Report) -> list[str | Table]:
 def microseconds(value: float) -> str:
     """Three significant digits, or whole microseconds."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _plain_table(report: Report) -> Table:
+    """One line a case, where each was measured once."""
+    table = Table(title=f"{report.area}: microseconds a call", title_justify="left")
+    table.add_column("case", no_wrap=True)
+    for name in ("rows", "median", "p99", "rows/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in report.results:
+        figures = (microseconds(one.median_us), microseconds(one.p99_us), f"{one.rows_per_s:,.0f}")
+        table.add_row(one.case, f"{one.rows:,}", *figures)
+    return table
 
 
 def _case_table(report: Report, case: str) -> Table:
