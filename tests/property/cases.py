@@ -6,6 +6,7 @@ Values come from the whole range of their type, the known trouble (NaN, -0.0, in
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from dataclasses import dataclass
@@ -241,6 +242,22 @@ def cases(draw: st.DrawFn, rows_max: int = 24) -> Case:
         rows = draw(st.lists(rows_of(keys, fields, static), max_size=rows_max))
         views.append(View(f"v{number}", chosen, keys, fields, None if static else draw(TTLS_US), static, tuple(rows)))
     return Case(entities, tuple(views))
+
+
+def with_creation_times(case: Case) -> Case:
+    """The case as a store keeps it: a creation time that is not known is stamped when the row is written, here 0."""
+    views = []
+    for view in case.views:
+        rows = (
+            dataclasses.replace(row, created_ts=row.created_ts or 0) if not view.static else row for row in view.rows
+        )
+        views.append(dataclasses.replace(view, rows=tuple(rows)))
+    return dataclasses.replace(case, views=tuple(views))
+
+
+def cases_with_keys() -> st.SearchStrategy[Case]:
+    """Projects that can be asked online by key, with rows as a store keeps them."""
+    return cases().filter(lambda case: bool(case.join_keys)).map(with_creation_times)
 
 
 @st.composite

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from answers import Online, offline
-from cases import TIMES_US, Case, Row, View, cases, entity_rows
+from cases import TIMES_US, Case, Row, View, cases_with_keys, entity_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def has_keys(case: Case) -> bool:
-    return bool(case.join_keys)
-
-
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[Case, list[dict[str, Any]]]:
-    case = draw(cases().filter(has_keys))
+    case = draw(cases_with_keys())
     return case, draw(entity_rows(case))
 
 
