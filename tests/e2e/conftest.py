@@ -26,7 +26,7 @@ CARRIERS = ("UA", "B6", "DL")
 ORIGINS = ("EWR", "JFK", "LGA")
 FLIGHTS = 600
 PLANES = 25
-SECONDS_MAX = 120
+SECONDS_MAX = 280
 
 
 @dataclass(frozen=True)

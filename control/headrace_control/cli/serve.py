@@ -41,6 +41,7 @@ def command(
     in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
     POST /v2/models/MODEL/infer (the Open Inference Protocol).
     """
+    import contextlib
     import dataclasses
 
     from headrace import Engine
@@ -55,7 +56,8 @@ def command(
         if metrics is not None:
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
         warn(engine)
-        serve(engine, settings, lambda addresses: announce(engine, addresses, as_json))
+        with contextlib.suppress(KeyboardInterrupt):  # a signal is how a server is asked to end
+            serve(engine, settings, lambda addresses: announce(engine, addresses, as_json))
 
 
 def warn(engine: Engine) -> None:
