@@ -46,7 +46,7 @@ fn schema() -> TableSchema {
 }
 
 fn key(i: usize) -> Vec<u8> {
-    let text = if i % 3 == 0 { format!("a rather long key, number {i}") } else { format!("k{i}") };
+    let text = if i.is_multiple_of(3) { format!("a rather long key, number {i}") } else { format!("k{i}") };
     let mut key = (text.len() as u32).to_le_bytes().to_vec();
     key.extend_from_slice(text.as_bytes());
     key
@@ -60,7 +60,7 @@ fn fill(table: &RowTable, rows: usize, event_ts: i64) {
     let schema = schema();
     for i in 0..rows {
         let text = "long enough for a block ".repeat(i % 4);
-        let a = [Value::Float32(i as f32), if i % 7 == 0 { Value::Null } else { Value::String(text) }];
+        let a = [Value::Float32(i as f32), if i.is_multiple_of(7) { Value::Null } else { Value::String(text) }];
         let b = [Value::List(vec![Value::Int(i as i64), Value::Null])];
         for (view, values) in [(0, &a[..]), (1, &b[..])] {
             let mut image = Vec::new();
@@ -71,8 +71,11 @@ fn fill(table: &RowTable, rows: usize, event_ts: i64) {
     }
 }
 
+/// Key, view, version and values.
+type Stored = (Vec<u8>, usize, RowVersion, Option<Vec<Value>>);
+
 /// Everything that is stored, in order.
-fn content(table: &RowTable) -> Vec<(Vec<u8>, usize, RowVersion, Option<Vec<Value>>)> {
+fn content(table: &RowTable) -> Vec<Stored> {
     let schema = table.schema().clone();
     let mut rows = Vec::new();
     table

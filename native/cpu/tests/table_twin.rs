@@ -94,7 +94,7 @@ fn case(dtype: impl Strategy<Value = DType> + Clone) -> impl Strategy<Value = Ca
 /// A small generator of values: the same seed, the same value.
 fn value(dtype: DType, seed: u64) -> Value {
     let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
-    if mixed % 5 == 0 {
+    if mixed.is_multiple_of(5) {
         return Value::Null;
     }
     match dtype {
@@ -112,8 +112,8 @@ fn value(dtype: DType, seed: u64) -> Value {
             ScalarType::UInt16 => Value::UInt(u64::from(mixed as u16)),
             ScalarType::UInt32 => Value::UInt(u64::from(mixed as u32)),
             ScalarType::UInt64 => Value::UInt(u64::MAX - mixed),
-            ScalarType::Float32 => Value::Float32(if mixed % 7 == 0 { f32::NAN } else { mixed as f32 / 3.0 }),
-            ScalarType::Float64 => Value::Float64(if mixed % 7 == 0 { f64::NAN } else { mixed as f64 / 3.0 }),
+            ScalarType::Float32 => Value::Float32(if mixed.is_multiple_of(7) { f32::NAN } else { mixed as f32 / 3.0 }),
+            ScalarType::Float64 => Value::Float64(if mixed.is_multiple_of(7) { f64::NAN } else { mixed as f64 / 3.0 }),
             ScalarType::String => Value::String("añb".repeat(mixed as usize % 9)),
             ScalarType::Bytes => Value::Bytes(vec![mixed as u8; mixed as usize % 40]),
             ScalarType::Timestamp => Value::Timestamp(mixed as i64),
@@ -185,9 +185,9 @@ fn features(case: &Case) -> Vec<GatherFeature> {
     let mut picked: Vec<(u64, GatherFeature)> = all
         .enumerate()
         .map(|(i, feature)| (case.pick.rotate_left(i as u32).wrapping_mul(0x9e37_79b9_7f4a_7c15), feature))
-        .filter(|(order, _)| order % 4 != 0)
+        .filter(|(order, _)| !order.is_multiple_of(4))
         .collect();
-    if case.pick % 2 == 0 {
+    if case.pick.is_multiple_of(2) {
         picked.sort_by_key(|(order, _)| *order);
     }
     picked.into_iter().enumerate().map(|(position, (_, feature))| GatherFeature { position, ..feature }).collect()

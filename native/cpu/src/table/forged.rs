@@ -30,8 +30,8 @@ fn options() -> TableOptions {
 
 /// Short keys and long ones, stored and not.
 fn keys() -> EncodedKeys {
-    let texts =
-        (0..2 * KEYS).map(|i| if i % 3 == 0 { format!("a rather long key, number {i}") } else { format!("k{i}") });
+    let texts = (0..2 * KEYS)
+        .map(|i| if i.is_multiple_of(3) { format!("a rather long key, number {i}") } else { format!("k{i}") });
     let column = Column::new(ColumnData::String(texts.collect()));
     let mut encoded = EncodedKeys::default();
     KeyEncoder::new(&schema().keys).keys(&[&column], 2 * KEYS, &mut encoded).unwrap();
@@ -72,7 +72,7 @@ fn exercise(table: &RowTable, keys: &EncodedKeys) {
     let _ = table.gather_columns(&plan, keys.as_ref(), 3, &mut columns, &mut status);
     let numbers = [GatherFeature { view: 0, field: 0, position: 0 }];
     if let Ok(plan) = table.gather_plan(&numbers, &ttl_us, 1) {
-        let _ = table.gather_f32(&plan, keys.as_ref(), 3, &mut vec![0.0; 2 * KEYS], Some(&mut vec![0; 2 * KEYS]));
+        let _ = table.gather_f32(&plan, keys.as_ref(), 3, &mut [0.0; 2 * KEYS], Some(&mut [0; 2 * KEYS]));
     }
     let _ = table.scan(|_, _, _, _| Ok(()));
     let _ = (table.len(), table.stats());
