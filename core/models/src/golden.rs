@@ -71,7 +71,7 @@ fn mismatch(what: &str, row: usize, output: usize, value: f64, expected: f64) ->
     Error::new(
         ErrorCode::GoldenRowMismatch,
         format!("golden row {row}, output {output}: the {what} is {value:?}, the training library gave {expected:?}"),
-        "export the model again; if it stays so, this kind of model is evaluated otherwise than by its library: please report it",
+        "export the model again; if it stays so, please report this kind of model with its library's version",
     )
 }
 

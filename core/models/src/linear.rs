@@ -88,7 +88,7 @@ impl Linear {
             return Err(Error::new(
                 ErrorCode::LengthMismatch,
                 format!(
-                    "{rows} rows of {features_count} features and {outputs_count} margins were expected, there are {} and {}",
+                    "{rows} rows take {features_count} features and {outputs_count} margins each, there are {} and {}",
                     features.len(),
                     margins.len()
                 ),

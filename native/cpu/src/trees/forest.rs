@@ -8,14 +8,14 @@ use super::number::{Bin, Number};
 use super::quantize::{Quantizer, Questions};
 use super::walk::Walk;
 
-/// Rows that are quantized and then walked together: their bins and one tree fit into the first-level cache.
-const ROWS_PER_BLOCK: usize = 64;
+/// Rows that are quantized and then walked together: one tree in the first-level cache serves so many.
+const ROWS_PER_BLOCK: usize = 256;
 /// Fewer rows than this are walked one by one, eight trees at a time.
 const ROWS_PER_BATCH_MIN: usize = 4;
 /// A further thread is started for each so many rows, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
 /// Slots that fit into the buffer on the stack; a wider row allocates.
-const STACK_SLOTS_MAX: usize = 512;
+const STACK_SLOTS_MAX: usize = 256;
 
 /// Row-major features as the caller holds them. A missing value is NaN.
 #[derive(Debug, Clone, Copy)]
@@ -247,75 +247,56 @@ impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
         // At least one slot, so that the padding of a forest without splits has one to look at.
         let slots_count = self.quantizer.slots_count().max(1);
         if margins.len() / self.base.len() < ROWS_PER_BATCH_MIN {
-            let mut on_stack = [B::default(); STACK_SLOTS_MAX];
-            let mut on_heap = Vec::new();
-            let bins = if slots_count <= STACK_SLOTS_MAX {
-                &mut on_stack[..slots_count]
+            self.run_rows(features, features_count, slots_count, margins);
+        } else {
+            self.run_batch(features, features_count, slots_count, margins);
+        }
+    }
+
+    /// A few rows, one by one.
+    fn run_rows<I: Input>(&self, features: &[I], features_count: usize, slots_count: usize, margins: &mut [f64]) {
+        let mut on_stack = [B::default(); STACK_SLOTS_MAX];
+        let mut on_heap = Vec::new();
+        let bins = if slots_count <= STACK_SLOTS_MAX {
+            &mut on_stack[..slots_count]
+        } else {
+            on_heap.resize(slots_count, B::default());
+            &mut on_heap[..]
+        };
+        for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
+            self.quantizer.quantize::<I, 1>(row, features_count, bins, slots_count);
+            if let [margin] = margins {
+                let mut sums = [self.base[0]];
+                self.trees.add_row(bins, slots_count, &self.outputs, &mut sums);
+                *margin = sums[0].to_f64();
             } else {
-                on_heap.resize(slots_count, B::default());
-                &mut on_heap[..]
-            };
-            for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
-                self.quantizer.quantize(row, features_count, bins, slots_count);
-                self.sum_row(bins, slots_count, margins);
-            }
-            return;
-        }
-        let rows_max = ROWS_PER_BLOCK.min((margins.len() / self.base.len()).next_multiple_of(LANES));
-        let mut bins = vec![B::default(); rows_max * slots_count];
-        let mut sums = vec![T::default(); rows_max * self.base.len()];
-        let rows = features.chunks(ROWS_PER_BLOCK * features_count);
-        for (features, margins) in rows.zip(margins.chunks_mut(ROWS_PER_BLOCK * self.base.len())) {
-            self.quantizer.quantize(features, features_count, &mut bins, slots_count);
-            let rows_count = margins.len() / self.base.len();
-            self.sum_block(&bins, slots_count, rows_count, &mut sums);
-            for (margin, sum) in margins.iter_mut().zip(&sums) {
-                *margin = sum.to_f64();
-            }
-        }
-    }
-
-    fn sum_row(&self, bins: &[B], slots_count: usize, margins: &mut [f64]) {
-        if let [margin] = margins {
-            let mut sum = self.base[0];
-            let trees_count = self.outputs.len();
-            for tree_first in (0..trees_count).step_by(LANES) {
-                let leaves = self.trees.trees_of_row(tree_first, bins, slots_count);
-                for leaf in &leaves[..LANES.min(trees_count - tree_first)] {
-                    sum = sum + *leaf;
+                let mut sums = self.base.clone();
+                self.trees.add_row(bins, slots_count, &self.outputs, &mut sums);
+                for (margin, sum) in margins.iter_mut().zip(sums) {
+                    *margin = sum.to_f64();
                 }
             }
-            *margin = sum.to_f64();
-            return;
-        }
-        let mut sums = self.base.clone();
-        for (index, outputs) in self.outputs.chunks(LANES).enumerate() {
-            let leaves = self.trees.trees_of_row(index * LANES, bins, slots_count);
-            for (output, leaf) in outputs.iter().zip(leaves) {
-                sums[*output] = sums[*output] + leaf;
-            }
-        }
-        for (margin, sum) in margins.iter_mut().zip(sums) {
-            *margin = sum.to_f64();
         }
     }
 
-    /// `sums` becomes row-major `[rows, outputs]`; rows after `rows_count` up to a multiple of the lanes hold nothing
-    /// of use.
-    fn sum_block(&self, bins: &[B], slots_count: usize, rows_count: usize, sums: &mut [T]) {
+    /// Many rows, in blocks.
+    fn run_batch<I: Input>(&self, features: &[I], features_count: usize, slots_count: usize, margins: &mut [f64]) {
         let outputs_count = self.base.len();
-        for sums in sums.chunks_exact_mut(outputs_count) {
-            sums.copy_from_slice(&self.base);
-        }
-        for (tree, output) in self.outputs.iter().enumerate() {
-            let groups = sums.chunks_exact_mut(LANES * outputs_count);
-            for (group, sums) in groups.take(rows_count.div_ceil(LANES)).enumerate() {
-                let bins = &bins[group * LANES * slots_count..];
-                let leaves = self.trees.rows_of_tree(tree, bins, slots_count, slots_count);
-                for (lane, leaf) in leaves.into_iter().enumerate() {
-                    let sum = &mut sums[lane * outputs_count + output];
-                    *sum = *sum + leaf;
-                }
+        let rows_max = ROWS_PER_BLOCK.min((margins.len() / outputs_count).next_multiple_of(LANES));
+        let mut bins = vec![B::default(); rows_max * slots_count];
+        let mut sums = vec![T::default(); rows_max * outputs_count];
+        let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
+        for (features, margins) in blocks.zip(margins.chunks_mut(ROWS_PER_BLOCK * outputs_count)) {
+            // The lanes after the last row walk with what the buffer holds; nobody reads their sums.
+            let rows = (margins.len() / outputs_count).next_multiple_of(LANES);
+            let (bins, sums) = (&mut bins[..rows * slots_count], &mut sums[..rows * outputs_count]);
+            self.quantizer.quantize::<I, LANES>(features, features_count, bins, slots_count);
+            for sums in sums.chunks_exact_mut(outputs_count) {
+                sums.copy_from_slice(&self.base);
+            }
+            self.trees.add_rows(bins, slots_count, &self.outputs, outputs_count, sums);
+            for (margin, sum) in margins.iter_mut().zip(sums) {
+                *margin = sum.to_f64();
             }
         }
     }

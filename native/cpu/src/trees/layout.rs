@@ -8,7 +8,7 @@ use super::quantize::Questions;
 pub(super) const LANES: usize = 8;
 
 /// Perfect trees deeper than this are never built: a level doubles the memory.
-const PERFECT_DEPTH_MAX: u32 = 10;
+pub(super) const PERFECT_DEPTH_MAX: u32 = 10;
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -31,21 +31,21 @@ pub(super) struct Perfect<B, T> {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct LinkedNode<C, B> {
-    /// The left child; the right one follows it. A leaf names itself and asks a question that every bin answers with
-    /// "left".
-    pub(super) left: C,
+    /// How far behind this node its left child lies; the right one follows that. A leaf's is zero, and its question is
+    /// one that every bin answers with "left", so that a step from a leaf leads to the leaf.
+    pub(super) step: C,
     pub(super) slot: B,
     pub(super) bin: B,
 }
 
 /// Trees of any shape, nodes in order of their levels.
 ///
-/// Invariants, on which the walk relies: tree `t` is `nodes[starts[t]..starts[t + 1]]` and not empty, `starts.len() -
-/// 1` is a multiple of [`LANES`], `left` is inside the tree and so is `left + 1` unless the node is a leaf, `leaves`
-/// has the length of `nodes`, and each slot is less than the quantizer's number of slots (or zero, where there is
-/// none).
+/// Invariants, on which the walk relies: `starts` has a place of `nodes` for each tree and for the padding to a
+/// multiple of [`LANES`], each step from a node leads to a node of `nodes`, `leaves` has the length of `nodes`, and
+/// each slot is less than the quantizer's number of slots (or zero, where there is none).
 #[derive(Debug)]
 pub(super) struct Linked<C, B, T> {
+    /// The root of each tree.
     pub(super) starts: Vec<usize>,
     /// The number of levels below the root, for each tree.
     pub(super) depths: Vec<u32>,
@@ -133,7 +133,7 @@ impl<B: Bin, T: Number> Perfect<B, T> {
 
 impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
     pub(super) fn new(ensemble: &Ensemble, questions: &Questions<T>) -> Self {
-        let mut linked = Self { starts: vec![0], depths: Vec::new(), nodes: Vec::new(), leaves: Vec::new() };
+        let mut linked = Self { starts: Vec::new(), depths: Vec::new(), nodes: Vec::new(), leaves: Vec::new() };
         for tree in &ensemble.trees {
             linked.push(tree, questions);
         }
@@ -145,12 +145,14 @@ impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
 
     fn push(&mut self, tree: &Tree, questions: &Questions<T>) {
         let (order, depth) = in_level_order(tree);
+        self.starts.push(self.nodes.len());
+        self.depths.push(depth);
         let mut next_child = 1;
         for (place, &from) in order.iter().enumerate() {
             match &tree.nodes[from] {
                 Node::Split(split) => {
                     self.nodes.push(LinkedNode {
-                        left: C::from_usize(next_child),
+                        step: C::from_usize(next_child - place),
                         slot: B::from_usize(questions.slot_of(split)),
                         bin: B::from_usize(questions.bin_of(split)),
                     });
@@ -158,12 +160,10 @@ impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
                     next_child += 2;
                 }
                 Node::Leaf(value) => {
-                    self.nodes.push(LinkedNode { left: C::from_usize(place), slot: B::default(), bin: B::MAX });
+                    self.nodes.push(LinkedNode { step: C::default(), slot: B::default(), bin: B::MAX });
                     self.leaves.push(T::from_f64(*value));
                 }
             }
         }
-        self.starts.push(self.nodes.len());
-        self.depths.push(depth);
     }
 }

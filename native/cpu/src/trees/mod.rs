@@ -19,6 +19,7 @@ mod forest;
 mod layout;
 mod number;
 mod quantize;
+mod search;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -2,6 +2,7 @@ use std::fmt::Debug;
 use std::ops::{Add, Sub};
 
 use super::ensemble::Precision;
+use super::search::{self, FANOUT};
 
 /// A float type that a trainer computes in.
 pub(super) trait Number:
@@ -13,6 +14,8 @@ pub(super) trait Number:
     fn from_f64(value: f64) -> Self;
     fn from_f32(value: f32) -> Self;
     fn to_f64(self) -> f64;
+    /// How many values of a sorted block (NaN last) are at most `value`.
+    fn count_at_most(block: &[Self; FANOUT], value: Self) -> usize;
 }
 
 #[allow(clippy::cast_possible_truncation)] // rounding to the trainer's precision is the purpose
@@ -33,6 +36,13 @@ impl Number for f32 {
     fn to_f64(self) -> f64 {
         self.into()
     }
+    #[inline]
+    fn count_at_most(block: &[Self; FANOUT], value: Self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return search::count_at_most_f32(block, value);
+        #[cfg(not(target_arch = "x86_64"))]
+        search::count_at_most_plain(block, value)
+    }
 }
 
 impl Number for f64 {
@@ -51,6 +61,13 @@ impl Number for f64 {
     #[inline]
     fn to_f64(self) -> f64 {
         self
+    }
+    #[inline]
+    fn count_at_most(block: &[Self; FANOUT], value: Self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return search::count_at_most_f64(block, value);
+        #[cfg(not(target_arch = "x86_64"))]
+        search::count_at_most_plain(block, value)
     }
 }
 

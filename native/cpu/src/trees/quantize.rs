@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, ZERO_THRESHOLD};
 use super::forest::Input;
 use super::number::{Bin, Number};
+use super::search::{FANOUT, LEVELS_MAX, Levels};
 
 /// What the trees of an ensemble ask, collected before the width of a bin is known.
 #[derive(Debug)]
@@ -14,8 +15,10 @@ pub(super) struct Questions<T> {
     precision: Precision,
     /// For each feature that is compared: the smallest values of its bins 1, 2, ...; sorted, distinct, without NaN.
     starts: Vec<Vec<T>>,
-    /// Slots of comparisons in order of feature: `(feature, missing)`.
+    /// Slots of comparisons: `(feature, missing)`.
     slots: Vec<(usize, Missing)>,
+    /// Features that are compared; each has one of the first slots.
+    columns_count: usize,
     slot_of: HashMap<(usize, Missing), usize>,
     /// Whether a node compares with a threshold that no value is beyond.
     has_always_left: bool,
@@ -30,6 +33,7 @@ impl<T: Number> Questions<T> {
             precision: ensemble.precision,
             starts: vec![Vec::new(); ensemble.features_count],
             slots: Vec::new(),
+            columns_count: 0,
             slot_of: HashMap::new(),
             has_always_left: false,
             category_splits: Vec::new(),
@@ -65,6 +69,7 @@ impl<T: Number> Questions<T> {
         questions
     }
 
+    /// The first slot of each compared feature is numbered by the feature's place among them; further ones come after.
     fn number_slots(&mut self) {
         for starts in &mut self.starts {
             starts.sort_by(|one, two| one.partial_cmp(two).expect("starts hold no NaN"));
@@ -72,6 +77,10 @@ impl<T: Number> Questions<T> {
             starts.shrink_to_fit();
         }
         self.slots.sort_unstable();
+        let (first, further): (Vec<_>, Vec<_>) =
+            self.slots.iter().enumerate().partition(|&(index, slot)| index == 0 || self.slots[index - 1].0 != slot.0);
+        self.columns_count = first.len();
+        self.slots = first.into_iter().chain(further).map(|(_, &slot)| slot).collect();
         for (index, slot) in self.slots.iter().enumerate() {
             self.slot_of.insert(*slot, index);
         }
@@ -121,21 +130,44 @@ impl<T: Number> Questions<T> {
     }
 }
 
-/// One searched feature and the slots that its bin goes to.
+/// One compared feature. Column `n` fills slot `n`.
 #[derive(Debug)]
-struct Column {
-    feature: usize,
-    /// Where its starts begin in `Quantizer::starts`; there are `2^steps - 1`, filled up with NaN.
-    starts_begin: usize,
-    steps: u32,
-    slots_end: usize,
+struct Column<B> {
+    levels: Levels,
+    missing: Substitute<B>,
 }
 
+/// A further slot of a column, for nodes that treat its missing values in another way.
 #[derive(Debug)]
-struct Slot<B> {
-    /// The bin that stands for a missing value.
-    missing: B,
+struct Further<B> {
+    column: usize,
+    missing: Substitute<B>,
+}
+
+/// What stands in a slot for a missing value of a feature.
+#[derive(Debug)]
+struct Substitute<B> {
+    feature: usize,
+    bin: B,
     zero_is_missing: bool,
+}
+
+impl<B: Bin> Substitute<B> {
+    fn new<T: Number>(feature: usize, missing: Missing, starts: &[T]) -> Self {
+        let zero = T::default();
+        let bin = match missing {
+            Missing::Left | Missing::ZeroLeft => B::default(),
+            Missing::Right | Missing::ZeroRight => B::MAX,
+            Missing::AsZero => B::from_usize(starts.partition_point(|&start| start <= zero)),
+        };
+        Self { feature, bin, zero_is_missing: matches!(missing, Missing::ZeroLeft | Missing::ZeroRight) }
+    }
+
+    #[inline]
+    fn replaces<T: Number>(&self, value: T) -> bool {
+        let value = value.to_f64();
+        value.is_nan() | (self.zero_is_missing & (value.abs() <= ZERO_THRESHOLD))
+    }
 }
 
 /// Turns rows of features into rows of bins.
@@ -143,96 +175,105 @@ struct Slot<B> {
 pub(super) struct Quantizer<T, B> {
     comparison: Comparison,
     precision: Precision,
-    columns: Vec<Column>,
-    starts: Vec<T>,
-    slots: Vec<Slot<B>>,
+    columns: Vec<Column<B>>,
+    /// Levels of every column's search.
+    depth: usize,
+    /// The levels' blocks, of all columns.
+    starts: Vec<[T; FANOUT]>,
+    further: Vec<Further<B>>,
     category_splits: Vec<Split>,
 }
 
 impl<T: Number, B: Bin> Quantizer<T, B> {
     pub(super) fn new(questions: &Questions<T>) -> Self {
-        let mut quantizer = Self {
+        let depth = questions.starts.iter().map(|starts| Levels::depth(starts.len())).max().unwrap_or(1);
+        let mut blocks = Vec::new();
+        let (first, further) = questions.slots.split_at(questions.columns_count);
+        let columns = first.iter().map(|&(feature, missing)| {
+            let starts = &questions.starts[feature];
+            let levels = Levels::new(starts, depth, &mut blocks);
+            Column { levels, missing: Substitute::new(feature, missing, starts) }
+        });
+        let columns: Vec<_> = columns.collect();
+        let further = further.iter().map(|&(feature, missing)| {
+            let column = first.partition_point(|&(other, _)| other < feature);
+            Further { column, missing: Substitute::new(feature, missing, &questions.starts[feature]) }
+        });
+        Self {
             comparison: questions.comparison,
             precision: questions.precision,
-            columns: Vec::new(),
-            starts: Vec::new(),
-            slots: Vec::with_capacity(questions.slots.len()),
+            columns,
+            depth,
+            further: further.collect(),
+            starts: blocks,
             category_splits: questions.category_splits.clone(),
-        };
-        for &(feature, missing) in &questions.slots {
-            let starts = &questions.starts[feature];
-            if quantizer.columns.last().is_none_or(|column| column.feature != feature) {
-                let steps = usize::BITS - starts.len().leading_zeros();
-                let starts_begin = quantizer.starts.len();
-                quantizer.starts.extend_from_slice(starts);
-                quantizer.starts.resize(starts_begin + (1 << steps) - 1, T::NAN);
-                quantizer.columns.push(Column { feature, starts_begin, steps, slots_end: 0 });
-            }
-            let zero = T::default();
-            quantizer.slots.push(Slot {
-                missing: match missing {
-                    Missing::Left | Missing::ZeroLeft => B::default(),
-                    Missing::Right | Missing::ZeroRight => B::MAX,
-                    Missing::AsZero => B::from_usize(starts.partition_point(|&start| start <= zero)),
-                },
-                zero_is_missing: matches!(missing, Missing::ZeroLeft | Missing::ZeroRight),
-            });
-            let slots_end = quantizer.slots.len();
-            if let Some(column) = quantizer.columns.last_mut() {
-                column.slots_end = slots_end;
-            }
         }
-        quantizer
     }
 
     pub(super) fn slots_count(&self) -> usize {
-        self.slots.len() + self.category_splits.len()
+        self.columns.len() + self.further.len() + self.category_splits.len()
     }
 
-    /// Fills `bins` (rows `stride` apart) from row-major `features`.
-    pub(super) fn quantize<I: Input>(&self, features: &[I], features_count: usize, bins: &mut [B], stride: usize) {
-        let mut slots_begin = 0;
-        for column in &self.columns {
-            let starts = &self.starts[column.starts_begin..][..(1 << column.steps) - 1];
-            let slots = &self.slots[slots_begin..column.slots_end];
-            for (row, bins) in features.chunks_exact(features_count).zip(bins.chunks_exact_mut(stride)) {
-                let value: T = row[column.feature].number();
-                let bin = search(starts, column.steps, value);
-                for (slot, bin_out) in slots.iter().zip(&mut bins[slots_begin..]) {
-                    *bin_out = if is_missing(value, slot.zero_is_missing) { slot.missing } else { bin };
-                }
+    /// Fills `bins` from row-major `features`: slot `s` of row `r` goes to `bins[r / L][s][r % L]`, with `L` for
+    /// `LANES`.
+    pub(super) fn quantize<I: Input, const LANES: usize>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        bins: &mut [B],
+        slots_count: usize,
+    ) {
+        let (rows, bins) = (features.chunks(LANES * features_count), bins.chunks_exact_mut(LANES * slots_count));
+        for (features, bins) in rows.zip(bins) {
+            // One code for each depth, so that a search is a straight line.
+            match self.depth {
+                1 => self.search::<I, LANES, 1>(features, features_count, bins),
+                2 => self.search::<I, LANES, 2>(features, features_count, bins),
+                3 => self.search::<I, LANES, 3>(features, features_count, bins),
+                _ => self.search::<I, LANES, LEVELS_MAX>(features, features_count, bins),
             }
-            slots_begin = column.slots_end;
-        }
-        for (index, split) in self.category_splits.iter().enumerate() {
-            for (row, bins) in features.chunks_exact(features_count).zip(bins.chunks_exact_mut(stride)) {
-                let value: T = row[split.feature].number();
-                let is_left = split.goes_left(value.to_f64(), self.precision, self.comparison);
-                bins[slots_begin + index] = if is_left { B::default() } else { B::MAX };
-            }
+            self.fill_further::<I, LANES>(features, features_count, bins);
         }
     }
-}
 
-#[inline]
-fn is_missing<T: Number>(value: T, zero_is_missing: bool) -> bool {
-    let value = value.to_f64();
-    value.is_nan() | (zero_is_missing & (value.abs() <= ZERO_THRESHOLD))
-}
-
-/// How many of `starts` (sorted, `2^steps - 1` of them, NaN at the end) are at most `value`: a binary search without
-/// branches.
-#[inline]
-fn search<T: Number, B: Bin>(starts: &[T], steps: u32, value: T) -> B {
-    debug_assert_eq!(starts.len(), (1 << steps) - 1);
-    let mut count = 0usize;
-    for step in (0..steps).rev() {
-        let middle = count + (1 << step) - 1;
-        // SAFETY: before this step `count` is a multiple of `2^(step + 1)` below `2^steps`, so `middle` is at most
-        // `2^steps - 2`, which is inside `starts` (asserted above in debug builds, and by the slice that the caller
-        // takes).
-        let start = unsafe { *starts.get_unchecked(middle) };
-        count += usize::from(start <= value) << step;
+    /// The first slot of each column, of at most `LANES` rows.
+    #[inline]
+    fn search<I: Input, const LANES: usize, const DEPTH: usize>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        bins: &mut [B],
+    ) {
+        for (column, bins) in self.columns.iter().zip(bins.chunks_exact_mut(LANES)) {
+            let features = features[column.missing.feature..].iter().step_by(features_count);
+            for (feature, bin) in features.zip(bins) {
+                let value: T = feature.number();
+                let found = column.levels.search::<T, DEPTH>(&self.starts, self.depth, value);
+                *bin = if column.missing.replaces(value) { column.missing.bin } else { B::truncate(found) };
+            }
+        }
     }
-    B::truncate(count)
+
+    /// The other slots, of at most `LANES` rows.
+    #[inline]
+    fn fill_further<I: Input, const LANES: usize>(&self, features: &[I], features_count: usize, bins: &mut [B]) {
+        let (first, others) = bins.split_at_mut(self.columns.len() * LANES);
+        let (further, categories) = others.split_at_mut(self.further.len() * LANES);
+        for (further, bins) in self.further.iter().zip(further.chunks_exact_mut(LANES)) {
+            let first = &first[further.column * LANES..][..LANES];
+            let features = features[further.missing.feature..].iter().step_by(features_count);
+            for ((feature, bin), first) in features.zip(bins).zip(first) {
+                let value: T = feature.number();
+                *bin = if further.missing.replaces(value) { further.missing.bin } else { *first };
+            }
+        }
+        for (split, bins) in self.category_splits.iter().zip(categories.chunks_exact_mut(LANES)) {
+            let features = features[split.feature..].iter().step_by(features_count);
+            for (feature, bin) in features.zip(bins) {
+                let value: T = feature.number();
+                let goes_left = split.goes_left(value.to_f64(), self.precision, self.comparison);
+                *bin = if goes_left { B::default() } else { B::MAX };
+            }
+        }
+    }
 }
