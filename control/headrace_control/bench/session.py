@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -164,6 +164,14 @@ class Session:
             for worker in self.workers.values():
                 worker.ask("pin", JOB_TIMEOUT_S, core=self.core)
 
+    def _worker_memory(self) -> dict[str, Any]:
+        found = {}
+        for environment, worker in self.workers.items():
+            # A worker that has ended was named when it did.
+            with suppress(ControlError):
+                found[environment] = worker.ask("memory", JOB_TIMEOUT_S)
+        return found
+
     def report(self, area: str, results: list[Result], rules: Sequence[BarRule]) -> Report:
         """The run's report: figures, machine, and the bars whose point and engines were asked for."""
         measured = Measured(results)
@@ -186,6 +194,7 @@ class Session:
             "versions": self.versions,
             "how": self.choices,
             "environments": self.environments,
+            "workers_memory_mib": self._worker_memory(),
             "settings": {
                 "seed": settings.seed,
                 "quick": settings.quick,
