@@ -106,12 +106,12 @@ def test_an_input_from_two_views_is_refused() -> None:
 
 
 def test_selecting_an_unknown_feature() -> None:
-    with pytest.raises(UnknownNameError, match="view 'weather' has no feature 'tmp'.*did you mean 'temp'"):
+    with pytest.raises(UnknownNameError, match=r"view 'weather' has no feature 'tmp'.*did you mean 'temp'"):
         weather[["tmp"]]
 
 
 def view(**changes: Any) -> FeatureView:
-    given = {"name": "v", "entities": [airport], "schema": [Field("x", Float64)], "source": FileSource("x.csv")}
+    given: dict[str, Any] = {"name": "v", "entities": [airport], "schema": [Field("x", Float64)], "source": FileSource("x.csv")}
     return FeatureView(**(given | changes))
 
 
