@@ -111,7 +111,12 @@ def test_selecting_an_unknown_feature() -> None:
 
 
 def view(**changes: Any) -> FeatureView:
-    given: dict[str, Any] = {"name": "v", "entities": [airport], "schema": [Field("x", Float64)], "source": FileSource("x.csv")}
+    given: dict[str, Any] = {
+        "name": "v",
+        "entities": [airport],
+        "schema": [Field("x", Float64)],
+        "source": FileSource("x.csv"),
+    }
     return FeatureView(**(given | changes))
 
 
