@@ -23,6 +23,7 @@ __all__ = [
     "digest_json",
     "point_in_time_join",
     "serve",
+    "skip_inherited_exit_handlers",
     "source_digest",
 ]
 
@@ -38,6 +39,9 @@ def digest_bytes(data: bytes) -> str: ...
 def digest_file(path: str | os.PathLike[str]) -> str: ...
 def source_digest() -> str:
     """The digest of the Rust sources of this module; `native/python/build.rs` says over which files."""
+
+def skip_inherited_exit_handlers() -> None:
+    """In a forked child: end without the C exit handlers of the parent, which may wait for the parent's threads."""
 
 @final
 class Plan:

@@ -12,10 +12,13 @@ import ctypes
 import fcntl
 import json
 import os
+import struct
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rocksdict import (
     AccessType,
@@ -28,6 +31,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from headrace import _native
 from headrace.errors import HeadraceError, make_error
 
 _LOG = b"log/"
@@ -61,6 +65,15 @@ def log_key(sequence: int) -> bytes:
     return _LOG + sequence.to_bytes(8, "big")
 
 
+# The process that first opened RocksDB. Its threads do not survive a fork, and a child that opened it again would wait
+# for them: there RocksDB is not touched, and `open_reader` asks a fresh process instead.
+_rocksdb_process: int | None = None
+
+
+def _is_rocksdb_usable() -> bool:
+    return _rocksdb_process is None or _rocksdb_process == os.getpid()
+
+
 class WriterLock:
     """The right to write to a folder: at most one process has it, until it ends or lets go."""
 
@@ -71,7 +84,6 @@ class WriterLock:
             StoreError: `store_locked`, naming the process that has it.
         """
         self._path = folder / "lock"
-        self._pid = os.getpid()
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,15 +96,17 @@ class WriterLock:
                 "end that process, or write through it: a store has one writer; reading needs no lock",
             ) from None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{self._pid}\n".encode(), 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        _held_locks.add(self)
 
     def release(self) -> None:
-        """Lets go. In a forked child it only forgets: the lock stays with the parent."""
+        """Lets go. In a forked child this only drops the child's share: the lock stays with the parent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
+_held_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 _open_logs: weakref.WeakSet[OnlineLog] = weakref.WeakSet()
 
 
@@ -109,7 +123,16 @@ class OnlineLog:
 
         Raises:
             StoreError: `corrupt_store`, RocksDB cannot open the folder.
+            ProcessError: `used_after_fork`, a parent of this process has used RocksDB.
         """
+        global _rocksdb_process
+        if not _is_rocksdb_usable():
+            raise make_error(
+                "used_after_fork",
+                f"the online store {folder} cannot be written to: the process had used a store before it forked",
+                "open stores after the fork only, or start processes with multiprocessing's method 'spawn'",
+            )
+        _rocksdb_process = os.getpid()
         self.folder = folder
         self._pid = os.getpid()
         self._write_options = WriteOptions()
@@ -222,6 +245,69 @@ class OnlineLog:
         self.db.compact_range(log_key(0), log_key(sequence))
 
 
+class LogReader(Protocol):
+    """What one needs of a log to bring a table up to date."""
+
+    def meta(self, name: str) -> Any: ...
+    def entries(self, first_sequence: int) -> Iterator[tuple[int, bytes]]: ...
+    def close(self) -> None: ...
+
+
+def open_reader(folder: Path) -> LogReader:
+    """The log as it is now.
+
+    Raises:
+        StoreError: `corrupt_store`.
+    """
+    return OnlineLog(folder, writable=False) if _is_rocksdb_usable() else _LogOfOtherProcess(folder)
+
+
+class _LogOfOtherProcess:
+    """A log that another process reads for this one, in a child of a process that has used RocksDB."""
+
+    _ENTRY = struct.Struct("<QQ")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        command = [sys.executable, "-c", "from headrace.online_log import dump; dump()", str(folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._stream = self._process.stdout
+        self._meta: dict[str, Any] = json.loads(self._stream.readline() or self._failure())
+
+    def _failure(self) -> str:
+        _, said = self._process.communicate()
+        raise corrupt_store(self._folder, said.decode(errors="replace").strip().rpartition("\n")[2])
+
+    def meta(self, name: str) -> Any:
+        return self._meta.get(name)
+
+    def entries(self, first_sequence: int) -> Iterator[tuple[int, bytes]]:
+        while head := self._stream.read(self._ENTRY.size):
+            sequence, length = self._ENTRY.unpack(head)
+            batch = self._stream.read(length)
+            if sequence >= first_sequence:
+                yield sequence, batch
+        if self._process.wait() != 0:
+            self._failure()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def dump() -> None:
+    """Writes a log to the standard output: a line of JSON metadata, then each entry's sequence, length and bytes."""
+    log = OnlineLog(Path(sys.argv[1]), writable=False)
+    found = {name: log.meta(name) for name in ("next_sequence", "snapshot_sequence", "intervals")}
+    sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
+    for sequence, batch in log.entries(0):
+        sys.stdout.buffer.write(_LogOfOtherProcess._ENTRY.pack(sequence, len(batch)))
+        sys.stdout.buffer.write(batch)
+    sys.stdout.buffer.flush()
+    log.close()
+
+
 def corrupt_store(folder: Path, reason: str) -> HeadraceError:
     return make_error(
         "corrupt_store",
@@ -230,11 +316,15 @@ def corrupt_store(folder: Path, reason: str) -> HeadraceError:
     )
 
 
-def _leak_in_child() -> None:
+def _let_go_in_child() -> None:
     """In a forked child RocksDB's threads are gone; closing would wait for them, so the child never closes its copy."""
     for log in list(_open_logs):
         if log._db is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(log._db))
+    for lock in list(_held_locks):
+        lock.release()
+    if _rocksdb_process is not None:
+        _native.skip_inherited_exit_handlers()
 
 
-os.register_at_fork(after_in_child=_leak_in_child)
+os.register_at_fork(after_in_child=_let_go_in_child)

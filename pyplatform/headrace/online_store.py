@@ -20,7 +20,7 @@ from headrace import _native
 from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
 from headrace.files import sync_folder, sync_tree
-from headrace.online_log import OnlineLog, WriterLock, corrupt_store
+from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, open_reader
 
 _READ_ATTEMPTS_MAX = 5
 Interval = tuple[int | None, int]
@@ -120,7 +120,7 @@ class OnlineStore:
         while True:
             seen = self._fingerprint()
             try:
-                log = OnlineLog(self.log_folder, writable=False)
+                log = open_reader(self.log_folder)
                 try:
                     self.local = self._load(log)
                 finally:
@@ -137,7 +137,7 @@ class OnlineStore:
     def _new_table(self) -> _native.LocalStore:
         return _native.LocalStore(self.plan, bytes_max=self._settings.bytes_max or None)
 
-    def _load(self, log: OnlineLog) -> _native.LocalStore:
+    def _load(self, log: LogReader) -> _native.LocalStore:
         """The table as the snapshot and the log after it make it."""
         snapshot_sequence: int = log.meta("snapshot_sequence") or 0
         if snapshot_sequence:
@@ -149,7 +149,7 @@ class OnlineStore:
         self._replay(log, local)
         return local
 
-    def _replay(self, log: OnlineLog, local: _native.LocalStore) -> int:
+    def _replay(self, log: LogReader, local: _native.LocalStore) -> int:
         """Applies the log from `next_sequence` on; returns the number of rows.
 
         Every sequence number must be there: a hole means that an acknowledged write was lost, which is never passed
@@ -182,7 +182,7 @@ class OnlineStore:
             if seen == self._seen:
                 return 0
             before = self._next_sequence
-            log = OnlineLog(self.log_folder, writable=False)
+            log = open_reader(self.log_folder)
             try:
                 if (log.meta("snapshot_sequence") or 0) <= before and before:
                     rows = self._replay(log, self.local)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,3 +101,63 @@ def weather_store(weather_project: Path, now_us: list[int]) -> Iterator[FeatureS
     with FeatureStore(weather_project, clock=lambda: now_us[0]) as store:
         store.apply()
         yield store
+
+
+def write_linear_model(
+    folder: Path, weights: dict[str, float], service: str | None = "risk", golden_margin: float | None = None
+) -> Path:
+    """A model version's folder: a logistic model of some features, with one golden row of ones."""
+    from headrace import _native
+
+    margin = sum(weights.values()) if golden_margin is None else golden_margin
+    score = 1 / (1 + math.exp(-margin))
+    folder.mkdir(parents=True)
+    model = {"format": 1, "weights": [list(weights.values())], "intercept": [0.0], "link": "logistic"}
+    golden = {"features": [[1.0] * len(weights)], "margins": [[margin]], "scores": [[score]]}
+    (folder / "model.json").touch()
+    files = {"linear.json": model, "golden.json": golden}
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    keys = [{"name": "origin", "dtype": "string"}] if service else []
+    fields = [{"name": "planned", "dtype": "timestamp"}] if service else []
+    manifest = {
+        "format": 1,
+        "name": folder.parent.name,
+        "version": int(folder.name),
+        "task": "classification",
+        "labels": ["on_time", "late"],
+        "model": {
+            "file": "linear.json",
+            "format": "linear-json",
+            "digest": _native.digest_file(folder / "linear.json"),
+        },
+        "signature": {
+            "service": service,
+            "plan_digest": None,
+            "features": [{"name": name, "dtype": DTYPES.get(name, "float64")} for name in weights],
+            "join_keys": keys,
+            "request_fields": fields,
+        },
+        "golden": {"file": "golden.json", "digest": _native.digest_file(folder / "golden.json")},
+        "metrics": {},
+        "lineage": {},
+        "trainer": {"library": "hand", "version": "1"},
+        "created_at": "2013-01-01T00:00:00Z",
+    }
+    text = _native.canonical_json(json.dumps(manifest))
+    (folder / "model.json").write_text(text)
+    (folder / "digest").write_text(_native.digest_bytes(text.encode()) + "\n")
+    return folder
+
+
+DTYPES = {"runways": "int64", "hour": "int64"}
+
+
+@pytest.fixture
+def make_model(weather_project: Path) -> Callable[..., Path]:
+    """Registers a linear model of `weather_project`: `make_model("late/1", {"temp": 0.5})`."""
+
+    def make(version: str, weights: dict[str, float], **options: Any) -> Path:
+        return write_linear_model(weather_project / ".headrace/models" / version, weights, **options)
+
+    return make

@@ -4,6 +4,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headrace_types::{Error, ErrorCode, Result};
+use pyo3::prelude::*;
 
 /// How many forks lie between the first process and this one. A relaxed load of it costs nothing; asking for the process id is a system call.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -19,6 +20,36 @@ pub(crate) fn watch_forks() {
         // SAFETY: the handler only increments an atomic, which is allowed between fork and exec.
         unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
     });
+}
+
+unsafe extern "C" {
+    /// glibc's `atexit` whose handler is told the exit status.
+    #[cfg(target_env = "gnu")]
+    fn on_exit(
+        handler: extern "C" fn(status: libc::c_int, argument: *mut libc::c_void),
+        argument: *mut libc::c_void,
+    ) -> libc::c_int;
+}
+
+#[cfg(target_env = "gnu")]
+extern "C" fn end_now(status: libc::c_int, _argument: *mut libc::c_void) {
+    // SAFETY: flushing all streams and ending the process are allowed in an exit handler.
+    unsafe {
+        libc::fflush(std::ptr::null_mut());
+        libc::_exit(status);
+    }
+}
+
+/// Lets a forked child end without the exit handlers that it has inherited: RocksDB's would wait for threads that only the parent has.
+///
+/// The interpreter has ended by then; handlers registered after this call still run, since the last one registered runs first.
+#[pyfunction]
+pub(crate) fn skip_inherited_exit_handlers() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the handler takes no argument and lives as long as the program.
+    unsafe {
+        on_exit(end_now, std::ptr::null_mut());
+    }
 }
 
 /// Remembers the process in which a handle was made.

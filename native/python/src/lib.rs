@@ -29,6 +29,8 @@ mod _native {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use crate::fork::skip_inherited_exit_handlers;
+    #[pymodule_export]
     use crate::join::{JoinedTable, point_in_time_join};
     #[pymodule_export]
     use crate::local_store::LocalStore;

@@ -1,0 +1,122 @@
+"""`serve`: a process that answers until it is told to stop, and follows what other processes write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import FeatureStore
+
+PROGRAM = """
+import sys
+from headrace import Engine
+from headrace.config import ServerSection
+from headrace.serving import serve
+
+settings = ServerSection(http_port=0, metrics_port=0, threads=2, refresh_seconds=0.05)
+serve(
+    Engine(sys.argv[1], clock_us=int(sys.argv[2])),
+    settings,
+    on_ready=lambda addresses: print(addresses["http"], addresses["metrics"], flush=True),
+)
+print("heavy", [name for name in ("pyarrow", "pandas", "numba", "numpy") if name in sys.modules])
+"""
+
+
+@contextlib.contextmanager
+def server(root: Path, now_us: int) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM, str(root), str(now_us)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        http, metrics = child.stdout.readline().split()
+        yield child, f"http://{http}", f"http://{metrics}"
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def predict(url: str, model: str, origin: str) -> dict[str, Any]:
+    body = {
+        "entities": {"origin": [origin]},
+        "request": {"planned": ["2013-01-01T00:00:00Z"]},
+        "outputs": ["margin"],
+    }
+    asked = urllib.request.Request(f"{url}/v1/deployments/{model}/predict", json.dumps(body).encode())
+    with urllib.request.urlopen(asked, timeout=30) as reply:
+        answer: dict[str, Any] = json.load(reply)
+    return answer
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Waits for what another process does in its own time."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_answers_follows_and_stops(
+    weather_store: FeatureStore,
+    weather_project: Path,
+    make_model: Callable[..., Path],
+    now_us: list[int],
+    stop: signal.Signals,
+) -> None:
+    weather_store.materialize()
+    make_model("late/1", {"temp": 1.0})
+    with server(weather_project, now_us[0]) as (child, http, metrics):
+        assert predict(http, "late", "JFK")["predictions"] == [{"margin": 4.0}]
+        with urllib.request.urlopen(f"{metrics}/metrics", timeout=30) as reply:
+            assert b"headrace" in reply.read()
+        make_model("late/2", {"temp": 2.0})
+        eventually(lambda: predict(http, "late", "JFK")["predictions"] == [{"margin": 8.0}])
+        row = {"origin": ["JFK"], "time_hour": [now_us[0]], "temp": [7.0], "wind_dir": [0.0]}
+        import pyarrow as pa
+
+        weather_store.push("weather", {**row, "time_hour": pa.array([now_us[0]], pa.timestamp("us", "UTC"))})
+        eventually(lambda: predict(http, "late", "JFK")["predictions"] == [{"margin": 14.0}])
+        child.send_signal(stop)
+        assert child.stdout is not None
+        assert child.stdout.read().strip() == "heavy []"
+        assert child.wait(timeout=30) == 0
+
+
+def test_a_busy_port_is_named(weather_project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = (
+            "import sys\nfrom headrace import Engine, ProcessError\nfrom headrace.config import ServerSection\n"
+            "from headrace.serving import serve\n"
+            "try:\n"
+            f"    serve(Engine({str(weather_project)!r}), ServerSection(http_port={port}))\n"
+            "except ProcessError as error:\n"
+            "    print(error.code, error.message)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("port_busy")
+    assert str(port) in done.stdout
+
+
+def test_a_wrong_setting_of_the_server_is_named(weather_project: Path) -> None:
+    from headrace import Engine, InputError
+    from headrace.config import ServerSection
+    from headrace.serving import serve
+
+    engine = Engine(weather_project)
+    with pytest.raises(InputError, match=r"server\.host is 'nowhere'"):
+        serve(engine, ServerSection(host="nowhere"))
+    with pytest.raises(InputError, match=r"server\.http_port is 70000"):
+        serve(engine, ServerSection(http_port=70_000))
