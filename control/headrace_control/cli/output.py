@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from headrace.plan_diff import PlanDiff
 
+PIPE_COLUMNS = 200
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 project_option = click.option(
     "--project",
@@ -45,7 +47,8 @@ class Output:
     def stdout(self) -> Console:
         from rich.console import Console
 
-        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # Nothing is wrapped in a file or a pipe, where no one knows how wide the reader's screen is.
+        return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
     def result(self, values: dict[str, Any], *lines: str | Table) -> None:
         """`values` as JSON with `--json`; otherwise the lines and tables, made for people."""

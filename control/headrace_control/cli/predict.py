@@ -141,9 +141,8 @@ def embedded(
     from headrace_control.projects import check_project, to_us
 
     check_project(project)
-    engine = Engine(project, clock_us=None if clock is None else to_us(clock))
-    answer: dict[str, Any] = engine.predict(model, version=version, **body)
-    return answer
+    with Engine(project, clock_us=None if clock is None else to_us(clock)) as engine:
+        return engine.predict(model, version=version, **body)
 
 
 def over_http(url: str, model: str, version: int | None, body: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace_control.demo.results import Results
-from headrace_control.training.metrics import calibration_curve, roc_curve
+from headrace_control.training.metrics import NO_FEATURES, calibration_curve, roc_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,9 +189,10 @@ def roc_plot(results: Results) -> str:
         axes.plot(
             *roc_curve(results.test_labels, model.test_scores), color=color, label=f"{model.library} {model.auc:.3f}"
         )
-    for name in list(results.baselines)[1:]:
-        curve = roc_curve(results.test_labels, results.baseline_scores)
-        axes.plot(*curve, color=COLORS[2], linestyle="--", label=f"{name} {results.baselines[name]:.3f}")
+    for name, auc in results.baselines.items():
+        if name != NO_FEATURES:  # that one is the diagonal
+            curve = roc_curve(results.test_labels, results.baseline_scores)
+            axes.plot(*curve, color=COLORS[2], linestyle="--", label=f"{name} {auc:.3f}")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, loc="lower right", title="AUC", alignment="left")

@@ -218,8 +218,7 @@ class Asked:
 def serve(folder: Path, model: str, trained: Trained, scale: Scale, output: Output) -> Served:
     """The same questions to the engine in this process and to a server of its own."""
     asked = Asked.after_the_cut(trained.rows.table, scale.calls)
-    engine = Engine(folder, clock_us=to_us(CUT))
-    with output.progress("predict in this process"):
+    with output.progress("predict in this process"), Engine(folder, clock_us=to_us(CUT)) as engine:
         embedded, scores = predict_embedded(engine, model, asked, scale.warmup_calls)
     with output.progress("predict over HTTP", 3) as progress, Server(folder, CUT) as server:
         path = f"/v1/deployments/{model}/predict"

@@ -97,7 +97,7 @@ def library_version(library: str) -> str:
 def _let_threads_sleep() -> None:
     """Before a library loads its OpenMP: threads that wait must not spin.
 
-    Spinning gains nothing here on an idle machine, and on a busy one it made training 3 to 6 times slower.
+    Spinning gains nothing here on an idle machine, and on a busy one it made training 2.6 to 5.9 times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
+NO_FEATURES = "no features"
+"""The baseline that says the same of every row."""
 
 
 def area_under_curve(labels: Labels, scores: Floats) -> float:

@@ -154,7 +154,7 @@ def baselines(config: ModelConfig, training_set: TrainingSet) -> dict[str, float
     labels = training_set.labels[test_rows]
     mean = training_set.labels[train_rows].mean()
     is_classes = config.task == "classification"
-    found = {"no features": NO_FEATURES_AUC if is_classes else float(np.sqrt(np.mean((labels - mean) ** 2)))}
+    found = {metrics.NO_FEATURES: NO_FEATURES_AUC if is_classes else float(np.sqrt(np.mean((labels - mean) ** 2)))}
     scores = baseline_scores(training_set)
     if scores is not None:
         name = f"{training_set.config.baseline} mean"
