@@ -136,6 +136,13 @@ def test_a_server_answers_the_open_inference_protocol(trained: Path) -> None:
             client.close()
 
 
+def test_a_server_loads_no_frame_library(trained: Path) -> None:
+    with Server(trained, CUT) as server:
+        loaded = Path(f"/proc/{server.process.pid}/maps").read_text("utf-8")
+    assert "_native" in loaded
+    assert [name for name in ("pyarrow", "pandas", "numba") if name in loaded] == []
+
+
 def test_a_new_process_finds_what_was_materialized(headrace: Command, trained: Path) -> None:
     status = headrace("status", "--project", trained, "--clock", CUT.isoformat(), "--json").json
     assert status["applied"]
