@@ -8,9 +8,12 @@
 //! Keys are never removed (a deleted row is a tombstone), so a line is filled from its first slot and a search ends at the
 //! first line without the overflow bit.
 
+use headrace_types::Result;
+
 use super::key::Probe;
 use super::prefetch::prefetch;
 use super::region::{Region, Window};
+use super::snapshot::corrupt;
 
 pub(super) const LINE_BYTES: usize = 64;
 pub(super) const LINE_SLOTS: usize = 12;
@@ -172,8 +175,11 @@ pub(super) fn find<'a>(
     None
 }
 
-/// Adds a row that is not there yet. The caller holds the writer lock and has made sure of a free slot.
-pub(super) fn insert(region: &Region, index: IndexRef, hash: u64, row: usize) {
+/// Adds a row that is not there yet. The caller holds the writer lock.
+///
+/// # Errors
+/// `corrupt_store` without a free slot: an index doubles long before, so its row count or its lines were not what we wrote.
+pub(super) fn insert(region: &Region, index: IndexRef, hash: u64, row: usize) -> Result<()> {
     let mut line = index.line(hash);
     for _ in 0..index.lines() {
         let (word0, word1) = (region.load(line), region.load(line + 8));
@@ -186,12 +192,12 @@ pub(super) fn insert(region: &Region, index: IndexRef, hash: u64, row: usize) {
             region.store(pair_at, pair | (row as u64 / LINE_BYTES as u64) << shift);
             let tag_at = line + slot / 8 * 8;
             region.store(tag_at, region.load(tag_at) | u64::from(tag_of(hash)) << (slot % 8 * 8));
-            return;
+            return Ok(());
         }
         region.store(line + 8, word1 | OVERFLOW);
         line = index.next(line);
     }
-    unreachable!("an index is never full: it doubles before");
+    Err(corrupt("its index has more rows than it counts"))
 }
 
 /// Calls `visit` with the offset of every row, until it returns false.

@@ -340,7 +340,7 @@ fn temporary_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn corrupt(what: &str) -> Error {
+pub(super) fn corrupt(what: &str) -> Error {
     Error::new(
         ErrorCode::CorruptStore,
         format!("the snapshot of the online table is damaged: {what}"),

@@ -111,11 +111,12 @@ impl<'a> TableWriter<'a> {
         {
             let shard = shard.write();
             self.write_row(row, view, version, image);
-            if is_new {
-                let index = table.shards[shard_of(probe.hash)].index();
-                index::insert(&table.region, index, probe.hash, row);
-            }
+            let inserted = match is_new {
+                true => index::insert(&table.region, table.shards[shard_of(probe.hash)].index(), probe.hash, row),
+                false => Ok(()),
+            };
             drop(shard);
+            inserted?;
         }
         if is_new {
             shard.rows.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +232,7 @@ impl<'a> TableWriter<'a> {
                 prefetch(table.region.hint_address(next));
             }
             read_key(table, row, &mut key)?;
-            index::insert(&table.region, new, hash_bytes(table.seed, &key), row);
+            index::insert(&table.region, new, hash_bytes(table.seed, &key), row)?;
         }
         let write = shard.write();
         write.set_index(new);
