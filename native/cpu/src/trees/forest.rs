@@ -10,8 +10,6 @@ use super::walk::Walk;
 
 /// Rows that are quantized and then walked together: one tree in the first-level cache serves so many.
 const ROWS_PER_BLOCK: usize = 256;
-/// Fewer rows than this are walked one by one, eight trees at a time.
-const ROWS_PER_BATCH_MIN: usize = 4;
 /// A further thread is started for each so many rows, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
 /// Slots that fit into the buffer on the stack; a wider row allocates.
@@ -92,6 +90,7 @@ impl fmt::Debug for Forest {
             .field("trees_count", &self.trees_count)
             .field("precision", &self.precision)
             .field("bytes", &self.bytes())
+            .field("layout", &self.kernel.layout())
             .finish_non_exhaustive()
     }
 }
@@ -219,6 +218,7 @@ trait Kernel: Send + Sync {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]);
     fn bytes(&self) -> usize;
+    fn layout(&self) -> &'static str;
 }
 
 struct Compiled<T, B, W> {
@@ -240,16 +240,25 @@ impl<T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<T, B, W> {
     fn bytes(&self) -> usize {
         self.trees.bytes()
     }
+
+    fn layout(&self) -> &'static str {
+        std::any::type_name::<W>()
+    }
 }
 
 impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
     fn run<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
         // At least one slot, so that the padding of a forest without splits has one to look at.
         let slots_count = self.quantizer.slots_count().max(1);
-        if margins.len() / self.base.len() < ROWS_PER_BATCH_MIN {
-            self.run_rows(features, features_count, slots_count, margins);
-        } else {
-            self.run_batch(features, features_count, slots_count, margins);
+        // Rows that do not fill the lanes are cheaper one by one, eight trees at a time.
+        let rows = margins.len() / self.base.len() / LANES * LANES;
+        let (batch, rest) = features.split_at(rows * features_count);
+        let (batch_margins, rest_margins) = margins.split_at_mut(rows * self.base.len());
+        if rows > 0 {
+            self.run_batch(batch, features_count, slots_count, batch_margins);
+        }
+        if !rest.is_empty() {
+            self.run_rows(rest, features_count, slots_count, rest_margins);
         }
     }
 
@@ -279,16 +288,15 @@ impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
         }
     }
 
-    /// Many rows, in blocks.
+    /// Rows in a multiple of the lanes' number, in blocks.
     fn run_batch<I: Input>(&self, features: &[I], features_count: usize, slots_count: usize, margins: &mut [f64]) {
         let outputs_count = self.base.len();
-        let rows_max = ROWS_PER_BLOCK.min((margins.len() / outputs_count).next_multiple_of(LANES));
+        let rows_max = ROWS_PER_BLOCK.min(margins.len() / outputs_count);
         let mut bins = vec![B::default(); rows_max * slots_count];
         let mut sums = vec![T::default(); rows_max * outputs_count];
         let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
         for (features, margins) in blocks.zip(margins.chunks_mut(ROWS_PER_BLOCK * outputs_count)) {
-            // The lanes after the last row walk with what the buffer holds; nobody reads their sums.
-            let rows = (margins.len() / outputs_count).next_multiple_of(LANES);
+            let rows = margins.len() / outputs_count;
             let (bins, sums) = (&mut bins[..rows * slots_count], &mut sums[..rows * outputs_count]);
             self.quantizer.quantize::<I, LANES>(features, features_count, bins, slots_count);
             for sums in sums.chunks_exact_mut(outputs_count) {

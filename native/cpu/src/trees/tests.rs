@@ -183,15 +183,28 @@ fn wanted() -> Wanted {
 }
 
 #[test]
-fn every_width_of_bins_agrees() {
-    // Counts on both sides of what one and two bytes hold, in both layouts.
-    for (trees, features, depth_max, distinct) in
-        [(9, 2, 6, 250), (9, 1, 8, 100_000), (9, 300, 7, 90), (200, 1, 9, 1 << 40)]
-    {
-        for chance_of_leaf in [0, 45] {
-            let wanted = Wanted { trees, features, depth_max, distinct, chance_of_leaf, ..wanted() };
-            assert_twins_agree(&ensemble(&wanted), 70, distinct, 9);
+fn every_layout_and_width_agrees() {
+    let cases = [
+        ("Perfect<u8, f64>", 9, 2, 6, 120, 0),
+        ("Linked<u16, u8, f64>", 9, 2, 7, 120, 45),
+        ("Perfect<u16, f64>", 9, 1, 8, 1 << 40, 0),
+        ("Perfect<u16, f64>", 9, 300, 7, 90, 0),
+        ("Linked<u32, u16, f64>", 40, 1, 9, 1 << 40, 30),
+        ("Linked<u32, u32, f64>", 200, 1, 9, 1 << 40, 0),
+    ];
+    for (layout, trees, features, depth_max, distinct, chance_of_leaf) in cases {
+        let wanted = Wanted { trees, features, depth_max, distinct, chance_of_leaf, ..wanted() };
+        let mut ensemble = ensemble(&wanted);
+        if chance_of_leaf > 0 {
+            // One deep tree among shallow ones, so that padding would cost too much.
+            let mut random = Random(7);
+            let mut nodes = Vec::new();
+            grow(&mut random, &Wanted { depth_max: 12, chance_of_leaf: 0, ..wanted }, &mut nodes, 0);
+            ensemble.trees.push(Tree { output: 0, nodes });
         }
+        let found = format!("{:?}", Forest::new(&ensemble).unwrap());
+        assert!(found.contains(layout), "{layout} was expected: {found}");
+        assert_twins_agree(&ensemble, 70, distinct, 9);
     }
 }
 

@@ -1,0 +1,165 @@
+//! Version folders: made as a whole, checked as a whole.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use headrace_models::{GoldenRows, ModelDraft, ModelFolder, ModelFormat, Signature, Trainer};
+use headrace_types::{DType, ErrorCode, Field, Model, Task, digest_json};
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("headrace-models-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn fixture(file: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/fixtures");
+    fs::read(folder.join(file)).unwrap()
+}
+
+fn draft() -> ModelDraft {
+    let features = ["a", "b", "c", "d", "e"].map(|name| Field::new(name, DType::FLOAT64)).into();
+    ModelDraft {
+        task: Task::Classification,
+        labels: Some(vec!["on time".into(), "late".into()]),
+        format: ModelFormat::XgboostJson,
+        model: fixture("xgboost_binary.xgb.json"),
+        golden: GoldenRows::from_json(&fixture("xgboost_binary.golden.json")).unwrap(),
+        signature: Signature { features, ..Signature::default() },
+        metrics: serde_json::json!({"test": {"auc": 0.75}}),
+        lineage: serde_json::json!({"dataset": {"rows": 600}}),
+        trainer: Trainer { library: "xgboost".into(), version: "3.2.0".into() },
+        created_at: "2026-01-01T00:00:00Z".into(),
+    }
+}
+
+#[test]
+fn a_version_is_made_and_found_back() {
+    let scratch = Scratch::new();
+    let first = ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+    let second = ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+    assert_eq!((first.manifest.version, second.manifest.version), (1, 2));
+    let opened = ModelFolder::open(scratch.0.join("delay/2")).unwrap();
+    assert_eq!(opened.manifest, second.manifest);
+    assert_eq!(opened.digest, second.digest);
+    assert_eq!(opened.model.features_count(), 5);
+    let text = fs::read_to_string(scratch.0.join("delay/2/model.json")).unwrap();
+    assert_eq!(digest_json(&text).unwrap(), opened.digest);
+    let names: Vec<_> =
+        fs::read_dir(scratch.0.join("delay")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "nothing unfinished is left: {names:?}");
+}
+
+#[test]
+fn versions_made_at_the_same_time_get_their_own_numbers() {
+    let scratch = Scratch::new();
+    let mut versions: Vec<u32> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| ModelFolder::create(&scratch.0, "delay", &draft()).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap().manifest.version).collect()
+    });
+    versions.sort_unstable();
+    let mut folders: Vec<u32> = fs::read_dir(scratch.0.join("delay"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    folders.sort_unstable();
+    assert_eq!(folders, [1, 2, 3, 4]);
+    for (folder, version) in folders.iter().zip(versions) {
+        assert_eq!(*folder, version);
+        let opened = ModelFolder::open(scratch.0.join(format!("delay/{folder}"))).unwrap();
+        assert_eq!(opened.manifest.version, *folder);
+    }
+}
+
+#[test]
+fn a_model_that_does_not_reproduce_its_golden_rows_gets_no_version() {
+    let scratch = Scratch::new();
+    let mut wrong = draft();
+    wrong.golden.margins[3][0] = Some(0.5);
+    let error = ModelFolder::create(&scratch.0, "delay", &wrong).unwrap_err();
+    assert_eq!(error.code, ErrorCode::GoldenRowMismatch);
+    assert!(error.message.contains("golden row 3"), "{error}");
+    assert_eq!(fs::read_dir(scratch.0.join("delay")).unwrap().count(), 0);
+    for name in ["", "..", "a/b", ".hidden", "a\0b"] {
+        let error = ModelFolder::create(&scratch.0, name, &draft()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument, "{name:?}");
+    }
+}
+
+#[test]
+fn a_damaged_folder_is_refused_by_the_name_of_its_file() {
+    let scratch = Scratch::new();
+    ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+    let folder = scratch.0.join("delay/1");
+    for file in ["model.json", "model.xgb.json", "golden.json", "digest"] {
+        let path = folder.join(file);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let at = bad.len() / 2;
+        bad[at] = if bad[at] == b'1' { b'2' } else { b'1' };
+        for damage in [Some(bad), Some(good[..good.len() / 2].to_vec()), None] {
+            match damage {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let error = ModelFolder::open(&folder).unwrap_err();
+            let expected = [ErrorCode::CorruptModel, ErrorCode::UnknownModelVersion];
+            assert!(expected.contains(&error.code), "{file}: {error}");
+            assert!(error.message.contains(file) && error.message.contains("delay/1"), "{file}: {error}");
+        }
+        fs::write(&path, good).unwrap();
+    }
+    ModelFolder::open(&folder).unwrap();
+}
+
+/// Writes a changed manifest with a digest that holds.
+fn change_manifest(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = folder.join("model.json");
+    let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut manifest);
+    let text = manifest.to_string();
+    fs::write(&path, &text).unwrap();
+    fs::write(folder.join("digest"), digest_json(&text).unwrap()).unwrap();
+}
+
+#[test]
+fn a_manifest_that_contradicts_its_model_is_refused() {
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(Change, ErrorCode, &str); 7] = [
+        (|it| it["format"] = 2.into(), ErrorCode::NewerFormat, "format 2"),
+        (|it| it["version"] = 0.into(), ErrorCode::CorruptModel, "'version' is 0"),
+        (|it| it["model"]["format"] = "pickle".into(), ErrorCode::UnsupportedModel, "'pickle'"),
+        (|it| it["model"]["file"] = "../secret".into(), ErrorCode::InvalidArgument, "'../secret' is not a plain name"),
+        (
+            |it| drop(it["signature"]["features"].as_array_mut().unwrap().pop()),
+            ErrorCode::CorruptModel,
+            "lists 4 features",
+        ),
+        (|it| drop(it["labels"].as_array_mut().unwrap().pop()), ErrorCode::CorruptModel, "1 labels"),
+        (|it| it["task"] = "guessing".into(), ErrorCode::CorruptModel, "guessing"),
+    ];
+    for (change, code, message) in cases {
+        let scratch = Scratch::new();
+        ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+        let folder = scratch.0.join("delay/1");
+        change_manifest(&folder, change);
+        let error = ModelFolder::open(&folder).unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! What each loader refuses, and that it says why.
+#![allow(clippy::unwrap_used)]
+
+use headrace_models::{ModelFormat, load_model};
+use headrace_types::ErrorCode;
+use serde_json::{Value, json};
+
+fn fixture(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/fixtures");
+    std::fs::read_to_string(format!("{folder}/{name}")).unwrap()
+}
+
+fn assert_refused(format: ModelFormat, bytes: &[u8], code: ErrorCode, message: &str) {
+    let error = load_model(format, bytes).err().unwrap_or_else(|| panic!("loaded, '{message}' was expected"));
+    assert_eq!(error.code, code, "{error}");
+    assert!(error.message.contains(message), "'{message}' was expected: {error}");
+    assert!(!error.hint.is_empty());
+}
+
+const MODEL: &str = "/learner/gradient_booster/model";
+const TREE: &str = "/learner/gradient_booster/model/trees/1";
+
+#[test]
+fn xgboost_models_are_refused_by_name() {
+    let good: Value = serde_json::from_str(&fixture("xgboost_binary.xgb.json")).unwrap();
+    let nodes = good.pointer(&format!("{TREE}/left_children")).unwrap().as_array().unwrap().len();
+    let corrupt = ErrorCode::CorruptModel;
+    let unsupported = ErrorCode::UnsupportedModel;
+    let cases = [
+        ("/learner/objective/name".to_string(), json!("multi:mystery"), unsupported, "'multi:mystery'"),
+        ("/learner/gradient_booster/name".into(), json!("gblinear"), unsupported, "'gblinear'"),
+        (format!("{TREE}/tree_param/size_leaf_vector"), json!("3"), unsupported, "tree 1: its leaves hold 3 values"),
+        ("/learner/learner_model_param/base_score".into(), json!("2E0"), corrupt, "'2E0' cannot be the base score"),
+        ("/learner/learner_model_param/base_score".into(), json!("[5E-1,5E-1]"), corrupt, "2 base scores for 1"),
+        ("/learner/learner_model_param/num_feature".into(), json!("-1"), corrupt, "'num_feature' is not a count"),
+        ("/learner/learner_model_param/num_feature".into(), json!("1"), corrupt, "the model has 1"),
+        ("/learner/learner_model_param/num_feature".into(), json!("99999999999"), corrupt, "99999999999 features"),
+        ("/learner/learner_model_param/num_class".into(), json!("99999999999"), corrupt, "99999999999 outputs"),
+        (format!("{MODEL}/gbtree_model_param/num_trees"), json!("4"), corrupt, "says 4 trees, lists 5"),
+        (format!("{MODEL}/tree_info/1"), json!(1), corrupt, "tree 1 has no output"),
+        (format!("{TREE}/id"), json!(0), corrupt, "two trees have the id 0"),
+        (format!("{TREE}/left_children/0"), json!(nodes), corrupt, "tree 1: node 0 has child"),
+        (format!("{TREE}/left_children/0"), json!(0), corrupt, "tree 1: node 0 has more than one parent"),
+        (format!("{TREE}/right_children/0"), json!(1), corrupt, "tree 1: node 1 has more than one parent"),
+        (format!("{TREE}/right_children/0"), json!(1.5), corrupt, "node 0 has 1.5 as its right child"),
+        (format!("{TREE}/right_children/0"), json!(-7), corrupt, "node 0 has -7 as its right child"),
+        (format!("{TREE}/split_indices/0"), json!(5), corrupt, "node 0 tests feature 5, the model has 5"),
+        (format!("{TREE}/split_conditions"), json!([1.0]), corrupt, "'split_conditions' has 1 entries"),
+        (format!("{TREE}/split_conditions"), json!("x"), corrupt, "'split_conditions' is a string"),
+        (format!("{TREE}/split_type/0"), json!(1), corrupt, "node 0 has no categories"),
+        (format!("{TREE}/categories_nodes"), json!([0]), corrupt, "differ in length"),
+        (TREE.to_string(), json!(null), corrupt, "stands where an object"),
+        ("/learner".into(), json!(null), corrupt, "'learner' is missing"),
+    ];
+    for (pointer, value, code, message) in cases {
+        let mut bad = good.clone();
+        *bad.pointer_mut(&pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        assert_refused(ModelFormat::XgboostJson, bad.to_string().as_bytes(), code, message);
+    }
+    let text = good.to_string();
+    assert_refused(ModelFormat::XgboostJson, &text.as_bytes()[..text.len() / 2], corrupt, "not JSON");
+    assert_refused(ModelFormat::XgboostUbj, text.as_bytes(), corrupt, "UBJSON, byte");
+}
+
+#[test]
+fn category_sets_out_of_proportion_are_refused() {
+    let mut bad: Value = serde_json::from_str(&fixture("xgboost_binary.xgb.json")).unwrap();
+    let tree = bad.pointer_mut(TREE).unwrap();
+    // Three bytes of input each would ask for two megabytes.
+    tree["categories_nodes"] = json!(vec![0; 100]);
+    tree["categories_segments"] = json!(vec![0; 100]);
+    tree["categories_sizes"] = json!(vec![1; 100]);
+    tree["categories"] = json!([16_777_215]);
+    assert_refused(
+        ModelFormat::XgboostJson,
+        bad.to_string().as_bytes(),
+        ErrorCode::UnsupportedModel,
+        "category sets take more than",
+    );
+}
+
+#[test]
+fn lightgbm_models_are_refused_by_name() {
+    let good = fixture("lightgbm_multiclass.txt");
+    let corrupt = ErrorCode::CorruptModel;
+    let unsupported = ErrorCode::UnsupportedModel;
+    let line = |start: &str| good.lines().find(|line| line.starts_with(start)).unwrap().to_string();
+    let cases = [
+        ("tree".to_string(), "forest".to_string(), corrupt, "the first line is not 'tree'"),
+        ("version=v4".into(), "version=v9".into(), unsupported, "version 'v9'"),
+        ("end of trees".into(), "end of".into(), corrupt, "'end of trees' is missing"),
+        ("Tree=3".into(), "Tree=4".into(), corrupt, "'Tree=4' stands where tree 3 begins"),
+        ("num_tree_per_iteration=3".into(), "num_tree_per_iteration=0".into(), corrupt, "is 0"),
+        ("num_tree_per_iteration=3".into(), "num_tree_per_iteration=4".into(), corrupt, "15 trees cannot be spread"),
+        ("max_feature_idx=4".into(), "max_feature_idx=1".into(), corrupt, "the model has 2"),
+        ("max_feature_idx=4".into(), "max_feature_idx=18446744073709551615".into(), corrupt, "out of range"),
+        (line("objective="), "objective=mystery".into(), unsupported, "'mystery'"),
+        (line("num_leaves="), "num_leaves=0".into(), corrupt, "tree 0: 'num_leaves' is 0"),
+        (line("num_leaves="), "num_leaves=18446744073709551615".into(), corrupt, "tree 0: 'leaf_value' has"),
+        (line("is_linear="), "is_linear=1".into(), unsupported, "linear_tree"),
+        (line("threshold="), line("threshold=").replacen('=', "=x", 1), corrupt, "in 'threshold' is not a number"),
+        (line("threshold="), "threshold=".into(), corrupt, "'threshold' has 0 entries"),
+        (line("left_child="), line("left_child=").replacen('=', "=0 ", 1), corrupt, "'left_child' has"),
+        (line("num_cat="), "num_cat=18446744073709551615".into(), corrupt, "'num_cat' is out of range"),
+        (line("cat_threshold="), "cat_threshold=1 2 3 4 5 6 7 8 9".into(), corrupt, "'cat_threshold' has 9 entries"),
+    ];
+    for (from, to, code, message) in cases {
+        assert!(good.contains(&from));
+        assert_refused(ModelFormat::LightgbmText, good.replacen(&from, &to, 1).as_bytes(), code, message);
+    }
+    assert_refused(ModelFormat::LightgbmText, b"\xff\xfe", corrupt, "not UTF-8");
+    assert_refused(ModelFormat::LightgbmText, b"", corrupt, "the first line");
+}
+
+#[test]
+fn lightgbm_trees_with_loops_or_strangers_are_refused() {
+    let tree = "tree\nversion=v4\nnum_tree_per_iteration=1\nmax_feature_idx=0\n\nTree=0\nnum_leaves=3\n\
+                split_feature=0 0\nthreshold=1 2\ndecision_type=2 2\nleft_child=LEFT\n\
+                right_child=-1 -2\nleaf_value=1 2 3\nend of trees\n";
+    assert!(load_model(ModelFormat::LightgbmText, tree.replace("LEFT", "1 -3").as_bytes()).is_ok());
+    for (left, message) in [
+        ("0 -3", "node 0 has more than one parent"),
+        ("1 0", "node 0 has more than one parent"),
+        ("1 -1", "more than one parent"),
+        ("1 -4", "node 1 has child -4 of 2 nodes"),
+        ("2 -3", "node 0 has child 2 of 2 nodes"),
+        ("1 -9223372036854775808", "node 1 has child -9223372036854775808"),
+    ] {
+        let text = tree.replace("LEFT", left);
+        assert_refused(ModelFormat::LightgbmText, text.as_bytes(), ErrorCode::CorruptModel, message);
+    }
+    let text = tree.replace("LEFT", "1 -3").replace("threshold=1 2", "threshold=nan 2");
+    assert_refused(ModelFormat::LightgbmText, text.as_bytes(), ErrorCode::CorruptModel, "NaN as its threshold");
+    let text = tree.replace("LEFT", "1 -3").replace("decision_type=2 2", "decision_type=14 2");
+    assert_refused(ModelFormat::LightgbmText, text.as_bytes(), ErrorCode::CorruptModel, "decision type 14");
+    let text = tree.replace("LEFT", "1 -3").replace("decision_type=2 2", "decision_type=1 2");
+    assert_refused(ModelFormat::LightgbmText, text.as_bytes(), ErrorCode::CorruptModel, "no category set of its own");
+}
+
+#[test]
+fn linear_models_are_refused_by_name() {
+    for (text, code, message) in [
+        (r#"{"format": 2}"#, ErrorCode::NewerFormat, "format 2"),
+        (r#"{"format": 1, "link": "probit"}"#, ErrorCode::UnsupportedModel, "'probit'"),
+        (r#"{"format": 1, "link": "identity", "intercept": [1], "weights": []}"#, ErrorCode::CorruptModel, "0 rows"),
+        (r#"{"format": 1, "link": "identity", "intercept": [1], "weights": [[]]}"#, ErrorCode::CorruptModel, "row 0"),
+        (
+            r#"{"format": 1, "link": "identity", "intercept": [1, 2], "weights": [[1], [1, 2]]}"#,
+            ErrorCode::CorruptModel,
+            "row 1",
+        ),
+    ] {
+        assert_refused(ModelFormat::LinearJson, text.as_bytes(), code, message);
+    }
+    let error = ModelFormat::from_name("pickle").unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnsupportedModel);
+    assert!(error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json"), "{error}");
+}
