@@ -6,7 +6,7 @@ use headrace_types::{Column, ColumnData};
 /// Writes a numeric column into one column of a row-major matrix: row `r` goes to `matrix[r * width + index]`.
 /// A null becomes NaN, a bool 0 or 1, an integer the nearest float. Columns of other types become NaN.
 pub(crate) fn copy_numbers(column: &Column, matrix: &mut [f64], width: usize, index: usize) {
-    let cells = matrix[index..].iter_mut().step_by(width);
+    let cells = matrix.iter_mut().skip(index).step_by(width);
     macro_rules! copy {
         ($values:expr, $convert:expr) => {
             for (cell, &value) in cells.zip($values) {
@@ -40,7 +40,7 @@ pub(crate) fn copy_numbers(column: &Column, matrix: &mut [f64], width: usize, in
 
 /// As [`copy_numbers`], from an output of expressions.
 pub(crate) fn copy_output(output: &Output, matrix: &mut [f64], width: usize, index: usize) {
-    for (row, cell) in matrix[index..].iter_mut().step_by(width).enumerate() {
+    for (row, cell) in matrix.iter_mut().skip(index).step_by(width).enumerate() {
         *cell = output.number(row);
     }
 }

@@ -169,6 +169,20 @@ fn a_given_feature_replaces_the_stored_one_and_feeds_what_is_computed_from_it() 
 }
 
 #[test]
+fn no_rows_get_no_answers() {
+    let engine = engine();
+    let response = engine.predict("late", None, &ask(&[], &[], vec![])).unwrap();
+    assert_eq!((response.rows, response.scores.len(), response.margins.len()), (0, 0, 0));
+    let empty = ["temp", "hour", "wind2", "year", "age"].map(|name| (name, DType::FLOAT64, vec![]));
+    let request = PredictRequest { features: batch(&empty), ..PredictRequest::default() };
+    assert_eq!(engine.predict("late", None, &request).unwrap().rows, 0);
+    let request = ask(&[], &[], vec![]);
+    let lookup = FeatureRequest { entities: request.entities, request: request.request, row_errors: vec![] };
+    let found = engine.get_online_features("risk", &lookup).unwrap();
+    assert_eq!((found.columns.len(), found.statuses[4].len()), (5, 0));
+}
+
+#[test]
 fn a_bad_row_fails_alone() {
     let departures = vec![Value::Timestamp(0), Value::Null, Value::Timestamp(0)];
     let mut request = ask(&["JFK", "JFK", "JFK"], &["N1", "N1", "N1"], departures);

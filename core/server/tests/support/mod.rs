@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use headrace_engine::testing::{sum_classifier, sum_regressor};
-use headrace_engine::{Engine, EngineOptions};
+use headrace_engine::testing::{PanickingModel, sum_classifier, sum_regressor};
+use headrace_engine::{Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig, ServerHandle};
 use headrace_types::Result;
 
@@ -32,6 +32,8 @@ pub fn start(config: ServerConfig) -> Running {
     engine.add_model(sum_classifier("delay", 1, &["a", "b"])).unwrap();
     engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
     engine.add_model(sum_regressor("minutes", 1, &["a"])).unwrap();
+    let fragile = sum_classifier("fragile", 1, &["a"]);
+    engine.add_model(ModelSpec { model: Arc::new(PanickingModel), ..fragile }).unwrap();
     let server = Server::bind(config, engine).unwrap();
     let (addrs, handle) = (server.local_addrs(), server.handle());
     let thread = std::thread::spawn(move || server.run());
