@@ -152,6 +152,10 @@ class Model:
         """Opens a version's folder: verifies its digests, loads the model, replays its golden rows."""
 
     @staticmethod
+    def create(models: str | os.PathLike[str], name: str, draft: str, data: bytes) -> Model:
+        """Makes the next version of a model from its draft (JSON) and its file; opened before it becomes visible."""
+
+    @staticmethod
     def from_bytes(format: str, data: bytes) -> Model:
         """Reads a model file by itself; it has no name, no signature and no golden rows."""
 

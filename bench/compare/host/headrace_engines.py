@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 import headrace
 from headrace import _native
 from headrace.compiler import compile_plan
-from headrace.digests import canonical_json, digest_bytes, digest_file
 from headrace.export import ExportedModel, export_lightgbm, export_xgboost
 
 SERVICE = "all_features"
@@ -104,9 +104,8 @@ class HeadraceTrees(Engine):
     def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
         assert isinstance(inputs, TreeInputs)
         rows = inputs.kinds["features"][:GOLDEN_ROWS]
-        folder = Path(options["folder"]) / "models" / options["case"] / "1"
-        write_version(folder, options["case"], options["library"], Path(options["model"]), rows)
-        self.model = _native.Model.open(folder)
+        models = Path(options["folder"]) / "models"
+        self.model = register(models, options["case"], options["library"], Path(options["model"]), rows)
 
     def caller(self, rows: int) -> Call:
         margins = self.model.margins
@@ -116,40 +115,23 @@ class HeadraceTrees(Engine):
         return np.asarray(self.model.margins(asked, threads=1)).reshape(-1)
 
 
-def export(library: str, model: Path, folder: Path, rows: Array) -> ExportedModel:
-    """The model's file and golden rows, by the exporter that a user would call."""
-    if library == "xgboost":
-        return export_xgboost(package("xgboost").Booster(model_file=str(model)), folder / "trees.ubj", golden=rows)
-    return export_lightgbm(package("lightgbm").Booster(model_file=str(model)), folder / "trees.txt", golden=rows)
-
-
-def write_version(folder: Path, name: str, library: str, model: Path, rows: Array) -> None:
-    """A model version folder: the engine loads nothing else, and only after its golden rows reproduce."""
-    folder.mkdir(parents=True, exist_ok=True)
-    exported = export(library, model, folder, rows)
-    golden = folder / "golden.json"
-    golden.write_text(json.dumps(exported.golden))
-    features = [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]
-    manifest = {
-        "format": 1,
-        "name": name,
-        "version": 1,
+def register(models: Path, name: str, library: str, file: Path, rows: Array) -> _native.Model:
+    """The next version of a model, exported as a user would: the engine's golden rows are the library's answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export(library, file, Path(folder), rows)
+        data = exported.file.read_bytes()
+    draft = {
         "task": exported.task,
-        "labels": None,
-        "model": {"file": exported.file.name, "format": exported.format, "digest": digest_file(str(exported.file))},
-        "signature": {
-            "service": None,
-            "plan_digest": None,
-            "features": features,
-            "join_keys": [],
-            "request_fields": [],
-        },
-        "golden": {"file": golden.name, "digest": digest_file(str(golden))},
-        "metrics": {},
-        "lineage": {},
+        "format": exported.format,
+        "golden": exported.golden,
+        "signature": {"features": [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]},
         "trainer": {"library": exported.library, "version": exported.library_version},
         "created_at": "1970-01-01T00:00:00Z",
     }
-    text = canonical_json(json.dumps(manifest))
-    (folder / "model.json").write_text(text)
-    (folder / "digest").write_text(digest_bytes(text.encode()) + "\n")
+    return _native.Model.create(models, name, json.dumps(draft), data)
+
+
+def export(library: str, file: Path, folder: Path, rows: Array) -> ExportedModel:
+    if library == "xgboost":
+        return export_xgboost(package("xgboost").Booster(model_file=str(file)), folder / "trees.ubj", golden=rows)
+    return export_lightgbm(package("lightgbm").Booster(model_file=str(file)), folder / "trees.txt", golden=rows)

@@ -6,14 +6,14 @@
       golden.json   rows with the margins and scores that the library gave them
       digest        the digest of model.json in canonical form
 
-The folder is made aside and renamed, so that a version is either there as a whole or not at all. It is kept only if the
-engine, reading it, reproduces the golden rows.
+The engine makes the folder, aside, and renames it, so that a version is either there as a whole or not at all; and only
+if what it reads back reproduces the golden rows.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,10 @@ from typing import Any
 import numpy as np
 
 from headrace import Model
-from headrace.digests import canonical_json, digest_bytes, digest_file
 from headrace.export import export_lightgbm, export_xgboost
-from headrace.files import sync_folder, sync_tree
 from headrace_control.training.config import ModelConfig
 from headrace_control.training.fit import Matrix, Trained
 
-FORMAT = 1
 GOLDEN_ROWS = 64
 EXPORTERS = {"lightgbm": (export_lightgbm, "model.txt"), "xgboost": (export_xgboost, "model.ubj")}
 
@@ -86,43 +83,23 @@ def register(
     Raises:
         headrace.HeadraceError: `golden_row_mismatch` or `unsupported_model`; no version is made then.
     """
-    parent = models / config.name
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((version.version for version in versions(models, config.name)), default=0) + 1
-    unfinished = parent / f".unfinished-{number}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        export, file_name = EXPORTERS[trained.library]
-        exported = export(trained.booster, unfinished / file_name, golden)
-        golden_file = unfinished / "golden.json"
-        golden_file.write_text(json.dumps(exported.golden), "utf-8")
-        manifest = {
-            "format": FORMAT,
-            "name": config.name,
-            "version": number,
-            "task": config.task,
-            "labels": list(config.labels) or None,
-            "model": {"file": file_name, "format": exported.format, "digest": digest_file(exported.file)},
-            "signature": signature,
-            "golden": {"file": golden_file.name, "digest": digest_file(golden_file)},
-            "metrics": metrics,
-            "lineage": lineage,
-            "trainer": {"library": exported.library, "version": exported.library_version},
-            "created_at": created_at,
-        }
-        text = canonical_json(json.dumps(manifest))
-        (unfinished / "model.json").write_text(text, "utf-8")
-        (unfinished / "digest").write_text(digest_bytes(text.encode()) + "\n", "utf-8")
-        Model.open(unfinished)
-        sync_tree(unfinished)
-        folder = parent / str(number)
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    sync_folder(parent)
-    return ModelVersion(config.name, number, folder, manifest)
+    export, file_name = EXPORTERS[trained.library]
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export(trained.booster, Path(folder) / file_name, golden)
+        data = exported.file.read_bytes()
+    draft = {
+        "task": config.task,
+        "labels": list(config.labels) or None,
+        "format": exported.format,
+        "golden": exported.golden,
+        "signature": signature,
+        "metrics": metrics,
+        "lineage": lineage,
+        "trainer": {"library": exported.library, "version": exported.library_version},
+        "created_at": created_at,
+    }
+    model = Model.create(models, config.name, json.dumps(draft), data)
+    return read_version(models / config.name / str(model.version))
 
 
 def choose_golden(matrix: Matrix, seed: int) -> Matrix:

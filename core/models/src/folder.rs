@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headrace_types::{Error, ErrorCode, Model, Result, Task, canonical_json, digest_bytes, digest_json};
+use serde::{Deserialize, Serialize};
 
 use crate::document::corrupt;
 use crate::format::{MODEL_BYTES_MAX, ModelFormat, load_model};
@@ -31,20 +32,42 @@ pub struct LoadedModel {
     pub model: Arc<NativeModel>,
 }
 
-/// What a new version is made of; the folder adds version, file names and digests.
-#[derive(Debug, Clone)]
+/// What a new version is made of, beside the model's file; the folder adds version, file names and digests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelDraft {
     pub task: Task,
+    #[serde(default)]
     pub labels: Option<Vec<String>>,
     pub format: ModelFormat,
-    pub model: Vec<u8>,
     pub golden: GoldenRows,
     pub signature: Signature,
+    #[serde(default)]
     pub metrics: serde_json::Value,
+    #[serde(default)]
     pub lineage: serde_json::Value,
     pub trainer: Trainer,
     /// RFC 3339.
     pub created_at: String,
+}
+
+impl ModelDraft {
+    /// # Errors
+    /// `invalid_argument` when it is not JSON of this shape; `unsupported_model` for a format that is not known.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let invalid = |error: serde_json::Error| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("the draft of a model version: {error}"),
+                "give task, format, golden, signature, trainer and created_at; labels, metrics and lineage if known",
+            )
+        };
+        let value: serde_json::Value = serde_json::from_str(text).map_err(invalid)?;
+        if let Some(name) = value.get("format").and_then(serde_json::Value::as_str) {
+            ModelFormat::from_name(name)?;
+        }
+        serde_json::from_value(value).map_err(invalid)
+    }
 }
 
 /// The operations on a model version's folder.
@@ -74,14 +97,14 @@ impl ModelFolder {
     ///
     /// # Errors
     /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.
-    pub fn create(models: impl AsRef<Path>, name: &str, draft: &ModelDraft) -> Result<LoadedModel> {
+    pub fn create(models: impl AsRef<Path>, name: &str, draft: &ModelDraft, model: &[u8]) -> Result<LoadedModel> {
         check_name("model name", name)?;
         let parent = models.as_ref().join(name);
         fs::create_dir_all(&parent).map_err(|error| io(&parent, &error))?;
         for _ in 0..CREATE_ATTEMPTS_MAX {
             let version = next_version(&parent)?;
             let unfinished = Unfinished::create(&parent, version)?;
-            let loaded = write(&unfinished.0, name, version, draft).and_then(|()| Self::open(&unfinished.0))?;
+            let loaded = write(&unfinished.0, name, version, draft, model).and_then(|()| Self::open(&unfinished.0))?;
             // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
             if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
                 sync(&parent)?;
@@ -203,7 +226,7 @@ impl Drop for Unfinished {
     }
 }
 
-fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft) -> Result<()> {
+fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u8]) -> Result<()> {
     let golden = serde_json::to_string(&draft.golden).map_err(|error| Error::internal(error.to_string()))?;
     let model_file = match draft.format {
         ModelFormat::XgboostJson => "model.xgb.json",
@@ -217,11 +240,7 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft) -> Result<
         version,
         task: draft.task,
         labels: draft.labels.clone(),
-        model: manifest::ModelFile {
-            file: model_file.to_string(),
-            format: draft.format,
-            digest: digest_bytes(&draft.model),
-        },
+        model: manifest::ModelFile { file: model_file.to_string(), format: draft.format, digest: digest_bytes(model) },
         signature: draft.signature.clone(),
         golden: manifest::FileReference { file: GOLDEN_FILE.to_string(), digest: digest_bytes(golden.as_bytes()) },
         metrics: draft.metrics.clone(),
@@ -231,7 +250,7 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft) -> Result<
     };
     let text = serde_json::to_string(&manifest).map_err(|error| Error::internal(error.to_string()))?;
     let text = canonical_json(&text)?;
-    write_synced(folder, model_file, &draft.model)?;
+    write_synced(folder, model_file, model)?;
     write_synced(folder, GOLDEN_FILE, golden.as_bytes())?;
     write_synced(folder, MANIFEST_FILE, text.as_bytes())?;
     write_synced(folder, DIGEST_FILE, format!("{}\n", digest_bytes(text.as_bytes())).as_bytes())?;

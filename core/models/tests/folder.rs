@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use headrace_models::{GoldenRows, ModelDraft, ModelFolder, ModelFormat, Signature, Trainer};
+use headrace_models::{GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, Signature, Trainer};
 use headrace_types::{DType, ErrorCode, Field, Model, Task, digest_json};
 
 struct Scratch(PathBuf);
@@ -37,7 +37,6 @@ fn draft() -> ModelDraft {
         task: Task::Classification,
         labels: Some(vec!["on time".into(), "late".into()]),
         format: ModelFormat::XgboostJson,
-        model: fixture("xgboost_binary.xgb.json"),
         golden: GoldenRows::from_json(&fixture("xgboost_binary.golden.json")).unwrap(),
         signature: Signature { features, ..Signature::default() },
         metrics: serde_json::json!({"test": {"auc": 0.75}}),
@@ -47,11 +46,30 @@ fn draft() -> ModelDraft {
     }
 }
 
+fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> headrace_types::Result<LoadedModel> {
+    ModelFolder::create(&scratch.0, name, draft, &fixture("xgboost_binary.xgb.json"))
+}
+
+#[test]
+fn a_draft_is_read_from_json_or_refused_by_what_is_wrong() {
+    let text = serde_json::to_string(&draft()).unwrap();
+    let scratch = Scratch::new();
+    let read = ModelDraft::from_json(&text).unwrap();
+    assert_eq!(create(&scratch, "a", &read).unwrap().manifest.signature, draft().signature);
+    let error = ModelDraft::from_json(&text.replace("xgboost-json", "pickle")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnsupportedModel, "{error}");
+    for (old, new, named) in [("\"trainer\"", "\"teacher\"", "teacher"), ("{", "", "draft of a model version")] {
+        let error = ModelDraft::from_json(&text.replacen(old, new, 1)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument, "{error}");
+        assert!(error.message.contains(named), "{error}");
+    }
+}
+
 #[test]
 fn a_version_is_made_and_found_back() {
     let scratch = Scratch::new();
-    let first = ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
-    let second = ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+    let first = create(&scratch, "delay", &draft()).unwrap();
+    let second = create(&scratch, "delay", &draft()).unwrap();
     assert_eq!((first.manifest.version, second.manifest.version), (1, 2));
     let opened = ModelFolder::open(scratch.0.join("delay/2")).unwrap();
     assert_eq!(opened.manifest, second.manifest);
@@ -68,8 +86,7 @@ fn a_version_is_made_and_found_back() {
 fn versions_made_at_the_same_time_get_their_own_numbers() {
     let scratch = Scratch::new();
     let mut versions: Vec<u32> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| ModelFolder::create(&scratch.0, "delay", &draft()).unwrap())).collect();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| create(&scratch, "delay", &draft()).unwrap())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap().manifest.version).collect()
     });
     versions.sort_unstable();
@@ -91,12 +108,12 @@ fn a_model_that_does_not_reproduce_its_golden_rows_gets_no_version() {
     let scratch = Scratch::new();
     let mut wrong = draft();
     wrong.golden.margins[3][0] = Some(0.5);
-    let error = ModelFolder::create(&scratch.0, "delay", &wrong).unwrap_err();
+    let error = create(&scratch, "delay", &wrong).unwrap_err();
     assert_eq!(error.code, ErrorCode::GoldenRowMismatch);
     assert!(error.message.contains("golden row 3"), "{error}");
     assert_eq!(fs::read_dir(scratch.0.join("delay")).unwrap().count(), 0);
     for name in ["", "..", "a/b", ".hidden", "a\0b"] {
-        let error = ModelFolder::create(&scratch.0, name, &draft()).unwrap_err();
+        let error = create(&scratch, name, &draft()).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidArgument, "{name:?}");
     }
 }
@@ -104,7 +121,7 @@ fn a_model_that_does_not_reproduce_its_golden_rows_gets_no_version() {
 #[test]
 fn a_damaged_folder_is_refused_by_the_name_of_its_file() {
     let scratch = Scratch::new();
-    ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+    create(&scratch, "delay", &draft()).unwrap();
     let folder = scratch.0.join("delay/1");
     for file in ["model.json", "model.xgb.json", "golden.json", "digest"] {
         let path = folder.join(file);
@@ -155,7 +172,7 @@ fn a_manifest_that_contradicts_its_model_is_refused() {
     ];
     for (change, code, message) in cases {
         let scratch = Scratch::new();
-        ModelFolder::create(&scratch.0, "delay", &draft()).unwrap();
+        create(&scratch, "delay", &draft()).unwrap();
         let folder = scratch.0.join("delay/1");
         change_manifest(&folder, change);
         let error = ModelFolder::open(&folder).unwrap_err();

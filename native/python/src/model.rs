@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use headrace_models::{Features, Manifest, ModelFolder, ModelFormat, NativeModel, load_model};
+use headrace_models::{Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat, NativeModel, load_model};
 use headrace_types::{Error, ErrorCode, Model as _};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::intern;
@@ -32,13 +32,14 @@ impl Model {
     /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> Outcome<Self> {
-        let loaded = detached(py, || ModelFolder::open(&path))?;
-        Ok(Self {
-            model: loaded.model,
-            manifest: Some(loaded.manifest),
-            digest: Some(loaded.digest),
-            fork: ForkGuard::new(),
-        })
+        Ok(Self::of(detached(py, || ModelFolder::open(&path))?))
+    }
+
+    /// Makes the next version of a model from a draft (JSON) and the model's file.
+    #[staticmethod]
+    fn create(py: Python<'_>, models: PathBuf, name: &str, draft: &str, data: &[u8]) -> Outcome<Self> {
+        let loaded = detached(py, || ModelFolder::create(&models, name, &ModelDraft::from_json(draft)?, data))?;
+        Ok(Self::of(loaded))
     }
 
     /// Reads a model file by itself; it has no name, no signature and no golden rows.
@@ -103,6 +104,15 @@ impl Model {
 }
 
 impl Model {
+    fn of(loaded: LoadedModel) -> Self {
+        Self {
+            model: loaded.model,
+            manifest: Some(loaded.manifest),
+            digest: Some(loaded.digest),
+            fork: ForkGuard::new(),
+        }
+    }
+
     fn evaluate<'py>(
         &self,
         x: &Bound<'py, PyAny>,
