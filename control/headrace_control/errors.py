@@ -24,6 +24,12 @@ EXIT_CODES = {
 """Exit code by slug; a slug that is not listed means that the work failed."""
 
 
+def exit_code(error: BaseException, slug: str) -> int:
+    """What the command exits with. A definition is refused whatever is wrong with it, be it an unknown name."""
+    families = {family.__name__ for family in type(error).__mro__}
+    return REFUSED if "DefinitionError" in families else EXIT_CODES.get(slug, FAILED)
+
+
 class ControlError(Exception):
     """A refusal of the control plane: what was wrong, in which thing, and what to do next.
 

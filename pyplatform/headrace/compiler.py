@@ -81,6 +81,14 @@ def on_demand_json(view: OnDemandFeatureView) -> dict[str, Any]:
     """An on-demand view as the plan holds it. Of a whole view, only the features in use become inputs."""
     owner = f"on-demand feature view '{view.name}'"
     used = [name for field in view.schema if field.expr is not None for name in column_names(field.expr.node)]
+    known = {field.name for field, _, _ in _inputs_of(view)}
+    for name in used:
+        if name not in known:
+            raise make_error(
+                "invalid_expression",
+                f"{owner}: an expression uses '{name}', which is not an input",
+                nearest_hint(name, known, "inputs"),
+            )
     inputs: dict[str, dict[str, str]] = {}
     for field, origin, required in _inputs_of(view):
         if field.name not in used:
@@ -99,13 +107,6 @@ def on_demand_json(view: OnDemandFeatureView) -> dict[str, Any]:
                 "select the features of one view only, or rename one in its source",
             )
         inputs[field.name] = {"name": field.name, "dtype": str(field.dtype), "from": origin}
-    for name in used:
-        if name not in inputs:
-            raise make_error(
-                "invalid_expression",
-                f"{owner}: an expression uses '{name}', which is not an input",
-                nearest_hint(name, [field.name for field, _, _ in _inputs_of(view)], "inputs"),
-            )
     fields = [
         {"name": field.name, "dtype": str(field.dtype), "expr": field.expr.node}
         for field in view.schema

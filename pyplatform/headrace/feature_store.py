@@ -78,7 +78,7 @@ class FeatureStore:
         Raises:
             DefinitionError: the definitions are wrong.
         """
-        return self._diff(_native.Plan.from_json(self.project.compile()))
+        return self._diff(self.project.compile())
 
     def apply(self) -> PlanDiff:
         """Compiles the definitions and puts them in force; returns what changed.
@@ -87,7 +87,7 @@ class FeatureStore:
             DefinitionError: the definitions are wrong, or `breaking_change`: they would break services or models in
                 use.
         """
-        plan = _native.Plan.from_json(self.project.compile())
+        plan = self.project.compile()
         diff = self._diff(plan)
         if diff.breaking:
             raise DefinitionError(

@@ -11,6 +11,7 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace import _native
 from headrace.compiler import compile_plan
 from headrace.config import Config, load_config
 from headrace.definitions import Definition, Entity, FeatureService, FeatureView, OnDemandFeatureView
@@ -60,13 +61,18 @@ class Project:
                     found[id(value)] = value
         return list(found.values())
 
-    def compile(self) -> str:
-        """The plan of the project's definitions, as JSON text.
+    def compile(self) -> _native.Plan:
+        """The plan of the project's definitions.
 
         Raises:
-            DefinitionError: the definitions are wrong.
+            DefinitionError: the definitions are wrong, be it by an unknown name; the slug tells how.
+            UnknownNameError: `not_found`, there are no definitions.
         """
-        return compile_plan(self.config.name, self.definitions())
+        definitions = self.definitions()
+        try:
+            return _native.Plan.from_json(compile_plan(self.config.name, definitions))
+        except HeadraceError as error:
+            raise DefinitionError(error.code, error.message, error.hint) from error
 
 
 def _run(package: str, path: Path) -> types.ModuleType:
@@ -86,8 +92,8 @@ def _run(package: str, path: Path) -> types.ModuleType:
     return module
 
 
-def _located(path: Path, error: Exception) -> HeadraceError:
-    """The error with the file and line of the definition that caused it."""
+def _located(path: Path, error: Exception) -> DefinitionError:
+    """The error with the file and line of the definition that caused it; its slug stays."""
     if isinstance(error, SyntaxError):
         place = f"{error.filename or path}:{error.lineno or 0}"
     else:
@@ -96,5 +102,5 @@ def _located(path: Path, error: Exception) -> HeadraceError:
         ]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
     if isinstance(error, HeadraceError):
-        return type(error)(error.code, f"{place}: {error.message}", error.hint)
+        return DefinitionError(error.code, f"{place}: {error.message}", error.hint)
     return DefinitionError("invalid_definition", f"{place}: {type(error).__name__}: {error}", "correct that line")

@@ -71,6 +71,22 @@ def test_a_service_or_model_that_does_not_exist(headrace: Command, copy_of_train
     refused(done, 1, "unknown_feature_service", "departure_rsk", "departure_risk")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('plane_register[["year_built"]]', 'plane_register[["year_bilt"]]', "unknown_feature"),
+        ('Field("humid", Float64)', 'Field("humid", "float65")', "unknown_dtype"),
+        ("col(\"wind_dir\")", "col(\"wind\")", "invalid_expression"),
+    ],
+)
+def test_a_wrong_definition_is_refused_whatever_is_wrong(
+    headrace: Command, project: Path, old: str, new: str, code: str
+) -> None:
+    replace(project / "features" / "flights.py", old, new)
+    for command in ("plan", "apply"):
+        refused(headrace(command, "--project", project, "--json"), 3, code, new.split('"')[-2])
+
+
 def test_an_entity_that_the_service_does_not_have(headrace: Command, trained: Path) -> None:
     done = headrace("predict", MODEL, "-e", "airport=JFK", "--project", trained, "--json")
     refused(done, 1, "unknown_entity", "airport")

@@ -18,15 +18,15 @@ VIEW = (
 def test_files_of_a_project_import_each_other(make_project: Callable[..., Path]) -> None:
     root = make_project(VIEW)
     (root / "features/entities.py").write_text(ENTITY)
-    plan = json.loads(Project.open(root).compile())
+    plan = json.loads(Project.open(root).compile().json)
     assert plan["project"] == "project"
     assert list(plan["views"]) == ["weather"]
 
 
 def test_two_projects_do_not_mix(make_project: Callable[..., Path]) -> None:
     one, two = make_project(ENTITY, name="one"), make_project(ENTITY.replace("airport", "port"), name="two")
-    assert "airport" in json.loads(Project.open(one).compile())["entities"]
-    assert "port" in json.loads(Project.open(two).compile())["entities"]
+    assert "airport" in json.loads(Project.open(one).compile().json)["entities"]
+    assert "port" in json.loads(Project.open(two).compile().json)["entities"]
 
 
 def test_a_changed_file_is_read_again(make_project: Callable[..., Path]) -> None:
@@ -34,7 +34,7 @@ def test_a_changed_file_is_read_again(make_project: Callable[..., Path]) -> None
     project = Project.open(root)
     project.compile()
     (root / "features/all.py").write_text(ENTITY.replace('"origin"', '"code"'))
-    assert json.loads(project.compile())["entities"]["airport"]["join_keys"][0]["name"] == "code"
+    assert json.loads(project.compile().json)["entities"]["airport"]["join_keys"][0]["name"] == "code"
 
 
 @pytest.mark.parametrize(

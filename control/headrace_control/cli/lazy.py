@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from headrace_control.errors import EXIT_CODES, FAILED, OK, USAGE, describe
+from headrace_control.errors import FAILED, OK, USAGE, describe, exit_code
 
 INTERRUPTED = 130
 # How newer versions of click say that a group was called without a command.
@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
             if known is None:
                 raise
             code, message, hint = known
-            fail(code, message, hint, as_json, EXIT_CODES.get(code, FAILED))
+            fail(code, message, hint, as_json, exit_code(error, code))
         sys.exit(status if isinstance(status, int) else OK)
 
 
