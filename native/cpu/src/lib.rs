@@ -6,6 +6,8 @@
 mod table;
 mod trees;
 
+#[cfg(feature = "testing")]
+pub use table::testing;
 pub use table::{
     EncodedKeys, GatherFeature, GatherPlan, ImageLayout, ImageMapper, KEY_BYTES_MAX, KeyEncoder, KeysRef, MemoryBudget,
     OpenMode, PlainPlan, PlainTable, REGION_BYTES_MAX, ROW_BYTES_MAX, RowTable, RowValues, TableOptions, TableSchema,

@@ -1,11 +1,13 @@
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
-use headrace_features::Plan;
+use headrace_features::{LocalStore, Plan, StoreOptions};
 use headrace_models::{Features, ModelFormat, NativeModel, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
-use headrace_types::{DType, Field, Model};
+use headrace_types::{Batch, Column, ColumnData, DType, Field, Model};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
 #[derive(Debug, Clone, Copy)]
@@ -17,12 +19,14 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "infer", run: infer },
+    Target { name: "log_batch", run: log_batch },
     Target { name: "model_lightgbm_text", run: model_lightgbm_text },
     Target { name: "model_linear_json", run: model_linear_json },
     Target { name: "model_xgboost_json", run: model_xgboost_json },
     Target { name: "model_xgboost_ubj", run: model_xgboost_ubj },
     Target { name: "plan_json", run: plan_json },
     Target { name: "predict_json", run: predict_json },
+    Target { name: "table_snapshot", run: table_snapshot },
 ];
 
 /// The target of that name.
@@ -36,6 +40,41 @@ fn plan_json(data: &[u8]) {
     let Ok(plan) = Plan::from_json(text) else { return };
     let again = Plan::from_json(plan.canonical_json()).expect("the canonical form of a plan is a plan");
     assert_eq!(plan.digest(), again.digest(), "the canonical form keeps the digest");
+}
+
+/// Keys of two parts and fields of every kind.
+const STORED: &str = include_str!("stored_plan.json");
+
+static STORED_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::from_json(STORED).expect("it is a plan"));
+
+/// A value of the online store's log, without the checksum at its end, which is made here: else nothing would get past it.
+fn log_batch(data: &[u8]) {
+    let batch = [data, crc32fast::hash(data).to_le_bytes().as_slice()].concat();
+    let options = StoreOptions { bytes_max: 8 << 20, huge_pages: false };
+    let store = LocalStore::create(&STORED_PLAN, options).expect("an empty store fits");
+    let Ok(first) = store.apply(&batch) else { return };
+    let again = store.apply(&batch).expect("what could be applied once can be applied again");
+    assert_eq!((again.inserted, again.replaced), (0, 0), "a batch applied again changes nothing: {first:?}, {again:?}");
+    let plan = store.online_plan(&STORED_PLAN, "all").expect("the service is in the plan");
+    let keys = [
+        ("name".into(), Column::new(ColumnData::String(["a", "", "b"].map(String::from).into()))),
+        ("number".into(), Column::new(ColumnData::Int64(vec![1, -1, i64::MAX]))),
+    ];
+    let keys = Batch::new(keys.into()).expect("the columns fit");
+    let read = plan.read_columns(&keys, 0);
+    drop(read);
+}
+
+/// The file of a table, with length and checksum made right, opened in both ways and used.
+fn table_snapshot(data: &[u8]) {
+    thread_local! {
+        static PATH: PathBuf =
+            std::env::temp_dir().join(format!("headrace-attack-{}-{:?}.table", std::process::id(), std::thread::current().id()));
+    }
+    PATH.with(|path| {
+        use_forged_snapshot(data, path).expect("the temporary folder can be written");
+        std::fs::remove_file(path).expect("the file is there");
+    });
 }
 
 struct Served {

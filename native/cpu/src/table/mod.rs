@@ -23,6 +23,8 @@ mod schema;
 mod shard;
 mod snapshot;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod writer;
 
 pub use alloc::{MemoryBudget, REGION_BYTES_MAX};

@@ -306,12 +306,21 @@ fn sum(bytes: &[u8], start: usize) -> u64 {
 }
 
 /// Makes the checksum of changed bytes right again, where there is anything to sum.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(super) fn set_checksum(bytes: &mut [u8]) {
-    let schema_len = word_of(&bytes[48..56]) as usize;
+    let schema_len = bytes.get(48..56).map_or(usize::MAX, |word| word_of(word) as usize);
     if schema_len < bytes.len() && data_offset(schema_len) <= bytes.len() {
         let sum = sum(bytes, data_offset(schema_len));
         bytes[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+/// Makes the length in the header that of the bytes.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn set_len(bytes: &mut [u8]) {
+    let len = bytes.len() as u64;
+    if let Some(word) = bytes.get_mut(32..40) {
+        word.copy_from_slice(&len.to_le_bytes());
     }
 }
 
