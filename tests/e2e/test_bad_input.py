@@ -76,7 +76,7 @@ def test_a_service_or_model_that_does_not_exist(headrace: Command, copy_of_train
     [
         ('plane_register[["year_built"]]', 'plane_register[["year_bilt"]]', "unknown_feature"),
         ('Field("humid", Float64)', 'Field("humid", "float65")', "unknown_dtype"),
-        ("col(\"wind_dir\")", "col(\"wind\")", "invalid_expression"),
+        ('col("wind_dir")', 'col("wind")', "invalid_expression"),
     ],
 )
 def test_a_wrong_definition_is_refused_whatever_is_wrong(

@@ -40,7 +40,8 @@ pub struct EncodedRows {
 }
 
 /// Encodes rows of a view: its join keys and fields, and the columns `__event_ts`, `__created_ts` and `__deleted` as in
-/// [`SourceRows`](crate::SourceRows). Rows that no store may take are left out and counted.
+/// [`SourceRows`](crate::SourceRows). Rows that no store may take are left out and counted,
+/// each under the first reason that applies: null key, null event time, future.
 ///
 /// A null creation time becomes the event time plus `available_after`, where the source declares it; the event time, where
 /// the source is a file that has no creation times at all; else `now_us`. Rows of a static view have neither time.
@@ -74,18 +75,17 @@ fn encode(
     let deleted = deleted(batch)?;
     let mut taken = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
-        let Some((event_ts, created_ts)) = times.of(row) else {
-            *refused.entry(REFUSED_NULL_EVENT_TS).or_default() += 1;
-            continue;
+        let key_at = parts.keys.len();
+        let has_key = keys.push(row, &mut parts.keys)?;
+        let (event_ts, created_ts) = match times.of(row) {
+            Some(times) if has_key && times.0 <= latest_us => times,
+            times => {
+                let in_time = if times.is_none() { REFUSED_NULL_EVENT_TS } else { REFUSED_FUTURE };
+                *refused.entry(if has_key { in_time } else { REFUSED_NULL_KEY }).or_default() += 1;
+                parts.keys.truncate(key_at);
+                continue;
+            }
         };
-        if event_ts > latest_us {
-            *refused.entry(REFUSED_FUTURE).or_default() += 1;
-            continue;
-        }
-        if !keys.push(row, &mut parts.keys)? {
-            *refused.entry(REFUSED_NULL_KEY).or_default() += 1;
-            continue;
-        }
         parts.event_ts.push(event_ts);
         parts.created_ts.push(created_ts);
         parts.key_offsets.push(offset(parts.keys.len())?);
