@@ -34,11 +34,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Breaking:
-    """A change that takes something away from services, and from the models trained on them."""
+    """A change that takes something away from services, or from the models trained on them."""
 
-    view: str
+    kind: str
+    """view (stored or on-demand) or service"""
+    name: str
     field: str | None
-    """None when the view is removed or its key changes."""
+    """The feature or the request's field; None when all of it is removed or its key changes."""
     old: str
     new: str
     services: tuple[str, ...]
@@ -46,7 +48,8 @@ class Breaking:
     """`NAME/VERSION` of the registered models that take their inputs from one of the services."""
 
     def __str__(self) -> str:
-        thing = f"view {self.view}" if self.field is None else f"{self.view}.{self.field}"
+        thing = self.name if self.kind == "view" else f"{self.kind} {self.name}"
+        thing = f"{self.kind} {self.name}" if self.field is None else f"{thing}.{self.field}"
         users = [f"service {name}" for name in self.services] + [f"model {name}" for name in self.models]
         return f"{thing}: {self.old} -> {self.new} would break {', '.join(users)}"
 
@@ -89,7 +92,8 @@ class PlanDiff:
             "removed": listed(self.removed),
             "breaking": [
                 {
-                    "view": item.view,
+                    "kind": item.kind,
+                    "name": item.name,
                     "field": item.field,
                     "old": item.old,
                     "new": item.new,
@@ -128,7 +132,8 @@ def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[Mod
 
     breaking = tuple(
         Breaking(
-            view=item["view"],
+            kind="view",
+            name=item["view"],
             field=item["field"],
             old=item["old"],
             new=item["new"],
@@ -137,4 +142,46 @@ def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[Mod
         )
         for item in document["breaking"]
     )
+    if old is not None:
+        breaking += _broken_models(old, new, models)
     return PlanDiff(new.digest, changes("added"), changes("changed"), changes("removed"), breaking)
+
+
+@dataclass(frozen=True)
+class _ServiceFeature:
+    origin: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.dtype}"
+
+
+def _features(plan: _native.Plan, service: str) -> dict[str, _ServiceFeature] | None:
+    """The features of a service by name; None when the plan has no such service."""
+    if service not in json.loads(plan.json)["services"]:
+        return None
+    features = json.loads(plan.service(service))["features"]
+    return {item["name"]: _ServiceFeature(f"{item['view']}.{item['feature']}", item["dtype"]) for item in features}
+
+
+def _broken_models(old: _native.Plan, new: _native.Plan, models: Sequence[ModelUse]) -> tuple[Breaking, ...]:
+    """What a service no longer gives to a model that was trained on it. What its views lose is found by the engine."""
+    broken: dict[tuple[str, str | None, str, str], list[str]] = {}
+    lost: tuple[str, str | None, str, str]
+    for model in models:
+        if model.service is None or (before := _features(old, model.service)) is None:
+            continue
+        after = _features(new, model.service)
+        if after is None:
+            lost = (model.service, None, f"service of {len(before)} features", "removed")
+            broken.setdefault(lost, []).append(str(model))
+            continue
+        for name in before.keys() & model.features.keys():
+            had, now = before[name], after.get(name)
+            if now is None or (now.origin != had.origin and now.dtype != had.dtype):
+                lost = (model.service, name, str(had), "removed" if now is None else str(now))
+                broken.setdefault(lost, []).append(str(model))
+    return tuple(
+        Breaking("service", service, name, had, now, services=(), models=tuple(users))
+        for (service, name, had, now), users in sorted(broken.items(), key=str)
+    )

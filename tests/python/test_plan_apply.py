@@ -62,7 +62,7 @@ def test_a_changed_type_is_refused_with_the_services_and_models_it_would_break(w
     register(weather_project, "other", "gates")
     redefine(weather_project, 'Field("temp", Float64)', 'Field("temp", Int64)')
     [breaking] = store.plan().breaking
-    assert (breaking.view, breaking.field, breaking.old, breaking.new) == ("weather", "temp", "float64", "int64")
+    assert (breaking.name, breaking.field, breaking.old, breaking.new) == ("weather", "temp", "float64", "int64")
     with pytest.raises(
         DefinitionError, match=r"weather\.temp: float64 -> int64 would break service risk, model late/3"
     ):
@@ -88,6 +88,22 @@ def test_a_removed_view_that_nothing_uses_is_no_break(weather_project: Path) -> 
     (weather_project / "features/all.py").write_text(text.replace('gates = FeatureService("gates", [gate])', ""))
     diff = store.plan()
     assert [str(change) for change in diff.removed] == ["feature service gates"]
+
+
+def test_a_feature_that_a_model_takes_stays_in_its_service(weather_project: Path) -> None:
+    store = FeatureStore(weather_project)
+    store.apply()
+    register(weather_project, "late", "risk")
+    old = 'FeatureService("risk", [weather, runway, departure])'
+    redefine(weather_project, old, 'FeatureService("risk", [weather[["temp"]], departure])')
+    store.apply()  # the model does not take what is gone
+    redefine(weather_project, '[weather[["temp"]], departure]', "[departure]")
+    message = r"service risk\.temp: weather\.temp: float64 -> removed would break model late/3"
+    with pytest.raises(DefinitionError, match=message):
+        store.apply()
+    redefine(weather_project, 'risk = FeatureService("risk", [departure])', "")
+    [breaking] = store.plan().breaking
+    assert str(breaking) == "service risk: service of 3 features -> removed would break model late/3"
 
 
 def test_a_model_that_is_still_being_written_is_no_model(weather_project: Path) -> None:
