@@ -49,6 +49,8 @@ class Engine:
         self._manifests: dict[Path, int] = {}
         self._installed: tuple[str, _native.LocalStore] | None = None
         self.refresh()
+        if not self._owns_store:
+            self.store.on_new_table(self.refresh)
 
     def refresh(self) -> None:
         """Brings in what other processes have applied, written and registered since."""

@@ -16,6 +16,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +33,7 @@ from headrace.registry import PlanFolder, registered_models
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.history import ViewHistory
     from headrace.sources import ViewRows
 
 Progress = Callable[[str, int], None]
@@ -57,6 +59,8 @@ class FeatureStore:
         self._online: OnlineStore | None = None
         self._mutex = threading.RLock()
         self._applied: tuple[str, _native.Plan, dict[str, Any]] | None = None
+        self._histories: dict[str, ViewHistory] = {}
+        self._engines: list[weakref.WeakMethod[Callable[[], object]]] = []
 
     @property
     def config(self) -> Config:
@@ -247,19 +251,31 @@ class FeatureStore:
         return self._write(rows, table, now_us)
 
     def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
-        from headrace.sources import BATCH_ROWS_MAX, append_history
+        from headrace.sources import BATCH_ROWS_MAX, accepted
 
         store = self.open_online(writable=True)
         counts = WriteCounts()
+        skew_us = round(self.config.online.max_future_skew_seconds * 1_000_000)
         with self._mutex:
-            if view.is_pushed and table.num_rows:
-                append_history(self._history(view.name), store.next_sequence, table)
+            history = self._history_of(view.name) if view.is_pushed else None
             for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
-                store.write(view.name, batch, now_us, counts)
+                rows = None if history is None else accepted(view, batch, now_us + skew_us)
+                table_before = store.local
+                try:
+                    store.write(view.name, batch, now_us, counts, history, rows)
+                finally:
+                    if store.local is not table_before:
+                        self._tell_engines()
         return counts
 
-    def _history(self, view: str) -> Path:
-        return self.config.state / "history" / view
+    def _history_of(self, view: str) -> ViewHistory:
+        from headrace.history import ViewHistory
+
+        return self._histories.setdefault(view, ViewHistory(self._history_root / view))
+
+    @property
+    def _history_root(self) -> Path:
+        return self.config.state / "history"
 
     # reads
 
@@ -307,7 +323,7 @@ class FeatureStore:
             statuses=statuses,
             threads=threads,
             sources_root=self.config.sources_root,
-            history_root=self.config.state / "history",
+            history_root=self._history_root,
             now_us=self.now_us(),
         )
 
@@ -363,10 +379,28 @@ class FeatureStore:
             if online is not None and (online.plan.digest != plan.digest or (writable and not online.writable)):
                 online.close()
                 online = None
-            if online is None:
-                online = OnlineStore(self.config.state / "online", plan, self.config.online, writable=writable)
-            self._online = online
-            return online
+            if online is not None:
+                return online
+            self._online = OnlineStore(self.config.state / "online", plan, self.config.online, writable=writable)
+            if writable:
+                from headrace.history import settle
+
+                self._histories.clear()
+                settle(self._history_root, self._online.next_sequence)
+            self._tell_engines()
+            return self._online
+
+    def on_new_table(self, callback: Callable[[], object]) -> None:
+        """Has a bound method called whenever the online table is another object. It is held weakly."""
+        self._engines.append(weakref.WeakMethod(callback))
+
+    def _tell_engines(self) -> None:
+        for reference in list(self._engines):
+            callback = reference()
+            if callback is None:
+                self._engines.remove(reference)
+            else:
+                callback()
 
     def close(self) -> None:
         """Makes a snapshot of what this process wrote and lets others write. Nothing is lost without it."""

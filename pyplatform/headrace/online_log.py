@@ -15,6 +15,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ _LOG_END = b"log0"  # '0' follows '/'
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 _WAL_BYTES_MAX = 64 * 1024 * 1024
 _INFO_LOG_BYTES_MAX = 1024 * 1024
+_LOCK_ATTEMPTS_MAX = 5
+_LOCK_PAUSE_SECONDS = 0.005
 
 
 def _options() -> Options:
@@ -85,25 +88,48 @@ class WriterLock:
         """
         self._path = folder / "lock"
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._take():
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
             raise make_error(
                 "store_locked",
                 f"process {holder} is writing to the online store {folder}",
                 "end that process, or write through it: a store has one writer; reading needs no lock",
-            ) from None
+            )
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         _held_locks.add(self)
+
+    def _take(self) -> bool:
+        """A few times: a reader that asks whether there is a writer has the lock for a moment."""
+        for _ in range(_LOCK_ATTEMPTS_MAX):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                time.sleep(_LOCK_PAUSE_SECONDS)
+        return False
 
     def release(self) -> None:
         """Lets go. In a forked child this only drops the child's share: the lock stays with the parent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def has_writer(folder: Path) -> bool:
+    """Whether a process has the right to write to the folder now."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 _held_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
@@ -118,7 +144,8 @@ class OnlineLog:
 
         Args:
             folder: the RocksDB folder.
-            writable: a reader sees what was written before it was opened.
+            writable: a reader sees what the folder's files say at this moment, which may be less than was written
+                before.
             sync: each append waits for the disk.
 
         Raises:
@@ -194,8 +221,11 @@ class OnlineLog:
         except HeadraceError:
             raise
         except Exception as error:
-            message = f"the log {self.folder} cannot be written: {error}"
-            raise make_error("io", message, "check the disk's space and rights") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> HeadraceError:
+        message = f"the log {self.folder} cannot be written: {error}"
+        return make_error("io", message, "check the disk's space and rights")
 
     def meta(self, name: str) -> Any:
         """A metadata value; None if it was never written.
@@ -240,9 +270,14 @@ class OnlineLog:
             writes.put(_META + name.encode(), json.dumps(content, sort_keys=True).encode())
         durable = WriteOptions()
         durable.sync = True
-        self.db.write(writes, durable)
-        self.db.flush()
-        self.db.compact_range(log_key(0), log_key(sequence))
+        try:
+            self.db.write(writes, durable)
+            self.db.flush()
+            self.db.compact_range(log_key(0), log_key(sequence))
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise self._unwritable(error) from error
 
 
 class LogReader(Protocol):
@@ -299,7 +334,7 @@ class _LogOfOtherProcess:
 def dump() -> None:
     """Writes a log to the standard output: a line of JSON metadata, then each entry's sequence, length and bytes."""
     log = OnlineLog(Path(sys.argv[1]), writable=False)
-    found = {name: log.meta(name) for name in ("next_sequence", "snapshot_sequence", "intervals")}
+    found = {name: log.meta(name) for name in ("next_sequence", "snapshot_sequence", "intervals", "store")}
     sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
     for sequence, batch in log.entries(0):
         sys.stdout.buffer.write(_LogOfOtherProcess._ENTRY.pack(sequence, len(batch)))

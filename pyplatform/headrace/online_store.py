@@ -1,28 +1,35 @@
 """The online store of a project: the table in memory, the log that makes writes durable, and the snapshot of both.
 
 A write is encoded by the engine, written to the log with what belongs to it, and only then applied to the table and
-acknowledged. At start the newest snapshot is loaded and the log after it is replayed. No frame library is imported
-here:
-`headrace serve` opens a store too.
+acknowledged. At start the newest snapshot is loaded and the log after it is replayed. A reader takes exactly what the
+writer has acknowledged. No frame library is imported here: `headrace serve` opens a store too.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import threading
+import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headrace import _native
+from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
 from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
-from headrace.files import sync_folder, sync_tree
-from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, open_reader
+from headrace.files import make_folder, sync_folder, sync_tree
+from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, has_writer, open_reader
 
-_READ_ATTEMPTS_MAX = 5
+if TYPE_CHECKING:
+    from headrace.history import ViewHistory
+
+_READ_SECONDS_MAX = 10.0
+_READ_PAUSE_SECONDS = 0.005
 Interval = tuple[int | None, int]
 
 
@@ -53,6 +60,10 @@ class WriteCounts:
             self.refused[reason] = self.refused.get(reason, 0) + count
 
 
+# What a reader has seen of the writer: what it said, or, of a writer of an older version, the state of its files.
+_Seen = Acknowledged | tuple[tuple[str, int, int], ...]
+
+
 class OnlineStore:
     """The online store, open for writing (one process at a time) or for reading (any number)."""
 
@@ -75,12 +86,15 @@ class OnlineStore:
         self._mutex = threading.RLock()
         self._lock: WriterLock | None = None
         self._log: OnlineLog | None = None
+        self._acknowledged: AcknowledgedFile | None = None
         self._log_bytes = 0
+        self._snapshot_log_bytes = settings.snapshot_log_bytes
         self._next_sequence = 0
+        self._snapshot_sequence = 0
         self._intervals: dict[str, list[Interval]] = {}
-        self._seen: tuple[tuple[str, int, int], ...] = ()
+        self._seen: _Seen = ()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise make_error("io", f"the online folder {folder} cannot be made: {error}", "check its parent") from error
         if writable:
@@ -105,70 +119,109 @@ class OnlineStore:
         self._lock = WriterLock(self.folder)
         try:
             self._log = OnlineLog(self.log_folder, writable=True, sync=self._settings.durability == "disk")
+            sync_folder(self.folder)
             self.local = self._load(self._log)
             self._remove_old_snapshots()
-            self._log.put_meta({"plan_digest": self.plan.digest})
+            store = self._log.meta("store") or secrets.randbits(63)
+            self._log.put_meta({"plan_digest": self.plan.digest, "store": store})
+            self._acknowledged = AcknowledgedFile(self.folder, store)
+            self._acknowledge()
         except BaseException:
             self._abandon()
             raise
 
+    def _acknowledge(self) -> None:
+        if self._acknowledged is not None:
+            self._acknowledged.write(self._next_sequence, self._snapshot_sequence)
+
     def _load_as_reader(self) -> None:
-        if not (self.log_folder / "CURRENT").exists():  # nothing has ever been written
+        if (self.log_folder / "CURRENT").exists():
+            self._read(from_scratch=True)
+        else:  # nothing has ever been written
             self.local = self._new_table()
-            return
-        attempts = 0
+
+    def _read(self, *, from_scratch: bool) -> None:
+        """Takes what the writer has acknowledged.
+
+        Where the writer replaces its snapshot or a file of its log between our steps, what we see does not fit
+        together; then it is worth another try, for as long as there is a writer.
+        """
+        give_up = time.monotonic() + _READ_SECONDS_MAX
+        without_writer = 0
         while True:
-            seen = self._fingerprint()
+            seen = self._look()
+            said = seen if isinstance(seen, Acknowledged) else None
             try:
-                log = open_reader(self.log_folder)
-                try:
-                    self.local = self._load(log)
-                finally:
-                    log.close()
+                # After a power cut a log may have less than had been acknowledged, unless durability is "disk".
+                self._read_once(said if without_writer < 2 else None, from_scratch)
                 self._seen = seen
                 return
             except HeadraceError:
-                # The writer may have replaced the snapshot or a file of the log between our steps; then it is worth
-                # another try.
-                attempts += 1
-                if attempts == _READ_ATTEMPTS_MAX or self._fingerprint() == seen:
+                if has_writer(self.folder):
+                    if time.monotonic() > give_up:
+                        raise
+                elif without_writer == 2:
                     raise
+                else:
+                    without_writer += 1
+            time.sleep(_READ_PAUSE_SECONDS)
+
+    def _read_once(self, said: Acknowledged | None, from_scratch: bool) -> None:
+        until = None if said is None else said.next_sequence
+        known = self._seen if isinstance(self._seen, Acknowledged) else None
+        is_same = said is None or (known is not None and known.store == said.store)
+        log = open_reader(self.log_folder)
+        try:
+            snapshot_sequence = log.meta("snapshot_sequence") or 0
+            if not from_scratch and is_same and self._next_sequence > 0 and snapshot_sequence <= self._next_sequence:
+                self._replay(log, self.local, until)
+            else:
+                self.local = self._load(log, until)
+        finally:
+            log.close()
 
     def _new_table(self) -> _native.LocalStore:
         return _native.LocalStore(self.plan, bytes_max=self._settings.bytes_max or None)
 
-    def _load(self, log: LogReader) -> _native.LocalStore:
+    def _load(self, log: LogReader, until: int | None = None) -> _native.LocalStore:
         """The table as the snapshot and the log after it make it."""
         snapshot_sequence: int = log.meta("snapshot_sequence") or 0
         if snapshot_sequence:
-            local = _native.LocalStore.open_snapshot(self.plan, self._snapshot(snapshot_sequence), read_only=False)
+            local = _native.LocalStore.open_snapshot(
+                self.plan,
+                self._snapshot(snapshot_sequence),
+                read_only=False,
+                bytes_max=self._settings.bytes_max or None,
+            )
         else:
             local = self._new_table()
-        self._next_sequence = snapshot_sequence
+        self._next_sequence = self._snapshot_sequence = snapshot_sequence
         self._log_bytes = 0
-        self._replay(log, local)
+        self._replay(log, local, until)
         return local
 
-    def _replay(self, log: LogReader, local: _native.LocalStore) -> int:
-        """Applies the log from `next_sequence` on; returns the number of rows.
+    def _replay(self, log: LogReader, local: _native.LocalStore, until: int | None) -> None:
+        """Applies the log from `next_sequence` on, up to `until` (None: all of it).
 
         Every sequence number must be there: a hole means that an acknowledged write was lost, which is never passed
         over.
         """
         end: int = log.meta("next_sequence") or 0
-        start = self._next_sequence
-        for sequence, batch in log.entries(start):
+        for sequence, batch in log.entries(self._next_sequence):
+            if until is not None and sequence >= until:
+                break
             if sequence != self._next_sequence:
                 raise corrupt_store(
                     self.folder, f"rows {self._next_sequence} to {sequence - 1} are missing from the log"
                 )
             self._next_sequence += local.apply(batch)["rows"]
             self._log_bytes += len(batch)
+        if until is not None:
+            end = max(until, self._snapshot_sequence)
         if self._next_sequence != end:
             raise corrupt_store(self.folder, f"the log ends at row {self._next_sequence}, and {end} were acknowledged")
         recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
         self._intervals = {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
-        return self._next_sequence - start
 
     def refresh(self) -> int:
         """Brings a reader up to date with the writer; returns the number of rows that came in.
@@ -178,23 +231,17 @@ class OnlineStore:
         if self.writable:
             return 0
         with self._mutex:
-            seen = self._fingerprint()
-            if seen == self._seen:
+            if self._look() == self._seen:
                 return 0
             before = self._next_sequence
-            log = open_reader(self.log_folder)
-            try:
-                if (log.meta("snapshot_sequence") or 0) <= before and before:
-                    rows = self._replay(log, self.local)
-                    self._seen = seen
-                    return rows
-            finally:
-                log.close()
-            self._load_as_reader()
+            self._read(from_scratch=False)
             return self._next_sequence - before
 
-    def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+    def _look(self) -> _Seen:
         """Changes whenever the writer has written; cheap to look at."""
+        return read_acknowledged(self.folder) or self._fingerprint()
+
+    def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         found = []
         try:
             with os.scandir(self.log_folder) as entries:
@@ -212,16 +259,18 @@ class OnlineStore:
         batch: Any,
         now_us: int,
         counts: WriteCounts,
-        intervals: Mapping[str, list[Interval]] | None = None,
+        history: ViewHistory | None = None,
+        history_rows: Any = None,
     ) -> None:
-        """Writes rows of a view. When this returns they are durable and visible.
+        """Writes rows of a view. When this returns they are durable and visible; when it fails, nothing has changed.
 
         Args:
             view: the view's name.
             batch: an Arrow record batch in the shape of `headrace.sources`.
             now_us: rows further in its future than `max_future_skew_seconds` are refused.
             counts: what became of the rows is added here.
-            intervals: view -> its materialized intervals, written with the rows.
+            history: where the rows are kept for training too.
+            history_rows: those of the batch that will be accepted, as an Arrow table.
 
         Raises:
             StoreError: `read_only`, `store_full`, `io`.
@@ -231,27 +280,37 @@ class OnlineStore:
             log = self._writable_log()
             sequence = self._next_sequence
             encoded, accepted, refused = self.local.encode(view, batch, sequence, now_us, skew_us)
-            meta: dict[str, Any] = {"next_sequence": sequence + accepted}
-            if intervals is not None:
-                meta["intervals"] = {**self._intervals, **intervals}
             if accepted:
-                log.append(sequence, encoded, meta)
+                aside = None if history is None else history.put_aside(history_rows, sequence)
                 try:
-                    applied = self.local.apply(encoded)
+                    applied = self._append(log, sequence, accepted, encoded)
                 except BaseException:
-                    # The write is not acknowledged, and a start must not meet it again.
-                    log.retract(sequence, {"next_sequence": sequence, "intervals": self._intervals})
+                    if history is not None and aside is not None:
+                        history.drop(aside)
                     raise
-                self._next_sequence += accepted
-                self._log_bytes += len(encoded)
+                if history is not None and aside is not None:
+                    history.keep(aside)
             else:
-                log.put_meta(meta)
-                applied = {"inserted": 0, "replaced": 0, "stale": 0, "deleted": 0, "skipped": 0}
-            if intervals is not None:
-                self._intervals |= intervals
+                applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)
             counts.add(accepted + sum(refused.values()), applied, refused)
-            if self._log_bytes > self._settings.snapshot_log_bytes:
-                self.snapshot()
+            if self._log_bytes > self._snapshot_log_bytes:
+                self._try_snapshot()
+
+    def _append(self, log: OnlineLog, sequence: int, rows: int, encoded: bytes) -> Mapping[str, int]:
+        """Writes a batch to the log and to the table, or to neither."""
+        log.append(sequence, encoded, {"next_sequence": sequence + rows})
+        try:
+            applied = self.local.apply(encoded)
+        except BaseException:
+            # The write is not acknowledged: a start must not meet it again, and the rows that got into the table before
+            # the fault go with the table.
+            log.retract(sequence, {"next_sequence": sequence})
+            self.local = self._load(log)
+            raise
+        self._next_sequence += rows
+        self._log_bytes += len(encoded)
+        self._acknowledge()
+        return applied
 
     def record_interval(self, view: str, start_us: int | None, end_us: int) -> None:
         """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`."""
@@ -259,6 +318,16 @@ class OnlineStore:
             merged = merge_interval(self._intervals.get(view, []), (start_us, end_us))
             self._writable_log().put_meta({"intervals": self._intervals | {view: merged}})
             self._intervals[view] = merged
+            self._acknowledge()
+
+    def _try_snapshot(self) -> None:
+        """A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log."""
+        try:
+            self.snapshot()
+            self._snapshot_log_bytes = self._settings.snapshot_log_bytes
+        except (HeadraceError, OSError) as error:
+            self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
+            warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=2)
 
     def snapshot(self) -> None:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""
@@ -271,12 +340,14 @@ class OnlineStore:
             temporary = folder.with_suffix(".tmp")
             for leftover in (folder, temporary):
                 shutil.rmtree(leftover, ignore_errors=True)
-            temporary.parent.mkdir(exist_ok=True)
+            make_folder(temporary.parent)
             self.local.write_snapshot(temporary)
             sync_tree(temporary)
             temporary.rename(folder)
             sync_folder(folder.parent)
             log.forget_before(sequence, {"snapshot_sequence": sequence})
+            self._snapshot_sequence = sequence
+            self._acknowledge()
             self._log_bytes = 0
             self._remove_old_snapshots()
 
@@ -299,11 +370,16 @@ class OnlineStore:
     def close(self) -> None:
         """Makes a snapshot, so that the next start is quick, and lets go of the folder. Not closing loses nothing."""
         with self._mutex:
-            if self.writable and self._log is not None and self._log.is_own:
-                self.snapshot()
-            self._abandon()
+            try:
+                if self.writable and self._log is not None and self._log.is_own:
+                    self._try_snapshot()
+            finally:
+                self._abandon()
 
     def _abandon(self) -> None:
+        if self._acknowledged is not None:
+            self._acknowledged.close()
+            self._acknowledged = None
         if self._log is not None:
             self._log.close()
             self._log = None

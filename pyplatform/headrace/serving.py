@@ -6,6 +6,7 @@ No frame library is imported here, so a server starts fast and stays small.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from headrace import _native
 from headrace.config import ServerSection
 from headrace.engine import Engine
+
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -38,6 +41,26 @@ def serve(
     tick_seconds = config.pop("refresh_seconds")
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _native.serve(engine.native, config, on_ready, engine.refresh, tick_seconds)
+        _native.serve(engine.native, config, on_ready, _Refresh(engine), tick_seconds)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+class _Refresh:
+    """Brings in what others have written. While that fails the server goes on with what it has, and says so once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._fault: str | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._engine.refresh()
+        except Exception as error:
+            if str(error) != self._fault:
+                self._fault = str(error)
+                _log.warning("what others have written cannot be read, so answers are as of before: %s", error)
+            return
+        if self._fault is not None:
+            self._fault = None
+            _log.warning("what others have written can be read again")

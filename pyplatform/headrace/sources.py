@@ -7,7 +7,6 @@ rows), and `__deleted` where some rows are deletions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from pyarrow.json import ParseOptions
 
 from headrace.dtypes import DType
 from headrace.errors import make_error, nearest_hint
-from headrace.files import sync_folder
 from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
 
 EVENT_TS = "__event_ts"
@@ -223,16 +221,15 @@ def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.Reco
     return batch.filter(pc.fill_null(chosen, True))
 
 
-def append_history(folder: Path, sequence: int, table: pa.Table) -> None:
-    """Keeps rows in the engine's shape for training, durably. The name sorts after those of earlier writes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{sequence:020}.parquet"
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(folder)
+def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
+    """The rows that a store takes: with a whole key and, unless the view is static, an event time up to `latest_us`."""
+    chosen = pa.repeat(pa.scalar(True), batch.num_rows)
+    for name in view.keys:
+        chosen = pc.and_(chosen, pc.is_valid(batch.column(name)))
+    if not view.is_static:
+        in_time = pc.less_equal(batch.column(EVENT_TS), pa.scalar(latest_us).cast(TIMESTAMP))
+        chosen = pc.and_(chosen, pc.fill_null(in_time, False))
+    return pa.Table.from_batches([batch.filter(chosen)])
 
 
 def read_history(view: ViewRows, folder: Path) -> Iterator[pa.RecordBatch]:
