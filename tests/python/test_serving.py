@@ -120,3 +120,24 @@ def test_a_wrong_setting_of_the_server_is_named(weather_project: Path) -> None:
         serve(engine, ServerSection(host="nowhere"))
     with pytest.raises(InputError, match=r"server\.http_port is 70000"):
         serve(engine, ServerSection(http_port=70_000))
+
+
+def test_a_store_that_cannot_be_read_does_not_end_the_server(
+    weather_store: FeatureStore, weather_project: Path, make_model: Callable[..., Path], now_us: list[int]
+) -> None:
+    weather_store.materialize()
+    weather_store.close()
+    make_model("late/1", {"temp": 1.0})
+    head = weather_project / ".headrace/plans/HEAD"
+    with server(weather_project, now_us[0]) as (child, http, _):
+        before = predict(http, "late", "JFK")["predictions"]
+        applied = head.read_text()
+        head.write_text("garbage")
+        time.sleep(0.3)  # some refreshes
+        assert predict(http, "late", "JFK")["predictions"] == before
+        head.write_text(applied)
+        (weather_project / ".headrace/online/log/CURRENT").write_text("garbage")
+        (weather_project / ".headrace/online/acknowledged").write_bytes(b"")
+        time.sleep(0.3)
+        assert child.poll() is None
+        assert predict(http, "late", "JFK")["predictions"] == before
