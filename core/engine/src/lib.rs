@@ -35,6 +35,6 @@ pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
-pub use request::{Outputs, PredictRequest, RowError};
+pub use request::{Outputs, PredictRequest, RowError, shortened};
 pub use response::{NO_LABEL, PredictResponse, Timing};
 pub use timestamp::{format_timestamp, parse_timestamp};

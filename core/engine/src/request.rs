@@ -80,7 +80,7 @@ impl PredictRequest {
 const CHARS_SHOWN: usize = 100;
 
 /// A caller's text as a message may repeat it.
-pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+pub fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(CHARS_SHOWN) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),

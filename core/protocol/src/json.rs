@@ -1,9 +1,11 @@
 //! Reading JSON straight into typed columns: no tree of values, no second pass, and every bound checked on the way.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
-use headrace_engine::{ColumnBuilder, RowError};
+use headrace_engine::{ColumnBuilder, RowError, shortened};
 use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -11,6 +13,8 @@ use crate::base64;
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Keys that one object of a request may have.
+pub(crate) const KEYS_MAX: usize = 1 << 16;
 
 /// Where a visitor leaves an error of ours while serde unwinds with one of its own.
 #[derive(Debug, Default)]
@@ -72,33 +76,42 @@ impl<'de, F: KeyHandler<'de>> Visitor<'de> for ObjectSeed<'_, F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<F, A::Error> {
-        let mut seen: Vec<String> = Vec::new();
+        // A set, because a client chooses the number of keys; the standard hasher, because it chooses their text too.
+        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(key) = map.next_key_seed(KeySeed)? {
-            let key: &str = &key;
-            if seen.iter().any(|name| name == key) {
-                let message = format!("{} has the key '{key}' twice", self.what);
-                let error = Error::new(ErrorCode::InvalidArgument, message, "give each key once");
-                return Err(match self.fault {
-                    Some(fault) => fault.raise(error),
-                    None => de::Error::custom(error.message),
-                });
+            if seen.contains(&key) {
+                let message = format!("{} has the key '{}' twice", self.what, shortened(&key));
+                return Err(self.refused(Error::new(ErrorCode::InvalidArgument, message, "give each key once")));
             }
-            seen.push(key.to_owned());
-            self.each.key(key, &mut map)?;
+            if seen.len() == KEYS_MAX {
+                let message = format!("{} has more than {KEYS_MAX} keys", self.what);
+                return Err(self.refused(Error::new(ErrorCode::TooLarge, message, "send only the keys that are read")));
+            }
+            self.each.key(&key, &mut map)?;
+            seen.insert(key);
         }
         Ok(self.each)
+    }
+}
+
+impl<F> ObjectSeed<'_, F> {
+    fn refused<E: de::Error>(&self, error: Error) -> E {
+        match self.fault {
+            Some(fault) => fault.raise(error),
+            None => E::custom(error.message),
+        }
     }
 }
 
 struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = std::borrow::Cow<'de, str>;
+    type Value = Cow<'de, str>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         struct KeyVisitor;
         impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = std::borrow::Cow<'de, str>;
+            type Value = Cow<'de, str>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key")

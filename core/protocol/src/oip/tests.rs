@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::json::KEYS_MAX;
 
 fn added(spec: ModelSpec) -> (Engine, Arc<Deployment>) {
     let engine = Engine::new(EngineOptions::default());
@@ -265,6 +266,24 @@ fn the_index_request_may_be_empty() {
     assert!(!decode_index_request(b"{}").unwrap());
     assert!(decode_index_request(br#"{"ready": true}"#).unwrap());
     assert!(decode_index_request(b"[").is_err());
+}
+
+/// An object of `inputs`, `count` unknown keys, and what `last` says.
+fn with_keys(count: usize, last: &str) -> String {
+    let keys: Vec<String> = (0..count).map(|number| format!("\"k{number}\": 0")).collect();
+    format!(r#"{{"inputs": [], {}, {last}}}"#, keys.join(","))
+}
+
+#[test]
+fn an_object_has_bounded_keys_and_each_once() {
+    let error = decoded(&with_keys(KEYS_MAX - 2, r#""k7": 0"#)).unwrap_err();
+    assert!(error.message.contains("'k7' twice"), "{error}");
+    assert!(decoded(&with_keys(KEYS_MAX - 2, r#""last": 0"#)).is_ok());
+    // The parse ends at the first key that is one too many: what follows is not JSON and is not reached.
+    let error = decoded(&with_keys(KEYS_MAX, "not JSON")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
+    let error = decoded(&format!(r#"{{"inputs": [{}]}}"#, with_keys(KEYS_MAX, "not JSON"))).unwrap_err();
+    assert!(error.message.contains("keys"), "{error}");
 }
 
 const SOUND: &[u8] = br#"{"id": "1", "parameters": {"binary_data_output": true}, "inputs": [
