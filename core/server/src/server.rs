@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use headrace_engine::Engine;
 use headrace_types::{Error, ErrorCode, Result};
@@ -19,6 +19,11 @@ use crate::worker::Worker;
 
 /// After an accept has failed (no file descriptor is left, say), the pause before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// After the drain timeout, how long the workers may take to end the connections that are left.
+const DRAIN_GRACE: Duration = Duration::from_millis(250);
+/// How often a stopping server looks whether its workers are done.
+const JOIN_TICK: Duration = Duration::from_millis(5);
 
 /// A server whose addresses are taken and which answers once it runs.
 #[derive(Debug)]
@@ -50,7 +55,8 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Takes no more connections, lets running requests end within the drain timeout, then makes [`Server::run`] return.
+    /// Takes no more connections, lets running requests end within the drain timeout, then makes [`Server::run`] return, whatever
+    /// still computes.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -113,10 +119,23 @@ impl Server {
         });
         stopping.store(true, Ordering::Relaxed);
         drop(acceptor); // closes the channels, which tells the workers to drain
-        for thread in threads {
-            thread.join().map_err(|_| Error::internal("a worker thread panicked"))??;
-        }
+        self.join(threads)?;
         Ok(accepted?)
+    }
+
+    /// Waits for the workers as long as they may drain. A worker that still computes then is left alone: it holds no connection that
+    /// could be answered in time, and ends with the process.
+    fn join(&self, threads: Vec<JoinHandle<io::Result<()>>>) -> Result<()> {
+        let deadline = Instant::now() + self.config.drain_timeout + DRAIN_GRACE;
+        for thread in threads {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(JOIN_TICK);
+            }
+            if thread.is_finished() {
+                thread.join().map_err(|_| Error::internal("a worker thread panicked"))??;
+            }
+        }
+        Ok(())
     }
 }
 

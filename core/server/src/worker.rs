@@ -159,7 +159,6 @@ async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, st
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .header_read_timeout(None)
-        .pipeline_flush(true)
         .serve_connection(io, service);
     // A client that breaks off or sends what is not HTTP has been answered by hyper as far as it could be.
     drop(connection.await);

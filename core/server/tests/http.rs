@@ -4,15 +4,17 @@
 mod support;
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use headrace_engine::{Engine, EngineOptions};
+use headrace_engine::testing::{GatedModel, sum_regressor};
+use headrace_engine::{Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig};
 use headrace_types::ErrorCode;
 use serde_json::json;
-use support::{Client, config, head, start};
+use support::{Client, Running, config, head, start, start_with};
 
 const PREDICT: &str = "/v1/deployments/delay/predict";
 const INFER: &str = "/v2/models/delay/infer";
@@ -285,11 +287,66 @@ fn a_panic_ends_its_request_only() {
 #[test]
 fn a_taken_port_is_refused_by_name() {
     let server = start(config());
-    let engine = std::sync::Arc::new(Engine::new(EngineOptions::default()));
+    let engine = Arc::new(Engine::new(EngineOptions::default()));
     let error = Server::bind(ServerConfig { http_addr: server.addr, ..config() }, engine).unwrap_err();
     assert_eq!(error.code, ErrorCode::PortBusy);
     assert!(error.message.contains(&server.addr.to_string()), "{error}");
     assert!(error.hint.contains(&server.addr.port().to_string()), "{error}");
+}
+
+/// The head of a request has arrived when the server counts it.
+fn wait_for_one_in_flight(server: &Running) {
+    let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    while !scrape().contains("headrace_http_requests_in_flight 1") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_worker_that_computes_on() {
+    let gate = Arc::new(Mutex::new(()));
+    let model = Arc::new(GatedModel { gate: Arc::clone(&gate) });
+    let busy = ModelSpec { model, ..sum_regressor("busy", 1, &["a"]) };
+    let mut server = start_with(ServerConfig { drain_timeout: Duration::from_millis(50), ..config() }, vec![busy]);
+    let held = gate.lock().unwrap();
+    let mut client = server.client();
+    let body = br#"{"features": {"a": [1]}}"#;
+    client.send(&[head("POST", "/v1/deployments/busy/predict", &[], body.len()), body.to_vec()].concat());
+    wait_for_one_in_flight(&server);
+    server.join(); // would never return if it waited for the gate
+    drop(held);
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_bytes_behind_its_request() {
+    let server = start(config());
+    let mut client = server.client();
+    let one = [head("POST", PREDICT, &[], ONE_ROW.len()), ONE_ROW.to_vec()].concat();
+    let live = head("GET", "/v2/health/live", &[], 0);
+    // A line end behind the body, as some clients send, and the begin of the next request.
+    for tail in [&b"\r\n"[..], &live[..1], &live[..20]] {
+        let mut client = server.client();
+        client.send(&[&one[..], tail].concat());
+        assert_eq!(client.answer().unwrap().status, 200);
+        client.send(if tail == b"\r\n" { &live } else { &live[tail.len()..] });
+        assert_eq!(client.answer().unwrap().json()["live"], true);
+    }
+    let pipelined = [&one[..], &live, &one, &live[..5]].concat();
+    client.send(&pipelined);
+    for member in ["predictions", "live", "predictions"] {
+        assert!(client.answer().unwrap().json().get(member).is_some(), "{member}");
+    }
+    client.send(&live[5..]);
+    assert_eq!(client.answer().unwrap().json()["live"], true);
+}
+
+#[test]
+fn idle_connections_do_not_keep_a_scraper_out() {
+    let server = start(config());
+    let mut idle: Vec<Client> = (0..40).map(|_| Client::connect(server.metrics.unwrap())).collect();
+    let answer = Client::connect(server.metrics.unwrap()).get("/metrics");
+    assert!(answer.text().contains("headrace_build_info"));
+    assert!(idle[0].is_closed(), "the oldest makes room");
 }
 
 #[test]
@@ -300,14 +357,7 @@ fn a_stop_lets_running_requests_end_and_takes_no_more() {
     let mut running = server.client();
     running.send(&head("POST", PREDICT, &[], ONE_ROW.len()));
     running.send(&ONE_ROW[..5]);
-    // The head has arrived when the server counts the request.
-    while !Client::connect(server.metrics.unwrap())
-        .get("/metrics")
-        .text()
-        .contains("headrace_http_requests_in_flight 1")
-    {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_one_in_flight(&server);
     server.handle.stop();
     assert!(idle.is_closed());
     running.send(&ONE_ROW[5..]);
