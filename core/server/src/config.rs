@@ -14,7 +14,8 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Bytes of a request's body, as sent and as decompressed.
     pub body_bytes_max: usize,
-    /// Connections open at a time; further ones are told to come back later.
+    /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
+    /// 256 files are left to everything else.
     pub connections_max: usize,
     /// From the first byte of a request to the end of its headers.
     pub header_timeout: Duration,

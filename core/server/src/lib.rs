@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod counters;
 mod handler;
+mod open_files;
 mod route;
 mod scrape;
 mod server;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
+use crate::open_files::allowed_connections;
 use crate::scrape::serve_metrics;
 use crate::worker::Worker;
 
@@ -67,7 +68,8 @@ impl Server {
     ///
     /// # Errors
     /// `port_busy` naming the address, or `io`.
-    pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
+    pub fn bind(mut config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
+        config.connections_max = allowed_connections(config.connections_max);
         let http = listen(config.http_addr, "HTTP")?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
         let addrs = LocalAddrs {
