@@ -57,6 +57,11 @@ impl Engine {
         &self.options.clock
     }
 
+    /// Rows that one request may ask for.
+    pub fn rows_max(&self) -> usize {
+        self.options.rows_max
+    }
+
     /// The digest of the installed plan.
     pub fn plan_digest(&self) -> Option<String> {
         self.snapshot().plan.as_ref().map(|plan| plan.digest().to_owned())
@@ -102,7 +107,7 @@ impl Engine {
     /// # Errors
     /// `unsupported_model` when task, labels, signature and model do not fit each other; nothing has changed then.
     pub fn add_model(&self, spec: impl Into<ModelSpec>) -> Result<Arc<Deployment>> {
-        let core = Arc::new(Core::new(spec.into())?);
+        let core = Arc::new(Core::new(spec.into(), self.options.rows_max)?);
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot());
         let deployment = Arc::new(Deployment::bind(&core, &next.services));

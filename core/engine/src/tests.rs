@@ -327,7 +327,7 @@ fn features_come_as_columns_with_statuses() {
         &["N1", "N2", "", "N1"],
         vec![Value::Timestamp(HOUR_US), Value::Timestamp(0), Value::Null, Value::Timestamp(0)],
     );
-    let bad = RowError { row: 3, error: headrace_types::Error::internal("x") };
+    let bad = RowError { row: 3, error: Arc::new(headrace_types::Error::internal("x")) };
     let ask = FeatureRequest { entities: request.entities, request: request.request, row_errors: vec![bad] };
     let response = engine().get_online_features("risk", &ask).unwrap();
     let names: Vec<&str> = response.features.iter().map(|field| field.name.as_str()).collect();

@@ -6,7 +6,7 @@ use headrace_engine::{Deployment, NO_LABEL, Outputs, Phase, PredictRequest, Pred
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, parse, separate, write};
+use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, WRONG_VALUES_MAX, parse, separate, write};
 
 /// The version of this API, told in every answer.
 pub const API_VERSION: &str = "v1";
@@ -79,7 +79,12 @@ struct SectionHandler<'a> {
 impl<'de> KeyHandler<'de> for SectionHandler<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let field = self.deployment.field(self.section, key).map_err(|error| self.fault.raise::<A::Error>(error))?;
-        let (column, errors) = map.next_value_seed(ColumnSeed { field, fault: self.fault })?;
+        let (column, errors) = map.next_value_seed(ColumnSeed {
+            field,
+            fault: self.fault,
+            rows_max: self.deployment.rows_max(),
+            wrong_max: WRONG_VALUES_MAX.saturating_sub(self.row_errors.len()),
+        })?;
         self.row_errors.extend(errors);
         self.columns.push((field.name.clone(), column));
         Ok(())
@@ -319,6 +324,43 @@ mod tests {
         }
         let deep = format!("{}{}", r#"{"features": {"a": ["#, "[".repeat(100_000));
         assert_eq!(refusal(&deep).code, ErrorCode::InvalidJson);
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_has_a_status() {
+        let answer =
+            answer("minutes", r#"{"features": {"a": [1e308, 1], "b": [1e308, 2]}, "outputs": ["label", "margin"]}"#);
+        let predictions = answer["predictions"].as_array().unwrap();
+        assert_eq!(predictions[0]["value"], Value::Null);
+        assert_eq!(predictions[0]["margin"], Value::Null);
+        assert!(predictions[0]["status"]["error"].as_str().unwrap().contains("score is infinite"));
+        assert_eq!(predictions[1], json!({"value": 3.0, "margin": 3.0}));
+    }
+
+    #[test]
+    fn rows_are_bounded_while_they_are_read() {
+        let engine = Engine::new(EngineOptions { rows_max: 3, ..EngineOptions::default() });
+        let deployment = engine.add_model(sum_regressor("small", 1, &["a"])).unwrap();
+        assert!(decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3]}}"#).is_ok());
+        // What follows the fourth row is not JSON, and is not reached.
+        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, not JSON"#).unwrap_err();
+        assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
+        let raw = [0u8; 4 * 8];
+        assert_eq!(crate::oip::decode_infer(&deployment, Some(0), &raw).unwrap_err().code, ErrorCode::TooLarge);
+        let tensor = br#"{"inputs": [{"name": "a", "shape": [4], "datatype": "INT64", "data": [1, 2, 3, 4]}]}"#;
+        assert_eq!(crate::oip::decode_infer(&deployment, None, tensor).unwrap_err().code, ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn a_request_full_of_wrong_values_is_refused_as_a_whole() {
+        let wrong = |count: usize| format!(r#"{{"features": {{"a": [{}"#, vec![r#""""#; count].join(","));
+        let error = refusal(&format!("{}, not JSON", wrong(WRONG_VALUES_MAX + 1)));
+        assert_eq!(error.code, ErrorCode::TypeMismatch);
+        assert!(error.message.contains("the first: row 0 of 'a'") && error.message.len() < 500, "{error}");
+        let engine = engine();
+        let deployment = engine.deployment("delay", None).unwrap();
+        let request = decode_predict(&deployment, format!("{}]}}}}", wrong(2_000)).as_bytes()).unwrap();
+        assert_eq!(request.row_errors.len(), 2_000);
     }
 
     #[test]

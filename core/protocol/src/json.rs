@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-use headrace_engine::{ColumnBuilder, RowError, shortened};
+use headrace_engine::{ColumnBuilder, RowError, mismatch, shortened};
 use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -13,6 +13,8 @@ use crate::base64;
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Values of a request that may be wrong, each failing its row; with more of them the request fails as a whole.
+pub(crate) const WRONG_VALUES_MAX: usize = 100_000;
 /// Keys that one object of a request may have.
 pub(crate) const KEYS_MAX: usize = 1 << 16;
 
@@ -133,6 +135,10 @@ impl<'de> DeserializeSeed<'de> for KeySeed {
 pub(crate) struct ColumnSeed<'a> {
     pub(crate) field: &'a Field,
     pub(crate) fault: &'a Fault,
+    /// Values that the list may have.
+    pub(crate) rows_max: usize,
+    /// Wrong values that it may have.
+    pub(crate) wrong_max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
@@ -162,10 +168,13 @@ impl<'de> Visitor<'de> for ColumnSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, seq.size_hint().unwrap_or(0));
+        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, 0);
         while seq.next_element_seed(ElementSeed { builder: &mut builder, flatten: None })?.is_some() {
-            if builder.len() > ELEMENTS_MAX {
-                return Err(self.fault.raise(too_many(&self.field.name)));
+            if builder.len() > self.rows_max {
+                return Err(self.fault.raise(too_many_rows(&self.field.name, self.rows_max)));
+            }
+            if builder.errors_count() > self.wrong_max {
+                return Err(self.fault.raise(too_many_wrong(&builder.finish().1)));
             }
         }
         Ok(builder.finish())
@@ -200,11 +209,22 @@ impl<'de> Visitor<'de> for ColumnSeed<'_> {
     }
 }
 
-pub(crate) fn too_many(name: &str) -> Error {
+fn too_many_rows(name: &str, rows_max: usize) -> Error {
     Error::new(
         ErrorCode::TooLarge,
-        format!("'{name}' holds more than {ELEMENTS_MAX} values"),
+        format!("column '{name}' has more than {rows_max} rows, the limit"),
         "split the request into several",
+    )
+}
+
+/// The error for a request with more wrong values than are answered one by one.
+pub(crate) fn too_many_wrong(errors: &[RowError]) -> Error {
+    let code = errors.first().map_or(ErrorCode::TypeMismatch, |first| first.error.code);
+    let first = errors.first().map(|first| first.error.message.as_str()).unwrap_or_default();
+    Error::new(
+        code,
+        format!("more than {WRONG_VALUES_MAX} values of the request are wrong; the first: {first}"),
+        "send the types of the model's signature",
     )
 }
 
@@ -227,7 +247,7 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {}", self.builder.dtype())
+        f.write_str(&headrace_engine::with_article(self.builder.dtype()))
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -280,19 +300,29 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
                 if builder.len() > ELEMENTS_MAX {
                     return Err(de::Error::custom(format_args!("a tensor holds more than {ELEMENTS_MAX} values")));
                 }
+                if builder.errors_count() > WRONG_VALUES_MAX {
+                    let message = format!("more than {WRONG_VALUES_MAX} values of a tensor do not fit its datatype");
+                    return Err(de::Error::custom(message));
+                }
             }
             return Ok(());
         }
         let DType::List(element) = builder.dtype() else {
             while seq.next_element::<IgnoredAny>()?.is_some() {}
-            builder.push_error(wrong_kind("a list", builder.dtype()));
+            builder.push_error(mismatch("a list", builder.dtype()));
             return Ok(());
         };
         let mut elements = ColumnBuilder::new("", DType::Scalar(element), seq.size_hint().unwrap_or(0));
-        while seq.next_element_seed(ElementSeed { builder: &mut elements, flatten: None })?.is_some() {}
+        while seq.next_element_seed(ElementSeed { builder: &mut elements, flatten: None })?.is_some() {
+            // One wrong element is enough to say why; the rest is read, and not kept.
+            if elements.errors_count() > 0 {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
         let (column, mut errors) = elements.finish();
         match errors.pop() {
-            Some(first) => builder.push_error(first.error),
+            Some(wrong) => builder.push_error(Error::clone(&wrong.error)),
             None => {
                 builder.push_value(headrace_types::Value::List((0..column.len()).map(|i| column.value(i)).collect()))
             }
@@ -302,13 +332,9 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        self.builder.push_error(wrong_kind("an object", self.builder.dtype()));
+        self.builder.push_error(mismatch("an object", self.builder.dtype()));
         Ok(())
     }
-}
-
-fn wrong_kind(kind: &str, dtype: DType) -> Error {
-    Error::new(ErrorCode::TypeMismatch, format!("{kind} is not a {dtype}"), format!("send a {dtype}"))
 }
 
 /// Writes one value of a column: a null and a float that is not finite are `null`, bytes are base64, a timestamp is RFC 3339.

@@ -5,7 +5,7 @@ use headrace_types::{Batch, Column, Error, ErrorCode, FeatureStatus, Result};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, parse, separate, write, write_value};
+use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, WRONG_VALUES_MAX, parse, separate, write, write_value};
 
 /// The time that Feast writes beside a value without an event time. Lookups here do not return event times, so it stands beside
 /// every value; the status says whether the value may be used.
@@ -61,7 +61,13 @@ pub fn decode_online_features(engine: &Engine, body: &[u8]) -> Result<OnlineFeat
         return Err(Error::new(ErrorCode::InvalidArgument, what, hint));
     };
     let service = engine.feature_service(&name)?;
-    let mut columns = Columns { service: &service, fault: &fault, given: Vec::new(), row_errors: Vec::new() };
+    let mut columns = Columns {
+        service: &service,
+        fault: &fault,
+        rows_max: engine.rows_max(),
+        given: Vec::new(),
+        row_errors: Vec::new(),
+    };
     for (what, json) in [("entities", parsed.entities), ("request_context", parsed.request_context)] {
         let Some(json) = json else { continue };
         let seed = ObjectSeed { what, fault: Some(&fault), each: columns };
@@ -81,6 +87,7 @@ fn batch(columns: Vec<(String, Column)>) -> Batch {
 struct Columns<'a> {
     service: &'a FeatureService,
     fault: &'a Fault,
+    rows_max: usize,
     given: Vec<(String, Column)>,
     row_errors: Vec<RowError>,
 }
@@ -88,7 +95,12 @@ struct Columns<'a> {
 impl<'de> KeyHandler<'de> for Columns<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let field = self.service.field(key).map_err(|error| self.fault.raise::<A::Error>(error))?;
-        let (column, errors) = map.next_value_seed(ColumnSeed { field, fault: self.fault })?;
+        let (column, errors) = map.next_value_seed(ColumnSeed {
+            field,
+            fault: self.fault,
+            rows_max: self.rows_max,
+            wrong_max: WRONG_VALUES_MAX.saturating_sub(self.row_errors.len()),
+        })?;
         self.row_errors.extend(errors);
         self.given.push((field.name.clone(), column));
         Ok(())

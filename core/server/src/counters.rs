@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use headrace_engine::{Engine, Histogram, HistogramSnapshot, Phase};
 
+use crate::budget::MemoryBudget;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
@@ -37,6 +38,7 @@ pub(crate) struct Scrape {
     pub(crate) engine: Arc<Engine>,
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
     pub(crate) refused_connections: AtomicU64,
+    pub(crate) budget: Arc<MemoryBudget>,
 }
 
 impl Scrape {
@@ -82,6 +84,11 @@ impl Scrape {
                 self.sum(|worker| &worker.in_flight),
             ),
             ("headrace_http_connections", "Open connections.", self.connections()),
+            (
+                "headrace_http_memory_bytes",
+                "Bytes that the bodies and answers of requests at work hold.",
+                self.budget.held_bytes() as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             page.family(name, "gauge", help);
@@ -212,7 +219,7 @@ mod tests {
             worker.record(7, 418, Duration::from_micros(3));
         }
         let engine = Arc::new(Engine::new(EngineOptions::default()));
-        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5) };
+        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
         let text = scrape.text();
         for line in [
             "headrace_http_requests_total{route=\"live\",status=\"200\"} 2",

@@ -8,6 +8,7 @@
 //! thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a panic ends its own request only.
 
 mod body;
+mod budget;
 mod config;
 mod connection;
 mod counters;

@@ -12,6 +12,7 @@ use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
 use crate::open_files::allowed_connections;
@@ -77,7 +78,8 @@ impl Server {
             metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
         };
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
-        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0) });
+        let budget = MemoryBudget::new(config.memory_bytes_max);
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
         Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), handle })
     }
@@ -105,7 +107,8 @@ impl Server {
         for (number, counters) in self.scrape.workers.iter().enumerate() {
             let (sender, streams) = unbounded_channel();
             let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
-            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping));
+            let budget = Arc::clone(&self.scrape.budget);
+            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping), budget);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));

@@ -183,6 +183,33 @@ fn a_body_over_the_limit_is_refused_however_it_comes() {
 }
 
 #[test]
+fn all_bodies_together_have_a_bound() {
+    let server = start(ServerConfig { memory_bytes_max: 100_000, ..config() });
+    let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    let body = [ONE_ROW, &[b' '; 80_000]].concat();
+    let mut slow = server.client();
+    slow.send(&head("POST", PREDICT, &[], body.len()));
+    slow.send(&body[..body.len() - 1]);
+    while !scrape().contains(&format!("headrace_http_memory_bytes {}", body.len() - 1)) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let answer = server.client().post(PREDICT, &body);
+    assert_eq!(answer.refusal(), (503, "unavailable".to_owned()), "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&body).unwrap();
+    let answer = server.client().request("POST", PREDICT, &[("content-encoding", "gzip")], &gzip.finish().unwrap());
+    assert_eq!(answer.refusal(), (503, "unavailable".to_owned()), "inflated bytes count");
+    assert_eq!(server.client().post(PREDICT, ONE_ROW).status, 200);
+    slow.send(b" ");
+    assert_eq!(slow.answer().unwrap().status, 200);
+    assert_eq!(server.client().post(PREDICT, &body).status, 200);
+    while !scrape().contains("headrace_http_memory_bytes 0") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_compressed_body_is_read() {
     let server = start(config());
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
 use super::{FEATURES_INPUT, output_names};
-use crate::json::{ElementSeed, Fault, KeyHandler, ObjectSeed, parse};
+use crate::json::{ElementSeed, Fault, KeyHandler, ObjectSeed, WRONG_VALUES_MAX, parse, too_many_wrong};
 
 /// Dimensions that a tensor's shape, and levels that its nested data, may have.
 const DIMENSIONS_MAX: u8 = 8;
@@ -191,8 +191,10 @@ fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tens
     if !matches!(tensor.shape[..], [_] | [_, 1]) {
         return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows] or [rows, 1]", tensor.shape)));
     }
+    check_rows(deployment, &tensor)?;
     let column = fitted(tensor.column, field, &mut predict.row_errors)?;
     predict.row_errors.extend(tensor.errors);
+    check_wrong(predict)?;
     let batch = match section {
         Section::Entities => &mut predict.entities,
         Section::Request => &mut predict.request,
@@ -200,6 +202,23 @@ fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tens
     };
     batch.columns.push((field.name.clone(), column));
     Ok(())
+}
+
+/// Before the values become others, which takes memory of its own.
+fn check_rows(deployment: &Deployment, tensor: &Tensor) -> Result<()> {
+    let (rows, rows_max) = (tensor.shape.first().copied().unwrap_or(0), deployment.rows_max());
+    if rows <= rows_max {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::TooLarge,
+        format!("tensor '{}' has {rows} rows, the limit is {rows_max}", tensor.name),
+        "split the request into several",
+    ))
+}
+
+fn check_wrong(predict: &PredictRequest) -> Result<()> {
+    if predict.row_errors.len() > WRONG_VALUES_MAX { Err(too_many_wrong(&predict.row_errors)) } else { Ok(()) }
 }
 
 fn add_matrix(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
@@ -210,10 +229,12 @@ fn add_matrix(deployment: &Deployment, predict: &mut PredictRequest, tensor: Ten
     if tensor.shape.len() != 2 || tensor.shape[1] != width {
         return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows, {width}]", tensor.shape)));
     }
+    check_rows(deployment, &tensor)?;
     let field = Field::new(FEATURES_INPUT, DType::FLOAT64);
     let mut errors = tensor.errors;
     let column = fitted(tensor.column, &field, &mut errors)?;
     predict.row_errors.extend(errors.into_iter().map(|found| RowError { row: found.row / width.max(1), ..found }));
+    check_wrong(predict)?;
     let Column { data: ColumnData::Float64(mut values), validity } = column else {
         return Err(Error::internal("a tensor of numbers became something else"));
     };

@@ -131,6 +131,9 @@ fn a_failed_row_is_named_and_when_all_fail_the_request_does() {
     assert!(told["1"].as_str().unwrap().contains("'x' is not a float64"), "{told}");
     assert_eq!(answer["outputs"][0]["data"], json!(["late", ""]));
     assert_eq!(answer["outputs"][1]["data"][2], serde_json::Value::Null);
+    let regressor = sum_regressor("m", 1, &["a", "b"]);
+    let (answer, _) = infer(regressor, None, features("[2, 2]", "[1, 1, 1e308, 1e308]").as_bytes()).unwrap();
+    assert!(answer["parameters"]["row_errors"].as_str().unwrap().contains("score is infinite"), "{answer}");
     let error = infer(spec(), None, features("[1, 2]", r#"["x", 1]"#).as_bytes()).unwrap_err();
     assert_eq!(error.code, ErrorCode::TypeMismatch);
 }
