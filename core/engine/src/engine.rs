@@ -99,7 +99,8 @@ impl Engine {
         self.snapshot().service(name).cloned()
     }
 
-    /// Adds a model version, or replaces the one of the same name and number. Without a number, requests get the highest one.
+    /// Adds a model version, or replaces the one of the same name and number. Without a number, requests get the highest one
+    /// that is ready.
     ///
     /// A version whose feature service is not in the plan, or differs from the model's signature, is listed as unavailable until a
     /// fitting plan is installed.
@@ -140,7 +141,7 @@ impl Engine {
         self.snapshot().models.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// The named model version, or the highest one, ready to answer.
+    /// The named model version, or the highest one that is ready to answer.
     ///
     /// # Errors
     /// `unknown_model`, `unknown_model_version`, or `unavailable` with the reason.
@@ -152,7 +153,7 @@ impl Engine {
         }
     }
 
-    /// The named version, or the highest one, whether it is ready or not.
+    /// The named version, whether it is ready or not, or the highest one that is ready, or the highest one if none is.
     ///
     /// # Errors
     /// `unknown_model` or `unknown_model_version`.
@@ -184,7 +185,10 @@ impl Snapshot {
     fn find(&self, name: &str, version: Option<u32>) -> Result<&Arc<Deployment>> {
         let versions = self.models.get(name).ok_or_else(|| unknown_model(name, self.models.keys()))?;
         match version {
-            None => versions.values().next_back().ok_or_else(|| unknown_model(name, self.models.keys())),
+            None => {
+                let ready = versions.values().rev().find(|deployment| deployment.fault().is_none());
+                ready.or_else(|| versions.values().next_back()).ok_or_else(|| unknown_model(name, self.models.keys()))
+            }
             Some(number) => versions.get(&number).ok_or_else(|| unknown_version(name, number, versions.keys())),
         }
     }

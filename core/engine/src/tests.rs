@@ -299,9 +299,12 @@ fn a_changed_type_or_key_is_a_misfit() {
         spec.version = 2;
         change(&mut spec);
         engine.add_model(spec).unwrap();
-        let error = engine.deployment("late", None).unwrap_err();
+        let error = engine.deployment("late", Some(2)).unwrap_err();
         assert!(error.code == ErrorCode::Unavailable && error.message.contains(part), "{error}");
-        assert!(engine.deployment("late", Some(1)).is_ok());
+        // Without a version asked for, the highest one that is ready answers.
+        assert_eq!(engine.deployment("late", None).unwrap().version(), 1);
+        engine.remove_model("late", 1).unwrap();
+        assert_eq!(engine.deployment("late", None).unwrap_err().code, ErrorCode::Unavailable);
     }
 }
 
