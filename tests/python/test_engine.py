@@ -184,6 +184,10 @@ def test_a_model_by_itself(make_model: Callable[..., Path]) -> None:
     rows = [[1.0, 2.0], [0.0, -1.0]]
     for x in (np.array(rows), np.array(rows, np.float32), np.array(rows, np.int64), np.array(rows).T.copy().T, rows):
         assert np.asarray(model.margins(x)).tolist() == [[5.0], [-2.0]]
+    for dtype in (np.float64, np.float32):
+        raw = b"x" + np.array(rows, dtype).tobytes()
+        unaligned = np.frombuffer(raw, dtype, offset=1).reshape(2, 2)
+        assert np.asarray(model.margins(unaligned)).tolist() == [[5.0], [-2.0]]
     assert np.asarray(model.scores(np.array(rows), threads=2)).tolist() == [[logistic(5.0)], [logistic(-2.0)]]
     assert np.asarray(model.margins(np.array(rows[0]))).tolist() == [[5.0]]
     assert np.asarray(model.margins(np.zeros((0, 2)))).shape == (0, 1)
