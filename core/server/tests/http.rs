@@ -56,6 +56,9 @@ fn what_the_server_tells_of_itself_and_its_models() {
     assert_eq!(metadata["inputs"], json!([{"name": "features", "datatype": "FP64", "shape": [-1, 2]}]));
     assert_eq!(metadata["outputs"][0], json!({"name": "label", "datatype": "BYTES", "shape": [-1]}));
     assert_eq!(client.get("/v2/models/delay/config").json()["input"][0]["data_type"], "TYPE_FP64");
+    assert_eq!(client.get("/v2/models").json()["models"][0]["name"], "delay");
+    assert_eq!(client.get("/v1/deployments").json()["deployments"][0]["model_version"], "2");
+    assert_eq!(client.get("/v1/deployments/minutes").json()["task"], "regression");
     let index = client.post("/v2/repository/index", b"").json();
     assert_eq!(index.as_array().map(Vec::len), Some(4));
     assert_eq!(index[0], json!({"name": "delay", "version": "1", "state": "READY", "reason": ""}));
@@ -116,6 +119,10 @@ fn refusals_have_the_right_status_and_the_server_lives() {
         ("POST", INFER, tensor(r#""shape": [1, 2], "datatype": "FP99", "data": [1, 2]"#), 400, "invalid_argument"),
         ("POST", INFER, tensor(r#""shape": [-1, 2], "datatype": "FP64", "data": [1, 2]"#), 400, "invalid_argument"),
         ("POST", INFER, r#"{"inputs": []}"#.into(), 400, "missing_column"),
+        ("POST", INFER, String::new(), 400, "invalid_json"),
+        ("GET", "/v1/deployments/none", String::new(), 404, "unknown_model"),
+        ("GET", "/health", String::new(), 404, "not_found"),
+        ("GET", "/metrics", String::new(), 404, "not_found"),
         ("POST", "/v2/repository/index", "x".into(), 400, "invalid_json"),
         ("POST", "/get-online-features", r#"{"feature_service": "risk"}"#.into(), 404, "unknown_feature_service"),
         ("POST", "/get-online-features", "{}".into(), 400, "invalid_argument"),
