@@ -1,6 +1,7 @@
 //! The engine: an immutable snapshot of models and features, swapped whole, so a request sees one generation from start to end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use headrace_expr::did_you_mean;
@@ -36,6 +37,7 @@ pub struct Engine {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Held while a new snapshot is made, so that two changes do not lose each other.
     changing: Mutex<()>,
+    load_failures: AtomicU64,
 }
 
 /// One generation of everything that requests read.
@@ -46,11 +48,13 @@ struct Snapshot {
     services: HashMap<String, Arc<FeatureService>>,
     /// By name, then by version.
     models: BTreeMap<String, BTreeMap<u32, Arc<Deployment>>>,
+    /// Versions that could not be loaded, and why. A version may be here and above: what was loaded before goes on answering.
+    unloaded: BTreeMap<(String, u32), Error>,
 }
 
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, snapshot: RwLock::default(), changing: Mutex::new(()) }
+        Self { options, snapshot: RwLock::default(), changing: Mutex::new(()), load_failures: AtomicU64::new(0) }
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -83,11 +87,12 @@ impl Engine {
         for name in plan.services().keys() {
             services.insert(name.clone(), Arc::new(FeatureService::new(&store, &plan, name)?));
         }
+        let unloaded = self.snapshot().unloaded.clone();
         let mut models = self.snapshot().models.clone();
         for deployment in models.values_mut().flat_map(BTreeMap::values_mut) {
             *deployment = Arc::new(Deployment::bind(&deployment.core, &services));
         }
-        self.swap(Snapshot { plan: Some(plan), store: Some(store), services, models });
+        self.swap(Snapshot { plan: Some(plan), store: Some(store), services, models, unloaded });
         Ok(())
     }
 
@@ -114,8 +119,47 @@ impl Engine {
         let deployment = Arc::new(Deployment::bind(&core, &next.services));
         let versions = next.models.entry(deployment.name().to_owned()).or_default();
         versions.insert(deployment.version(), Arc::clone(&deployment));
+        next.unloaded.remove(&(deployment.name().to_owned(), deployment.version()));
         self.swap(next);
         Ok(deployment)
+    }
+
+    /// Notes that a model version could not be loaded; it is listed with the reason until it is added or forgotten.
+    pub fn note_unloaded(&self, name: &str, version: u32, error: Error) {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot());
+        next.unloaded.insert((name.to_owned(), version), error);
+        self.load_failures.fetch_add(1, Ordering::Relaxed);
+        self.swap(next);
+    }
+
+    /// Takes a model version out, whether it was loaded or not, or is not known at all.
+    pub fn forget_model(&self, name: &str, version: u32) {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot());
+        next.unloaded.remove(&(name.to_owned(), version));
+        if let Some(versions) = next.models.get_mut(name) {
+            versions.remove(&version);
+            if versions.is_empty() {
+                next.models.remove(name);
+            }
+        }
+        self.swap(next);
+    }
+
+    /// The versions that could not be loaded and are not served from before, by name and number, with the reason.
+    pub fn unloaded_models(&self) -> Vec<(String, u32, Error)> {
+        let snapshot = self.snapshot();
+        let is_served = |name: &str, version: &u32| {
+            snapshot.models.get(name).is_some_and(|versions| versions.contains_key(version))
+        };
+        let unloaded = snapshot.unloaded.iter().filter(|((name, version), _)| !is_served(name, version));
+        unloaded.map(|((name, version), error)| (name.clone(), *version, error.clone())).collect()
+    }
+
+    /// How often a model version could not be loaded.
+    pub fn load_failures(&self) -> u64 {
+        self.load_failures.load(Ordering::Relaxed)
     }
 
     /// Takes a model version out; requests that already run on it end normally.

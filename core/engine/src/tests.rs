@@ -309,6 +309,28 @@ fn a_changed_type_or_key_is_a_misfit() {
 }
 
 #[test]
+fn versions_that_cannot_be_loaded_are_listed_until_they_are_loaded_or_forgotten() {
+    let engine = engine();
+    let damage = || headrace_types::Error::new(ErrorCode::CorruptModel, "damaged", "");
+    engine.note_unloaded("late", 7, damage());
+    engine.note_unloaded("late", 1, damage());
+    let unloaded: Vec<(String, u32)> =
+        engine.unloaded_models().into_iter().map(|(name, version, _)| (name, version)).collect();
+    // Version 1 was loaded before and goes on answering.
+    assert_eq!(unloaded, [("late".to_owned(), 7)]);
+    assert!(engine.deployment("late", Some(1)).is_ok());
+    engine.add_model(ModelSpec { version: 7, ..model() }).unwrap();
+    assert!(engine.unloaded_models().is_empty());
+    engine.forget_model("late", 1);
+    assert!(engine.unloaded_models().is_empty());
+    assert_eq!(engine.deployment("late", Some(1)).unwrap_err().code, ErrorCode::UnknownModelVersion);
+    engine.forget_model("late", 7);
+    engine.forget_model("nobody", 1);
+    assert!(engine.models().is_empty());
+    assert_eq!(engine.load_failures(), 2);
+}
+
+#[test]
 fn the_highest_version_answers_until_it_is_removed() {
     let engine = engine();
     engine.add_model(ModelSpec { version: 12, ..model() }).unwrap();

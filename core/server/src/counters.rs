@@ -125,6 +125,12 @@ impl Scrape {
         for (name, version, _, ready) in &snapshots {
             page.sample("headrace_model_ready", &[("model", name), ("version", version)], u64::from(*ready));
         }
+        for (name, version, _) in self.engine.unloaded_models() {
+            page.sample("headrace_model_ready", &[("model", &name), ("version", &version.to_string())], 0);
+        }
+        let help = "Attempts to load a model version that failed; the repository index tells why.";
+        page.family("headrace_model_load_failures_total", "counter", help);
+        page.sample("headrace_model_load_failures_total", &[], self.engine.load_failures());
         page.family("headrace_predict_requests_total", "counter", "Predict requests, by outcome.");
         for (name, version, metrics, _) in &snapshots {
             for (outcome, count) in [("ok", metrics.requests), ("error", metrics.failed_requests)] {
@@ -219,6 +225,8 @@ mod tests {
             worker.record(7, 418, Duration::from_micros(3));
         }
         let engine = Arc::new(Engine::new(EngineOptions::default()));
+        let damage = headrace_types::Error::new(headrace_types::ErrorCode::CorruptModel, "damaged", "");
+        engine.note_unloaded("late", 3, damage);
         let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
         let text = scrape.text();
         for line in [
@@ -228,6 +236,8 @@ mod tests {
             "headrace_http_request_seconds_bucket{route=\"live\",le=\"0.000004096\"} 2",
             "headrace_http_request_seconds_bucket{route=\"live\",le=\"+Inf\"} 2",
             "headrace_http_connections_refused_total 5",
+            "headrace_model_ready{model=\"late\",version=\"3\"} 0",
+            "headrace_model_load_failures_total 1",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
         }

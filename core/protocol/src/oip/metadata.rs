@@ -75,9 +75,12 @@ pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result
     }))
 }
 
-/// POST /v2/repository/index. `ready_only` is the body's `ready`.
+/// POST /v2/repository/index: what is loaded, then what could not be. `ready_only` is the body's `ready`.
 pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
     let models = engine.models();
+    let unloaded = engine.unloaded_models().into_iter().filter(|_| !ready_only).map(|(name, version, error)| {
+        json!({"name": name, "version": version.to_string(), "state": "UNAVAILABLE", "reason": error.to_string()})
+    });
     let entries = models.iter().filter(|model| !ready_only || model.fault().is_none()).map(|model| {
         json!({
             "name": model.name(), "version": model.version().to_string(),
@@ -85,7 +88,7 @@ pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
             "reason": model.fault().map(ToString::to_string).unwrap_or_default(),
         })
     });
-    entries.collect()
+    entries.chain(unloaded).collect()
 }
 
 /// GET /v2/models: the index as it stands, for those who look before they ask.

@@ -340,6 +340,10 @@ fn metadata_tells_what_infer_takes() {
     assert!(!is_ready(&engine));
     assert_eq!(repository_index(&engine, false)[0]["state"], "UNAVAILABLE");
     assert_eq!(repository_index(&engine, true), json!([]));
+    engine.note_unloaded("risk", 9, Error::new(ErrorCode::CorruptModel, "golden.json is damaged", ""));
+    let unloaded = json!({"name": "risk", "version": "9", "state": "UNAVAILABLE", "reason": "golden.json is damaged"});
+    assert_eq!(repository_index(&engine, false)[1], unloaded);
+    assert_eq!(repository_index(&engine, true), json!([]));
     assert_eq!(model_ready(&engine, "risk", None).unwrap_err().code, ErrorCode::Unavailable);
 }
 
