@@ -158,7 +158,7 @@ def test_a_model_that_does_not_reproduce_is_not_served_and_says_why(
 def test_a_damaged_model_is_listed_and_taken_up_when_it_is_restored(
     engine: Engine, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = make_model("hurt/1", {"temp": 2.0}, None)
+    folder = make_model("hurt/1", {"temp": 2.0}, service=None)
     file = folder / "linear.json"
     sound, times = file.read_bytes(), file.stat()
     file.write_bytes(sound.replace(b"2.0", b"3.0"))
@@ -174,7 +174,7 @@ def test_a_damaged_model_is_listed_and_taken_up_when_it_is_restored(
 
 
 def test_a_deleted_model_stops_answering(engine: Engine, make_model: Callable[..., Path]) -> None:
-    first, second = make_model("gone/1", {"temp": 1.0}, None), make_model("gone/2", {"temp": 2.0}, None)
+    first, second = make_model("gone/1", {"temp": 1.0}, service=None), make_model("gone/2", {"temp": 2.0}, service=None)
     engine.refresh()
     ask: dict[str, Any] = {"features": {"temp": [1.0]}, "outputs": ["margin"]}
     assert engine.predict("gone", **ask)["model_version"] == "2"
@@ -188,7 +188,7 @@ def test_a_deleted_model_stops_answering(engine: Engine, make_model: Callable[..
 
 
 def test_a_copy_under_another_name_is_refused(engine: Engine, make_model: Callable[..., Path]) -> None:
-    folder = make_model("mine/1", {"temp": 1.0}, None)
+    folder = make_model("mine/1", {"temp": 1.0}, service=None)
     shutil.copytree(folder, folder.parent.parent / "theirs" / "1")
     shutil.copytree(folder, folder.parent / "2")
     engine.refresh()
