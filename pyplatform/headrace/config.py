@@ -51,6 +51,8 @@ class ServerSection:
     """Threads that answer requests; 0 takes one for each core."""
     body_bytes_max: int = 64 * 1024 * 1024
     """A larger request body is refused."""
+    memory_bytes_max: int = 1024 * 1024 * 1024
+    """What the bodies and answers of all requests at work may hold; a request that needs more is answered with 503."""
     refresh_seconds: float = 1.0
     """How often a server looks for writes of other processes to the online store."""
 

@@ -11,6 +11,7 @@ No frame library is imported here: `headrace serve` runs the same engine.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,22 @@ from headrace import _native
 from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
 from headrace.registry import model_manifests
+
+LOG = logging.getLogger("headrace.engine")
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+"""Name, size, modification and change time (ns) of each file in a folder. The change time also tells a file that was
+put back with its old modification time."""
+
+
+def stamp_of(folder: Path) -> Stamp | None:
+    """What tells whether a version folder has changed; None when it goes away meanwhile."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries]
+    except FileNotFoundError:
+        return None
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files))
 
 
 class Engine:
@@ -46,14 +63,26 @@ class Engine:
         self.native = _native.Engine(clock_us=clock_us)
         self.faults: dict[str, HeadraceError] = {}
         """`NAME/VERSION` of the models that could not be loaded, and why."""
-        self._manifests: dict[Path, int] = {}
+        self._loaded: dict[Path, Stamp] = {}
+        """The version folders that have been tried, as they were then."""
         self._installed: tuple[str, _native.LocalStore] | None = None
-        self.refresh()
+        self._bring_in()
         if not self._owns_store:
             self.store.on_new_table(self.refresh)
 
     def refresh(self) -> None:
-        """Brings in what other processes have applied, written and registered since."""
+        """Brings in what other processes have applied, written, registered, repaired and deleted since.
+
+        A model version that cannot be loaded is in `faults`, and logged once for each change of its folder. If it was
+        loaded before, it goes on answering as it was.
+        """
+        before = dict(self.faults)
+        self._bring_in()
+        for key, fault in self.faults.items():
+            if before.get(key) is not fault:
+                LOG.warning("model %s cannot be loaded: %s", key, " ".join(str(fault).split()))
+
+    def _bring_in(self) -> None:
         if self.store.plans.head() is not None:
             online = self.store.open_online()
             online.refresh()
@@ -61,11 +90,15 @@ class Engine:
             if self._installed is None or current[0] != self._installed[0] or current[1] is not self._installed[1]:
                 self.native.install(online.plan, online.local)
                 self._installed = current
-        for manifest in model_manifests(self.store.config.state / "models"):
-            written = manifest.stat().st_mtime_ns
-            if self._manifests.get(manifest) != written:
-                self._manifests[manifest] = written
-                self._add_model(manifest.parent)
+        folders = [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]
+        for folder in self._loaded.keys() - set(folders):
+            self._forget_model(folder)
+        for folder in folders:
+            stamp = stamp_of(folder)
+            # A folder that is being deleted has no stamp: it is gone at the next refresh.
+            if stamp is not None and self._loaded.get(folder) != stamp:
+                self._loaded[folder] = stamp
+                self._add_model(folder)
 
     def _add_model(self, folder: Path) -> None:
         key = f"{folder.parent.name}/{folder.name}"
@@ -74,6 +107,12 @@ class Engine:
             self.faults.pop(key, None)
         except HeadraceError as error:
             self.faults[key] = error
+
+    def _forget_model(self, folder: Path) -> None:
+        del self._loaded[folder]
+        self.faults.pop(f"{folder.parent.name}/{folder.name}", None)
+        if folder.name == str(int(folder.name)):  # a folder `007` never was version 7
+            self.native.forget_model(folder.parent.name, int(folder.name))
 
     def predict(
         self,

@@ -151,5 +151,5 @@ def served(project: Path) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def rows() -> dict[str, dict[str, list[Any]]]:
     """Three rows for the model `late`. It is linear, so it needs every feature."""
-    planned = [NOW_US + 3_600_000_000 * hour for hour in (0, 7, 23)]
+    planned = ["2013-01-01T03:00:00Z", "2013-01-01T10:00:00Z", "2013-01-02T02:00:00Z"]
     return {"entities": {"origin": ["JFK", "EWR", "Zürich"]}, "request": {"planned": planned, "seats": [0, 180, 7]}}

@@ -32,7 +32,7 @@ def test_a_prediction_is_the_embedded_one_to_the_last_bit(served: Any, rows: dic
     assert answer == expected
 
 
-def test_times_may_be_text(served: Any, rows: dict[str, Any]) -> None:
+def test_times_are_text_in_any_zone(served: Any, rows: dict[str, Any]) -> None:
     text = ["2013-01-01T03:00:00Z", "2013-01-01 10:00:00", "2013-01-02T04:00:00+02:00"]
     body = {**rows, "request": {**rows["request"], "planned": text}}
     by_text = post(served, "/v1/deployments/late/predict", body)[1]["predictions"]
@@ -40,15 +40,27 @@ def test_times_may_be_text(served: Any, rows: dict[str, Any]) -> None:
 
 
 def test_a_bad_row_fails_alone(served: Any, rows: dict[str, Any]) -> None:
-    spoiled = {**rows, "request": {"planned": [0, "soon", 0], "seats": [1, 2, 2**40]}}
+    at = "2013-01-01T03:00:00Z"
+    spoiled = {**rows, "request": {"planned": [at, "soon", at], "seats": [1, 2, 2**40]}}
     status, answer = post(served, "/v1/deployments/late/predict", spoiled)
     assert status == 200
     statuses = [row.get("status", {}).get("error", "") for row in answer["predictions"]]
     assert statuses[0] == ""
     assert "'soon' is not a timestamp" in statuses[1]
-    assert "1099511627776 is not a int32" in statuses[2]
+    assert "1099511627776 is not an int32" in statuses[2]
     assert answer["predictions"][0]["label"] in {"on_time", "späť"}
     assert answer["predictions"][1]["label"] is None
+
+
+def test_a_number_is_no_time(served: Any, rows: dict[str, Any]) -> None:
+    """Nobody can tell seconds from microseconds; binary tensors say it by their protocol."""
+    epoch = {**rows, "request": {**rows["request"], "planned": [1_357_009_200, 1_357_009_200_000_000, 0.5]}}
+    status, answer = post(served, "/v1/deployments/late/predict", epoch)
+    assert status == 200
+    assert all("does not say its unit" in row["status"]["error"] for row in answer["predictions"])
+    body = {"feature_service": "risk", "entities": {"origin": ["JFK"]}, "request": {"planned": [0], "seats": [1]}}
+    answer = post(served, "/get-online-features", body)[1]
+    assert answer["results"][-1]["statuses"] == ["INVALID"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +72,7 @@ def test_a_bad_row_fails_alone(served: Any, rows: dict[str, Any]) -> None:
         ("/v1/deployments/early/predict", {}, 404, "unknown_model"),
         ("/v1/deployments/late/versions/3/predict", {}, 404, "unknown_model_version"),
         ("/get-online-features", {"feature_service": "none"}, 404, "unknown_feature_service"),
+        ("/get-online-features", {"feature_service": "risk", "entity": {"origin": ["JFK"]}}, 400, "invalid_argument"),
         ("/v9", {}, 404, "not_found"),
     ],
 )
@@ -71,8 +84,11 @@ def test_refusals_have_a_status_and_a_code(served: Any, path: str, body: Any, st
 
 def test_features_are_those_of_the_store(served: Any) -> None:
     entities = {"origin": ["JFK", "XXX", None]}
-    request = {"planned": [0, 3_600_000_000, 0], "seats": [9, None, 3]}
+    request = {"planned": ["1970-01-01", "1970-01-01T01:00:00Z", "1970-01-01"], "seats": [9, None, 3]}
     body = {"feature_service": "risk", "entities": {**entities, **request}}
+    for place in ("request", "request_context"):
+        beside = {"feature_service": "risk", "entities": entities, place: request}
+        assert post(served, "/get-online-features", beside) == post(served, "/get-online-features", body)
     status, answer = post(served, "/get-online-features", body)
     assert status == 200
     assert answer["metadata"]["feature_names"] == ["origin", "temp", "wind", "hour", "crowd"]

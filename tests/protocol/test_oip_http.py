@@ -33,7 +33,8 @@ def tensor(name: str, values: np.ndarray[Any, Any], datatype: str, binary: bool)
 
 def late_inputs(rows: dict[str, Any], binary: bool) -> list[Any]:
     origin = np.array(rows["entities"]["origin"], dtype=np.object_)
-    planned = np.array(rows["request"]["planned"], dtype=np.int64)
+    times = [text.removesuffix("Z") for text in rows["request"]["planned"]]
+    planned = np.array(times, dtype="datetime64[us]").astype(np.int64)
     seats = np.array(rows["request"]["seats"], dtype=np.int32)
     return [
         tensor("seats", seats, "INT32", binary),

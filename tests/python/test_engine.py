@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import Engine, FeatureStore, HeadraceError, Model
+from headrace import Engine, FeatureStore, HeadraceError, Model, UnknownNameError
 
 START = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -153,6 +155,49 @@ def test_a_model_that_does_not_reproduce_is_not_served_and_says_why(
         assert engine.faults[f"{name}/1"].code == code
 
 
+def test_a_damaged_model_is_listed_and_taken_up_when_it_is_restored(
+    engine: Engine, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_model("hurt/1", {"temp": 2.0}, service=None)
+    file = folder / "linear.json"
+    sound, times = file.read_bytes(), file.stat()
+    file.write_bytes(sound.replace(b"2.0", b"3.0"))
+    engine.refresh()
+    engine.refresh()
+    assert engine.faults["hurt/1"].code == "corrupt_model"
+    assert [record.getMessage().startswith("model hurt/1 cannot be loaded: ") for record in caplog.records] == [True]
+    file.write_bytes(sound)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a restore from a backup does
+    engine.refresh()
+    assert "hurt/1" not in engine.faults
+    assert engine.predict("hurt", features={"temp": [1.0]}, outputs=["margin"])["predictions"] == [{"margin": 2.0}]
+
+
+def test_a_deleted_model_stops_answering(engine: Engine, make_model: Callable[..., Path]) -> None:
+    first, second = make_model("gone/1", {"temp": 1.0}, service=None), make_model("gone/2", {"temp": 2.0}, service=None)
+    engine.refresh()
+    ask: dict[str, Any] = {"features": {"temp": [1.0]}, "outputs": ["margin"]}
+    assert engine.predict("gone", **ask)["model_version"] == "2"
+    shutil.rmtree(second)
+    engine.refresh()
+    assert engine.predict("gone", **ask)["model_version"] == "1"
+    shutil.rmtree(first)
+    engine.refresh()
+    with pytest.raises(UnknownNameError, match="gone"):
+        engine.predict("gone", **ask)
+
+
+def test_a_copy_under_another_name_is_refused(engine: Engine, make_model: Callable[..., Path]) -> None:
+    folder = make_model("mine/1", {"temp": 1.0}, service=None)
+    shutil.copytree(folder, folder.parent.parent / "theirs" / "1")
+    shutil.copytree(folder, folder.parent / "2")
+    engine.refresh()
+    for key in ("theirs/1", "mine/2"):
+        assert engine.faults[key].code == "corrupt_model"
+        assert f"is {key}, its manifest says mine/1" in str(engine.faults[key])
+    assert "theirs" not in [model["name"] for model in engine.models()]
+
+
 def test_an_engine_of_its_own_reads_what_was_written(
     weather_store: FeatureStore, weather_project: Path, make_model: Callable[..., Path], now_us: list[int]
 ) -> None:
@@ -184,6 +229,10 @@ def test_a_model_by_itself(make_model: Callable[..., Path]) -> None:
     rows = [[1.0, 2.0], [0.0, -1.0]]
     for x in (np.array(rows), np.array(rows, np.float32), np.array(rows, np.int64), np.array(rows).T.copy().T, rows):
         assert np.asarray(model.margins(x)).tolist() == [[5.0], [-2.0]]
+    for dtype in (np.float64, np.float32):
+        raw = b"x" + np.array(rows, dtype).tobytes()
+        unaligned = np.frombuffer(raw, dtype, offset=1).reshape(2, 2)
+        assert np.asarray(model.margins(unaligned)).tolist() == [[5.0], [-2.0]]
     assert np.asarray(model.scores(np.array(rows), threads=2)).tolist() == [[logistic(5.0)], [logistic(-2.0)]]
     assert np.asarray(model.margins(np.array(rows[0]))).tolist() == [[5.0]]
     assert np.asarray(model.margins(np.zeros((0, 2)))).shape == (0, 1)

@@ -172,6 +172,24 @@ def test_names_types_and_keys_are_told(ints: Table) -> None:
     ]
 
 
+def unaligned(values: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """The same values, beginning in the middle of a word."""
+    memory = np.zeros(values.nbytes + 1, np.uint8)
+    view = memory[1:].view(values.dtype).reshape(values.shape)
+    view[...] = values
+    return view
+
+
+def test_unaligned_keys_are_copied_and_unaligned_targets_refused(ints: Table) -> None:
+    raw = b"x" + np.array([10, -3]).tobytes()
+    keys = np.frombuffer(raw, np.int64, offset=1)
+    assert ints.read(keys, 2) == ints.read([10, -3], 2)
+    for out in (unaligned(np.zeros((2, 3))), memoryview(bytearray(49))[1:].cast("d", [2, 3])):
+        with pytest.raises(HeadraceError, match="out is not aligned") as caught:
+            ints.online.read_into([10, -3], out)
+        assert caught.value.code == "type_mismatch"
+
+
 READ_ONLY = np.zeros((1, 3))
 READ_ONLY.flags.writeable = False
 
@@ -188,7 +206,7 @@ READ_ONLY.flags.writeable = False
         ([10], np.zeros((1, 1, 3)), "type_mismatch", "3 dimensions"),
         ([10, 11], np.zeros((1, 3)), "length_mismatch", "[2, 3]"),
         ([10], [[0.0] * 3], "type_mismatch", "out is a list"),
-        (["JFK"], np.zeros((1, 3)), "type_mismatch", "'JFK' is not a int64"),
+        (["JFK"], np.zeros((1, 3)), "type_mismatch", "'JFK' is not an int64"),
         ([1.5], np.zeros((1, 3)), "type_mismatch", "1.5"),
         ([2**70], np.zeros((1, 3)), "type_mismatch", "'id'"),
         (7, np.zeros((1, 3)), "type_mismatch", "'id'"),

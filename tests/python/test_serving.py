@@ -35,8 +35,8 @@ print("heavy", [name for name in ("pyarrow", "pandas", "numba", "numpy") if name
 
 
 @contextlib.contextmanager
-def server(root: Path, now_us: int) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    child = subprocess.Popen([sys.executable, "-c", PROGRAM, str(root), str(now_us)], stdout=subprocess.PIPE, text=True)
+def server(root: Path, now_us: int, program: str = PROGRAM) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    child = subprocess.Popen([sys.executable, "-c", program, str(root), str(now_us)], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         http, metrics = child.stdout.readline().split()
@@ -92,6 +92,27 @@ def test_answers_follows_and_stops(
         assert child.stdout is not None
         assert child.stdout.read().strip() == "heavy []"
         assert child.wait(timeout=30) == 0
+
+
+LIMITED = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))\n" + PROGRAM
+
+
+def test_idle_connections_leave_files_to_the_process(
+    weather_store: FeatureStore, weather_project: Path, make_model: Callable[..., Path], now_us: list[int]
+) -> None:
+    """Under a limit of 400 open files, half of them stay for models, the table's log and the metrics port."""
+    weather_store.materialize()
+    make_model("late/1", {"temp": 1.0})
+    with server(weather_project, now_us[0], LIMITED) as (_, http, metrics), contextlib.ExitStack() as open_ones:
+        host, port = http.removeprefix("http://").split(":")
+        idle = [open_ones.enter_context(socket.create_connection((host, int(port)), 30)) for _ in range(300)]
+        idle[-1].settimeout(30)
+        assert idle[-1].recv(12) == b"HTTP/1.1 503"
+        with urllib.request.urlopen(f"{metrics}/metrics", timeout=30) as reply:
+            assert b"headrace_http_connections 200" in reply.read()
+        make_model("late/2", {"temp": 2.0})
+        open_ones.close()
+        eventually(lambda: predict(http, "late", "JFK")["predictions"] == [{"margin": 8.0}])
 
 
 def test_a_busy_port_is_named(weather_project: Path) -> None:

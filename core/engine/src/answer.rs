@@ -2,7 +2,6 @@
 
 use headrace_types::{Error, ErrorCode, Model, Objective, Result, Task};
 
-use crate::request::RowError;
 use crate::response::NO_LABEL;
 
 /// A probability above this chooses the positive class, and in multi-label a label; exactly half does not.
@@ -88,13 +87,15 @@ impl AnswerKind {
 }
 
 /// A model that cannot work with missing values (a linear one) answers NaN; that is no answer.
-pub(crate) fn not_a_number(row: usize) -> RowError {
-    let error = Error::new(
-        ErrorCode::InvalidArgument,
-        format!("row {row}: the model's score is not a number"),
-        "this model needs every feature: look for one that is missing, or give it in 'features'",
-    );
-    RowError { row, error }
+///
+/// A score beyond the range of float64 (an exponential link, a huge feature) is none either, and no protocol's JSON can say it.
+pub(crate) fn no_score(row: usize, is_nan: bool) -> Error {
+    let (what, hint) = if is_nan {
+        ("not a number", "this model needs every feature: look for one that is missing, or give it in 'features'")
+    } else {
+        ("infinite", "look for a feature that is infinite or far out of the range of the training data")
+    };
+    Error::new(ErrorCode::InvalidArgument, format!("row {row}: the model's score is {what}"), hint)
 }
 
 #[cfg(test)]

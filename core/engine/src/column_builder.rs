@@ -5,7 +5,7 @@
 
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, ScalarType, Value};
 
-use crate::request::{RowError, shortened};
+use crate::request::{RowError, RowErrors, shortened};
 use crate::timestamp::parse_timestamp;
 
 /// 2^63 and 2^64: the first floats beyond the integers.
@@ -19,13 +19,13 @@ pub struct ColumnBuilder {
     dtype: DType,
     data: ColumnData,
     validity: Option<Vec<bool>>,
-    row_errors: Vec<RowError>,
+    row_errors: RowErrors,
 }
 
 impl ColumnBuilder {
     pub fn new(name: impl Into<String>, dtype: DType, capacity: usize) -> Self {
         let data = ColumnData::with_capacity(dtype, capacity);
-        Self { name: name.into(), dtype, data, validity: None, row_errors: Vec::new() }
+        Self { name: name.into(), dtype, data, validity: None, row_errors: RowErrors::default() }
     }
 
     pub fn dtype(&self) -> DType {
@@ -38,6 +38,11 @@ impl ColumnBuilder {
 
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
+    }
+
+    /// Values so far that cannot be used.
+    pub fn errors_count(&self) -> usize {
+        self.row_errors.len()
     }
 
     pub fn push_null(&mut self) {
@@ -130,7 +135,7 @@ impl ColumnBuilder {
             Err(_) => self.push_error(Error::new(
                 ErrorCode::TypeMismatch,
                 format!("{} bytes that are not UTF-8 text", value.len()),
-                format!("send a {}", self.dtype),
+                format!("this column holds {} values", self.dtype),
             )),
         }
     }
@@ -163,9 +168,9 @@ impl ColumnBuilder {
         for item in items {
             elements.push_value(item);
         }
-        let (column, mut errors) = elements.finish();
-        if let Some(first) = errors.pop() {
-            return self.push_error(first.error);
+        let (column, errors) = elements.finish();
+        if let Some(first) = errors.into_iter().next() {
+            return self.push_error(Error::clone(&first.error));
         }
         if let ColumnData::List(_, v) = &mut self.data {
             v.push((0..column.len()).map(|index| column.value(index)).collect());
@@ -175,28 +180,26 @@ impl ColumnBuilder {
 
     /// Marks the next row as one whose value cannot be used, with the reason.
     pub fn push_error(&mut self, error: Error) {
+        self.push_error_with(|_| error);
+    }
+
+    fn push_error_with(&mut self, error: impl FnOnce(DType) -> Error) {
         let row = self.data.len();
-        let name = &self.name;
-        let error = if name.is_empty() { error } else { error.within(format_args!("row {row} of '{name}'")) };
-        self.row_errors.push(RowError { row, error });
+        let (name, dtype) = (&self.name, self.dtype);
+        self.row_errors.note(row, || {
+            let error = error(dtype);
+            if name.is_empty() { error } else { error.within(format_args!("row {row} of '{name}'")) }
+        });
         self.push_null();
     }
 
     /// The column, and the rows that have no usable value (null in the column).
     pub fn finish(self) -> (Column, Vec<RowError>) {
-        (Column { data: self.data, validity: self.validity }, self.row_errors)
+        (Column { data: self.data, validity: self.validity }, self.row_errors.into_vec())
     }
 
     fn push_mismatch(&mut self, value: std::fmt::Arguments<'_>) {
-        let dtype = self.dtype;
-        self.push_error(Error::new(
-            ErrorCode::TypeMismatch,
-            format!("{value} is not a {dtype}"),
-            match dtype.element() {
-                ScalarType::Timestamp => "send RFC 3339 text or integer microseconds since 1970".to_owned(),
-                _ => format!("send a {dtype}"),
-            },
-        ));
+        self.push_error_with(|dtype| mismatch(value, dtype));
     }
 
     fn mark_valid(&mut self) {
@@ -225,6 +228,30 @@ impl ColumnBuilder {
     }
 }
 
+/// The error for a value that a column of `dtype` cannot hold.
+pub fn mismatch(value: impl std::fmt::Display, dtype: DType) -> Error {
+    let hint = match dtype {
+        DType::List(element) => format!("send a list of {} values, or null", DType::Scalar(element)),
+        DType::Scalar(ScalarType::Timestamp) => "send RFC 3339 text such as 2013-01-31T10:00:00Z, or null".to_owned(),
+        DType::Scalar(ScalarType::Bool) => "send true, false or null".to_owned(),
+        DType::Scalar(ScalarType::String) => "send text in quotes, or null".to_owned(),
+        DType::Scalar(ScalarType::Bytes) => "send text in quotes (base64 in JSON), or null".to_owned(),
+        DType::Scalar(ScalarType::Float32 | ScalarType::Float64) => {
+            format!("send a number without quotes, in the range of {dtype}, or null")
+        }
+        DType::Scalar(_) => format!("send a whole number without quotes, in the range of {dtype}, or null"),
+    };
+    Error::new(ErrorCode::TypeMismatch, format!("{value} is not {}", with_article(dtype)), hint)
+}
+
+/// `an int64`, `a float64`: the type with its article.
+pub fn with_article(dtype: DType) -> String {
+    let name = dtype.to_string();
+    // "uint" begins with the sound of "you".
+    let article = if name.starts_with('i') { "an" } else { "a" };
+    format!("{article} {name}")
+}
+
 fn push_some<T>(values: &mut Vec<T>, value: Option<T>) -> bool {
     value.map(|value| values.push(value)).is_some()
 }
@@ -242,6 +269,7 @@ pub fn coerce_column(name: &str, column: &Column, dtype: DType) -> (Column, Vec<
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::request::ROW_ERRORS_TOLD;
 
     fn build(dtype: DType, values: Vec<Value>) -> (Vec<Value>, Vec<usize>) {
         let mut builder = ColumnBuilder::new("x", dtype, values.len());
@@ -336,11 +364,41 @@ mod tests {
     }
 
     #[test]
+    fn many_wrong_values_share_one_text() {
+        let mut builder = ColumnBuilder::new("x", DType::INT64, 0);
+        for _ in 0..5 * ROW_ERRORS_TOLD {
+            builder.push_str("seven");
+        }
+        let (column, errors) = builder.finish();
+        assert_eq!((column.len(), errors.len()), (5 * ROW_ERRORS_TOLD, 5 * ROW_ERRORS_TOLD));
+        let rest = &errors[ROW_ERRORS_TOLD..];
+        assert!(rest.iter().all(|found| std::sync::Arc::ptr_eq(&found.error, &rest[0].error)));
+        assert_eq!((rest[0].error.code, rest[0].row), (ErrorCode::TypeMismatch, ROW_ERRORS_TOLD));
+        assert!(errors[ROW_ERRORS_TOLD - 1].error.message.contains("row 999 of 'x'"));
+    }
+
+    #[test]
+    fn a_mismatch_has_its_article_and_a_hint_that_helps() {
+        for (dtype, message, hint) in [
+            (DType::STRING, "7 is not a string", "in quotes"),
+            (DType::INT64, "7 is not an int64", "range of int64"),
+            (DType::Scalar(ScalarType::UInt8), "7 is not a uint8", "whole number"),
+            (DType::FLOAT32, "7 is not a float32", "range of float32"),
+            (DType::TIMESTAMP, "7 is not a timestamp", "RFC 3339"),
+            (DType::List(ScalarType::Int8), "7 is not a list<int8>", "list of int8"),
+        ] {
+            let error = mismatch(7, dtype);
+            assert_eq!(error.message, message);
+            assert!(error.hint.contains(hint) && !error.hint.contains("send a int"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_error_names_the_column_the_row_and_the_value() {
         let mut builder = ColumnBuilder::new("origin", DType::INT64, 2);
         builder.push_i64(1);
         builder.push_str("JFK");
         let (_, errors) = builder.finish();
-        assert_eq!(errors[0].error.message, "row 1 of 'origin': 'JFK' is not a int64");
+        assert_eq!(errors[0].error.message, "row 1 of 'origin': 'JFK' is not an int64");
     }
 }

@@ -56,13 +56,15 @@ pub(crate) struct Core {
     pub(crate) name: Arc<str>,
     pub(crate) classes: Arc<[String]>,
     pub(crate) kind: AnswerKind,
+    /// Rows that one request may have: the engine's limit, here for decoders.
+    pub(crate) rows_max: usize,
     pub(crate) metrics: ModelMetrics,
 }
 
 impl Core {
     /// # Errors
     /// `unsupported_model` when task, labels, features and model do not fit each other.
-    pub(crate) fn new(mut spec: ModelSpec) -> Result<Self> {
+    pub(crate) fn new(mut spec: ModelSpec, rows_max: usize) -> Result<Self> {
         let place = format!("model '{}' version {}", spec.name, spec.version);
         if spec.labels.is_empty() && spec.task == Task::Classification {
             let classes = spec.model.outputs_count().max(2);
@@ -91,7 +93,7 @@ impl Core {
         let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
         let name = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
-        Ok(Self { spec, name, classes, kind, metrics: ModelMetrics::default() })
+        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default() })
     }
 }
 
@@ -193,6 +195,11 @@ impl Deployment {
         self.core.spec.model.outputs_count()
     }
 
+    /// Rows that one request may have.
+    pub fn rows_max(&self) -> usize {
+        self.core.rows_max
+    }
+
     pub fn metrics(&self) -> &ModelMetrics {
         &self.core.metrics
     }
@@ -266,7 +273,7 @@ mod tests {
     use headrace_types::DType;
 
     fn added(spec: ModelSpec) -> Result<Deployment> {
-        Ok(Deployment::bind(&Arc::new(Core::new(spec)?), &HashMap::new()))
+        Ok(Deployment::bind(&Arc::new(Core::new(spec, 1_000)?), &HashMap::new()))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The engine: an immutable snapshot of models and features, swapped whole, so a request sees one generation from start to end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use headrace_expr::did_you_mean;
@@ -36,6 +37,7 @@ pub struct Engine {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Held while a new snapshot is made, so that two changes do not lose each other.
     changing: Mutex<()>,
+    load_failures: AtomicU64,
 }
 
 /// One generation of everything that requests read.
@@ -46,15 +48,22 @@ struct Snapshot {
     services: HashMap<String, Arc<FeatureService>>,
     /// By name, then by version.
     models: BTreeMap<String, BTreeMap<u32, Arc<Deployment>>>,
+    /// Versions that could not be loaded, and why. A version may be here and above: what was loaded before goes on answering.
+    unloaded: BTreeMap<(String, u32), Error>,
 }
 
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, snapshot: RwLock::default(), changing: Mutex::new(()) }
+        Self { options, snapshot: RwLock::default(), changing: Mutex::new(()), load_failures: AtomicU64::new(0) }
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.options.clock
+    }
+
+    /// Rows that one request may ask for.
+    pub fn rows_max(&self) -> usize {
+        self.options.rows_max
     }
 
     /// The digest of the installed plan.
@@ -78,11 +87,12 @@ impl Engine {
         for name in plan.services().keys() {
             services.insert(name.clone(), Arc::new(FeatureService::new(&store, &plan, name)?));
         }
+        let unloaded = self.snapshot().unloaded.clone();
         let mut models = self.snapshot().models.clone();
         for deployment in models.values_mut().flat_map(BTreeMap::values_mut) {
             *deployment = Arc::new(Deployment::bind(&deployment.core, &services));
         }
-        self.swap(Snapshot { plan: Some(plan), store: Some(store), services, models });
+        self.swap(Snapshot { plan: Some(plan), store: Some(store), services, models, unloaded });
         Ok(())
     }
 
@@ -94,7 +104,8 @@ impl Engine {
         self.snapshot().service(name).cloned()
     }
 
-    /// Adds a model version, or replaces the one of the same name and number. Without a number, requests get the highest one.
+    /// Adds a model version, or replaces the one of the same name and number. Without a number, requests get the highest one
+    /// that is ready.
     ///
     /// A version whose feature service is not in the plan, or differs from the model's signature, is listed as unavailable until a
     /// fitting plan is installed.
@@ -102,14 +113,53 @@ impl Engine {
     /// # Errors
     /// `unsupported_model` when task, labels, signature and model do not fit each other; nothing has changed then.
     pub fn add_model(&self, spec: impl Into<ModelSpec>) -> Result<Arc<Deployment>> {
-        let core = Arc::new(Core::new(spec.into())?);
+        let core = Arc::new(Core::new(spec.into(), self.options.rows_max)?);
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot());
         let deployment = Arc::new(Deployment::bind(&core, &next.services));
         let versions = next.models.entry(deployment.name().to_owned()).or_default();
         versions.insert(deployment.version(), Arc::clone(&deployment));
+        next.unloaded.remove(&(deployment.name().to_owned(), deployment.version()));
         self.swap(next);
         Ok(deployment)
+    }
+
+    /// Notes that a model version could not be loaded; it is listed with the reason until it is added or forgotten.
+    pub fn note_unloaded(&self, name: &str, version: u32, error: Error) {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot());
+        next.unloaded.insert((name.to_owned(), version), error);
+        self.load_failures.fetch_add(1, Ordering::Relaxed);
+        self.swap(next);
+    }
+
+    /// Takes a model version out, whether it was loaded or not, or is not known at all.
+    pub fn forget_model(&self, name: &str, version: u32) {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot());
+        next.unloaded.remove(&(name.to_owned(), version));
+        if let Some(versions) = next.models.get_mut(name) {
+            versions.remove(&version);
+            if versions.is_empty() {
+                next.models.remove(name);
+            }
+        }
+        self.swap(next);
+    }
+
+    /// The versions that could not be loaded and are not served from before, by name and number, with the reason.
+    pub fn unloaded_models(&self) -> Vec<(String, u32, Error)> {
+        let snapshot = self.snapshot();
+        let is_served = |name: &str, version: &u32| {
+            snapshot.models.get(name).is_some_and(|versions| versions.contains_key(version))
+        };
+        let unloaded = snapshot.unloaded.iter().filter(|((name, version), _)| !is_served(name, version));
+        unloaded.map(|((name, version), error)| (name.clone(), *version, error.clone())).collect()
+    }
+
+    /// How often a model version could not be loaded.
+    pub fn load_failures(&self) -> u64 {
+        self.load_failures.load(Ordering::Relaxed)
     }
 
     /// Takes a model version out; requests that already run on it end normally.
@@ -135,7 +185,7 @@ impl Engine {
         self.snapshot().models.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// The named model version, or the highest one, ready to answer.
+    /// The named model version, or the highest one that is ready to answer.
     ///
     /// # Errors
     /// `unknown_model`, `unknown_model_version`, or `unavailable` with the reason.
@@ -147,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// The named version, or the highest one, whether it is ready or not.
+    /// The named version, whether it is ready or not, or the highest one that is ready, or the highest one if none is.
     ///
     /// # Errors
     /// `unknown_model` or `unknown_model_version`.
@@ -179,7 +229,10 @@ impl Snapshot {
     fn find(&self, name: &str, version: Option<u32>) -> Result<&Arc<Deployment>> {
         let versions = self.models.get(name).ok_or_else(|| unknown_model(name, self.models.keys()))?;
         match version {
-            None => versions.values().next_back().ok_or_else(|| unknown_model(name, self.models.keys())),
+            None => {
+                let ready = versions.values().rev().find(|deployment| deployment.fault().is_none());
+                ready.or_else(|| versions.values().next_back()).ok_or_else(|| unknown_model(name, self.models.keys()))
+            }
             Some(number) => versions.get(&number).ok_or_else(|| unknown_version(name, number, versions.keys())),
         }
     }

@@ -29,12 +29,12 @@ pub mod testing;
 mod tests;
 mod timestamp;
 
-pub use column_builder::{ColumnBuilder, coerce_column};
+pub use column_builder::{ColumnBuilder, coerce_column, mismatch, with_article};
 pub use deployment::{Deployment, ModelSpec, Section};
 pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
-pub use request::{Outputs, PredictRequest, RowError};
+pub use request::{Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{NO_LABEL, PredictResponse, Timing};
 pub use timestamp::{format_timestamp, parse_timestamp};

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use headrace_types::{Error, ErrorCode, Result};
 
-use crate::answer::not_a_number;
+use crate::answer::no_score;
 use crate::deployment::{Deployment, FeaturesFrom, Section};
 use crate::engine::Engine;
 use crate::inputs::{Inputs, missing_column};
 use crate::numbers::copy_numbers;
-use crate::request::PredictRequest;
+use crate::request::{PredictRequest, RowErrors};
 use crate::request_id::new_request_id;
 use crate::response::{NO_LABEL, PredictResponse, Timing};
 use crate::scratch::Scratch;
@@ -142,11 +142,16 @@ fn answer(
     let scores_count = kind.scores_count(margins_count);
     let mut scores = Vec::with_capacity(rows * scores_count);
     kind.fill_scores(&scratch.margins, &mut scores);
+    let mut without_score = RowErrors::default();
     for (row, row_scores) in scores.chunks_exact(scores_count).enumerate() {
-        if row_scores.iter().any(|score| score.is_nan()) {
-            scratch.row_errors.push(not_a_number(row));
+        let row_margins =
+            margins.get(row * margins_count..).map_or(&[][..], |rest| &rest[..margins_count.min(rest.len())]);
+        let numbers = || row_scores.iter().chain(row_margins);
+        if !numbers().all(|number| number.is_finite()) {
+            without_score.note(row, || no_score(row, numbers().any(|number| number.is_nan())));
         }
     }
+    scratch.row_errors.extend(without_score.into_vec());
     let mut labels = Vec::new();
     if deployment.task() == headrace_types::Task::Classification {
         labels.extend(scores.chunks_exact(scores_count).map(|row| kind.label_of(row)));

@@ -1,6 +1,7 @@
 //! What a caller asks: columns of values by name, and which outputs to answer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use headrace_types::{Batch, Error};
@@ -44,7 +45,40 @@ impl Outputs {
 #[derive(Debug, Clone)]
 pub struct RowError {
     pub row: usize,
-    pub error: Error,
+    /// Shared between the rows behind the first [`ROW_ERRORS_TOLD`], so that a million wrong values do not become a million texts.
+    pub error: Arc<Error>,
+}
+
+/// Wrong rows of one column that are told each with its value; those behind them say only that they are wrong in the same way.
+pub const ROW_ERRORS_TOLD: usize = 1000;
+
+/// The wrong rows of one column, or of one check.
+#[derive(Debug, Default)]
+pub(crate) struct RowErrors {
+    found: Vec<RowError>,
+    rest: Option<Arc<Error>>,
+}
+
+impl RowErrors {
+    /// Notes that a row is wrong; `error` is called for the first rows only.
+    pub(crate) fn note(&mut self, row: usize, error: impl FnOnce() -> Error) {
+        let error = if self.found.len() < ROW_ERRORS_TOLD {
+            Arc::new(error())
+        } else {
+            let same =
+                || Arc::new(Error { message: "wrong as the rows before".to_owned(), hint: String::new(), ..error() });
+            Arc::clone(self.rest.get_or_insert_with(same))
+        };
+        self.found.push(RowError { row, error });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<RowError> {
+        self.found
+    }
 }
 
 /// Rows to predict, as columns. A column's place says what it is for: finding stored features (`entities`), replacing a
@@ -80,7 +114,7 @@ impl PredictRequest {
 const CHARS_SHOWN: usize = 100;
 
 /// A caller's text as a message may repeat it.
-pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+pub fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(CHARS_SHOWN) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),

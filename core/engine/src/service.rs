@@ -11,7 +11,7 @@ use headrace_types::{Batch, Column, ColumnData, Error, ErrorCode, Field, Result,
 use crate::deployment::Section;
 use crate::inputs::{Inputs, missing_column};
 use crate::numbers::{copy_numbers, copy_output};
-use crate::request::RowError;
+use crate::request::{RowError, RowErrors};
 use crate::response::Timing;
 use crate::scratch::Scratch;
 
@@ -343,12 +343,15 @@ fn nulls(field: &Field, rows: usize) -> Column {
 /// Rows without a value for a field that on-demand features are computed from cannot be answered.
 fn note_nulls(field: &Field, column: &Column, row_errors: &mut Vec<RowError>) {
     let nulls = column.validity.iter().flatten().enumerate().filter(|(_, valid)| !**valid);
-    row_errors.extend(nulls.map(|(row, _)| {
-        let error = Error::new(
-            ErrorCode::InvalidArgument,
-            format!("row {row}: request field '{}' is null", field.name),
-            "give a value, or give the features that are computed from it",
-        );
-        RowError { row, error }
-    }));
+    let mut found = RowErrors::default();
+    for (row, _) in nulls {
+        found.note(row, || {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("row {row}: request field '{}' is null", field.name),
+                "give a value, or give the features that are computed from it",
+            )
+        });
+    }
+    row_errors.extend(found.into_vec());
 }

@@ -1,6 +1,6 @@
 //! Small models for the tests of this crate and of those above it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use headrace_types::{DType, Error, ErrorCode, Field, Model, Objective, Result, Task};
 
@@ -74,6 +74,33 @@ impl Model for PanickingModel {
 
     fn margins(&self, _features: &[f64], _rows: usize, _margins: &mut [f64]) -> Result<()> {
         panic!("the test model panics")
+    }
+
+    fn scores(&self, _margins: &mut [f64]) {}
+}
+
+/// Answers when the gate is free: a test that holds it decides how long a request computes.
+#[derive(Debug, Default)]
+pub struct GatedModel {
+    pub gate: Arc<Mutex<()>>,
+}
+
+impl Model for GatedModel {
+    fn features_count(&self) -> usize {
+        1
+    }
+
+    fn outputs_count(&self) -> usize {
+        1
+    }
+
+    fn objective(&self) -> Objective {
+        Objective::Identity
+    }
+
+    fn margins(&self, _features: &[f64], _rows: usize, _margins: &mut [f64]) -> Result<()> {
+        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
     }
 
     fn scores(&self, _margins: &mut [f64]) {}

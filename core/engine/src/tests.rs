@@ -299,10 +299,35 @@ fn a_changed_type_or_key_is_a_misfit() {
         spec.version = 2;
         change(&mut spec);
         engine.add_model(spec).unwrap();
-        let error = engine.deployment("late", None).unwrap_err();
+        let error = engine.deployment("late", Some(2)).unwrap_err();
         assert!(error.code == ErrorCode::Unavailable && error.message.contains(part), "{error}");
-        assert!(engine.deployment("late", Some(1)).is_ok());
+        // Without a version asked for, the highest one that is ready answers.
+        assert_eq!(engine.deployment("late", None).unwrap().version(), 1);
+        engine.remove_model("late", 1).unwrap();
+        assert_eq!(engine.deployment("late", None).unwrap_err().code, ErrorCode::Unavailable);
     }
+}
+
+#[test]
+fn versions_that_cannot_be_loaded_are_listed_until_they_are_loaded_or_forgotten() {
+    let engine = engine();
+    let damage = || headrace_types::Error::new(ErrorCode::CorruptModel, "damaged", "");
+    engine.note_unloaded("late", 7, damage());
+    engine.note_unloaded("late", 1, damage());
+    let unloaded: Vec<(String, u32)> =
+        engine.unloaded_models().into_iter().map(|(name, version, _)| (name, version)).collect();
+    // Version 1 was loaded before and goes on answering.
+    assert_eq!(unloaded, [("late".to_owned(), 7)]);
+    assert!(engine.deployment("late", Some(1)).is_ok());
+    engine.add_model(ModelSpec { version: 7, ..model() }).unwrap();
+    assert!(engine.unloaded_models().is_empty());
+    engine.forget_model("late", 1);
+    assert!(engine.unloaded_models().is_empty());
+    assert_eq!(engine.deployment("late", Some(1)).unwrap_err().code, ErrorCode::UnknownModelVersion);
+    engine.forget_model("late", 7);
+    engine.forget_model("nobody", 1);
+    assert!(engine.models().is_empty());
+    assert_eq!(engine.load_failures(), 2);
 }
 
 #[test]
@@ -327,7 +352,7 @@ fn features_come_as_columns_with_statuses() {
         &["N1", "N2", "", "N1"],
         vec![Value::Timestamp(HOUR_US), Value::Timestamp(0), Value::Null, Value::Timestamp(0)],
     );
-    let bad = RowError { row: 3, error: headrace_types::Error::internal("x") };
+    let bad = RowError { row: 3, error: Arc::new(headrace_types::Error::internal("x")) };
     let ask = FeatureRequest { entities: request.entities, request: request.request, row_errors: vec![bad] };
     let response = engine().get_online_features("risk", &ask).unwrap();
     let names: Vec<&str> = response.features.iter().map(|field| field.name.as_str()).collect();

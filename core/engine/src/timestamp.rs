@@ -15,7 +15,7 @@ pub fn parse_timestamp(text: &str) -> Result<TimestampUs> {
         Error::new(
             ErrorCode::TypeMismatch,
             format!("'{}' is not a timestamp", text.chars().take(40).collect::<String>()),
-            "send RFC 3339 text such as 2013-01-31T10:00:00Z, or microseconds since 1970 as an integer",
+            "send RFC 3339 text such as 2013-01-31T10:00:00Z",
         )
     })
 }

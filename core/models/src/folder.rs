@@ -92,6 +92,27 @@ impl ModelFolder {
         open(folder).map_err(|error| error.within(format!("model folder '{}'", folder.display())))
     }
 
+    /// As [`open`](Self::open), for a folder in its place `models/NAME/VERSION`: a copy under another name is no version of that name.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and `corrupt_model` when the manifest tells another name or version than the folder.
+    pub fn open_registered(folder: impl AsRef<Path>) -> Result<LoadedModel> {
+        let folder = folder.as_ref();
+        let loaded = Self::open(folder)?;
+        let (name, version) = place_of(folder);
+        let manifest = &loaded.manifest;
+        if name == manifest.name && version == manifest.version.to_string() {
+            return Ok(loaded);
+        }
+        let message = format!(
+            "model folder '{}' is {name}/{version}, its manifest says {}/{}",
+            folder.display(),
+            manifest.name,
+            manifest.version
+        );
+        Err(Error::new(ErrorCode::CorruptModel, message, "move it back to its place, or register the model anew"))
+    }
+
     /// Makes the next version of a model in the folder `models`. It is opened aside first, so a version that exists is
     /// READY.
     ///
@@ -119,6 +140,14 @@ impl ModelFolder {
             "try again when fewer processes register versions of this model",
         ))
     }
+}
+
+/// Name and version as the last two parts of the path say them.
+fn place_of(folder: &Path) -> (String, String) {
+    let part = |path: Option<&Path>| {
+        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    (part(folder.parent()), part(Some(folder)))
 }
 
 fn open(folder: &Path) -> Result<LoadedModel> {

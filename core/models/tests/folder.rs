@@ -51,6 +51,24 @@ fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> headrace_types::
 }
 
 #[test]
+fn a_folder_out_of_its_place_is_no_registered_version() {
+    let scratch = Scratch::new();
+    create(&scratch, "late", &draft()).unwrap();
+    let home = scratch.0.join("late/1");
+    assert_eq!(ModelFolder::open_registered(&home).unwrap().manifest.version, 1);
+    for place in ["late/2", "other/1"] {
+        let away = scratch.0.join(place);
+        fs::create_dir_all(away.parent().unwrap()).unwrap();
+        fs::rename(&home, &away).unwrap();
+        let error = ModelFolder::open_registered(&away).unwrap_err();
+        assert_eq!(error.code, ErrorCode::CorruptModel);
+        assert!(error.message.contains(&format!("is {place}, its manifest says late/1")), "{error}");
+        assert!(ModelFolder::open(&away).is_ok(), "by itself it is a sound model");
+        fs::rename(&away, &home).unwrap();
+    }
+}
+
+#[test]
 fn a_draft_is_read_from_json_or_refused_by_what_is_wrong() {
     let text = serde_json::to_string(&draft()).unwrap();
     let scratch = Scratch::new();

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use headrace_engine::{Deployment, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section};
+use headrace_engine::{
+    Deployment, Engine, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section,
+};
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Value, json};
 
-use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, parse, separate, write};
+use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, Optional, WRONG_VALUES_MAX, parse, separate, write};
 
 /// The version of this API, told in every answer.
 pub const API_VERSION: &str = "v1";
@@ -35,7 +38,8 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 return Ok(());
             }
             "outputs" => {
-                self.request.outputs = map.next_value_seed(OutputsSeed { fault: self.fault })?;
+                let outputs = map.next_value_seed(Optional(OutputsSeed { fault: self.fault }))?;
+                self.request.outputs = outputs.unwrap_or_default();
                 return Ok(());
             }
             "entities" => Section::Entities,
@@ -57,7 +61,7 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
             row_errors: &mut self.request.row_errors,
         };
         let seed = ObjectSeed { what: section.name(), fault: Some(self.fault), each: handler };
-        let columns = map.next_value_seed(seed)?.columns;
+        let Some(SectionHandler { columns, .. }) = map.next_value_seed(Optional(seed))? else { return Ok(()) };
         let batch = Batch { rows: columns.first().map_or(0, |(_, column)| column.len()), columns };
         match section {
             Section::Entities => self.request.entities = batch,
@@ -79,7 +83,12 @@ struct SectionHandler<'a> {
 impl<'de> KeyHandler<'de> for SectionHandler<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let field = self.deployment.field(self.section, key).map_err(|error| self.fault.raise::<A::Error>(error))?;
-        let (column, errors) = map.next_value_seed(ColumnSeed { field, fault: self.fault })?;
+        let (column, errors) = map.next_value_seed(ColumnSeed {
+            field,
+            fault: self.fault,
+            rows_max: self.deployment.rows_max(),
+            wrong_max: WRONG_VALUES_MAX.saturating_sub(self.row_errors.len()),
+        })?;
         self.row_errors.extend(errors);
         self.columns.push((field.name.clone(), column));
         Ok(())
@@ -102,7 +111,7 @@ impl<'de> Visitor<'de> for OutputsSeed<'_> {
     type Value = Outputs;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("'outputs', a list of output names")
+        f.write_str("a list of output names as 'outputs'")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Outputs, A::Error> {
@@ -118,6 +127,46 @@ impl<'de> Visitor<'de> for OutputsSeed<'_> {
         }
         Ok(if outputs == Outputs::NONE { Outputs::default() } else { outputs })
     }
+}
+
+/// GET /v1/deployments: every deployment, with the version that answers when none is asked for.
+pub fn list_deployments(engine: &Engine) -> Value {
+    let mut names: Vec<String> = engine.models().iter().map(|model| model.name().to_owned()).collect();
+    names.dedup();
+    let entries = names.iter().filter_map(|name| {
+        let deployment = engine.find_model(name, None).ok()?;
+        Some(summary(engine, &deployment))
+    });
+    json!({"deployments": entries.collect::<Vec<_>>()})
+}
+
+/// GET /v1/deployments/{name}: as in the list, and what a request gives and asks.
+///
+/// # Errors
+/// `unknown_model`.
+pub fn describe_deployment(engine: &Engine, name: &str) -> Result<Value> {
+    let deployment = engine.find_model(name, None)?;
+    let mut described = summary(engine, &deployment);
+    for section in Section::ALL {
+        let fields = deployment.fields(section).iter();
+        described[section.name()] =
+            fields.map(|field| json!({"name": field.name, "dtype": field.dtype.to_string()})).collect();
+    }
+    described["outputs"] = json!(Outputs::NAMES);
+    described["classes"] = json!(**deployment.classes());
+    Ok(described)
+}
+
+fn summary(engine: &Engine, deployment: &Deployment) -> Value {
+    let models = engine.models();
+    let versions = models.iter().filter(|model| model.name() == deployment.name());
+    json!({
+        "name": deployment.name(), "model": deployment.name(), "model_version": deployment.version().to_string(),
+        "versions": versions.map(|model| model.version().to_string()).collect::<Vec<_>>(),
+        "task": deployment.task(), "feature_service": deployment.service(),
+        "ready": deployment.fault().is_none(),
+        "reason": deployment.fault().map(ToString::to_string),
+    })
 }
 
 /// Bytes of JSON that a prediction takes about; only to size the buffer.
@@ -231,9 +280,8 @@ fn next_member(out: &mut Vec<u8>, begin: usize) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use headrace_engine::EngineOptions;
     use headrace_engine::testing::{sum_classifier, sum_regressor};
-    use headrace_engine::{Engine, EngineOptions};
-    use serde_json::{Value, json};
 
     fn engine() -> Engine {
         let engine = Engine::new(EngineOptions::default());
@@ -302,7 +350,7 @@ mod tests {
         for (body, code, part) in [
             ("", ErrorCode::InvalidJson, "EOF"),
             ("{\"features\": {", ErrorCode::InvalidJson, "EOF"),
-            ("[]", ErrorCode::InvalidArgument, "the body, an object"),
+            ("[]", ErrorCode::InvalidArgument, "a list was sent, expected an object as the body"),
             ("{} x", ErrorCode::InvalidJson, "trailing"),
             (r#"{"feature": {}}"#, ErrorCode::InvalidArgument, "'feature'"),
             (r#"{"features": {"c": [1]}}"#, ErrorCode::UnknownFeature, "'c'"),
@@ -310,7 +358,7 @@ mod tests {
             (r#"{"features": {"a": [1], "a": [2]}}"#, ErrorCode::InvalidArgument, "'a' twice"),
             (r#"{"entities": {"origin": ["JFK"]}}"#, ErrorCode::UnknownEntity, "'origin'"),
             (r#"{"outputs": ["probability"]}"#, ErrorCode::InvalidArgument, "'probability'"),
-            (r#"{"id": 7}"#, ErrorCode::InvalidArgument, "invalid type"),
+            (r#"{"id": 7}"#, ErrorCode::InvalidArgument, "the number 7 was sent, expected a string"),
             ("{\"id\": \"\u{1}\"}", ErrorCode::InvalidJson, "control character"),
         ] {
             let error = refusal(body);
@@ -319,6 +367,80 @@ mod tests {
         }
         let deep = format!("{}{}", r#"{"features": {"a": ["#, "[".repeat(100_000));
         assert_eq!(refusal(&deep).code, ErrorCode::InvalidJson);
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_has_a_status() {
+        let answer =
+            answer("minutes", r#"{"features": {"a": [1e308, 1], "b": [1e308, 2]}, "outputs": ["label", "margin"]}"#);
+        let predictions = answer["predictions"].as_array().unwrap();
+        assert_eq!(predictions[0]["value"], Value::Null);
+        assert_eq!(predictions[0]["margin"], Value::Null);
+        assert!(predictions[0]["status"]["error"].as_str().unwrap().contains("score is infinite"));
+        assert_eq!(predictions[1], json!({"value": 3.0, "margin": 3.0}));
+    }
+
+    #[test]
+    fn a_number_is_no_timestamp_because_it_has_no_unit() {
+        let mut spec = sum_classifier("m", 1, &["a"]);
+        spec.request_fields = vec![headrace_types::Field::new("planned", headrace_types::DType::TIMESTAMP)];
+        let engine = Engine::new(EngineOptions::default());
+        let deployment = engine.add_model(spec).unwrap();
+        let body = br#"{"request": {"planned": ["2013-01-31T10:00:00Z", 1359626400, 1359626400000000, 1.5, null]}}"#;
+        let request = decode_predict(&deployment, body).unwrap();
+        assert_eq!(request.row_errors.iter().map(|found| found.row).collect::<Vec<_>>(), [1, 2, 3]);
+        let error = &request.row_errors[0].error;
+        assert!(error.message.contains("the number 1359626400 is not a timestamp"), "{error}");
+        assert!(error.hint.contains("RFC 3339") && error.hint.contains("unit"), "{error}");
+    }
+
+    #[test]
+    fn null_sections_and_members_count_as_absent() {
+        let body =
+            r#"{"id": null, "entities": null, "request": null, "outputs": null, "features": {"a": [1], "b": [2]}}"#;
+        assert_eq!(answer("minutes", body)["predictions"], json!([{"value": 3.0}]));
+    }
+
+    #[test]
+    fn deployments_are_listed_and_described() {
+        let engine = engine();
+        engine.add_model(sum_classifier("delay", 4, &["a", "b"])).unwrap();
+        let listed = list_deployments(&engine);
+        let delay = json!({"name": "delay", "model": "delay", "model_version": "4", "versions": ["3", "4"],
+            "task": "classification", "feature_service": null, "ready": true, "reason": null});
+        assert_eq!(listed["deployments"][0], delay);
+        assert_eq!(listed["deployments"].as_array().map(Vec::len), Some(2));
+        let described = describe_deployment(&engine, "delay").unwrap();
+        assert_eq!(described["versions"], delay["versions"]);
+        assert_eq!(described["features"][1], json!({"name": "b", "dtype": "float64"}));
+        assert_eq!((&described["entities"], &described["classes"]), (&json!([]), &json!(["on_time", "late"])));
+        assert_eq!(describe_deployment(&engine, "delai").unwrap_err().code, ErrorCode::UnknownModel);
+    }
+
+    #[test]
+    fn rows_are_bounded_while_they_are_read() {
+        let engine = Engine::new(EngineOptions { rows_max: 3, ..EngineOptions::default() });
+        let deployment = engine.add_model(sum_regressor("small", 1, &["a"])).unwrap();
+        assert!(decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3]}}"#).is_ok());
+        // What follows the fourth row is not JSON, and is not reached.
+        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, not JSON"#).unwrap_err();
+        assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
+        let raw = [0u8; 4 * 8];
+        assert_eq!(crate::oip::decode_infer(&deployment, Some(0), &raw).unwrap_err().code, ErrorCode::TooLarge);
+        let tensor = br#"{"inputs": [{"name": "a", "shape": [4], "datatype": "INT64", "data": [1, 2, 3, 4]}]}"#;
+        assert_eq!(crate::oip::decode_infer(&deployment, None, tensor).unwrap_err().code, ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn a_request_full_of_wrong_values_is_refused_as_a_whole() {
+        let wrong = |count: usize| format!(r#"{{"features": {{"a": [{}"#, vec![r#""""#; count].join(","));
+        let error = refusal(&format!("{}, not JSON", wrong(WRONG_VALUES_MAX + 1)));
+        assert_eq!(error.code, ErrorCode::TypeMismatch);
+        assert!(error.message.contains("the first: row 0 of 'a'") && error.message.len() < 500, "{error}");
+        let engine = engine();
+        let deployment = engine.deployment("delay", None).unwrap();
+        let request = decode_predict(&deployment, format!("{}]}}}}", wrong(2_000)).as_bytes()).unwrap();
+        assert_eq!(request.row_errors.len(), 2_000);
     }
 
     #[test]

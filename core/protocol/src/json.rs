@@ -1,9 +1,11 @@
 //! Reading JSON straight into typed columns: no tree of values, no second pass, and every bound checked on the way.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
-use headrace_engine::{ColumnBuilder, RowError};
+use headrace_engine::{ColumnBuilder, RowError, mismatch, shortened};
 use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -11,6 +13,10 @@ use crate::base64;
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Values of a request that may be wrong, each failing its row; with more of them the request fails as a whole.
+pub(crate) const WRONG_VALUES_MAX: usize = 100_000;
+/// Keys that one object of a request may have.
+pub(crate) const KEYS_MAX: usize = 1 << 16;
 
 /// Where a visitor leaves an error of ours while serde unwinds with one of its own.
 #[derive(Debug, Default)]
@@ -36,11 +42,72 @@ pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(json: &'de [u8], fault: &Fault
             return raised;
         }
         if error.is_data() {
-            Error::new(ErrorCode::InvalidArgument, error.to_string(), "compare the body with the protocol's example")
+            Error::new(
+                ErrorCode::InvalidArgument,
+                misfit(&error.to_string()),
+                "compare the body with the protocol's example",
+            )
         } else {
             Error::new(ErrorCode::InvalidJson, format!("the body is not JSON: {error}"), "correct it at that position")
         }
     })
+}
+
+/// Serde's words for a value of the wrong kind, in those of JSON: what was sent, and what is expected.
+fn misfit(text: &str) -> String {
+    let told = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    let Some((found, expected)) = told.and_then(|told| told.rsplit_once(", expected ")) else {
+        return text.to_owned();
+    };
+    let quoted = |kind: &str| found.strip_prefix(kind).map(|value| value.trim_matches('`').to_owned());
+    let found = match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "an object".to_owned(),
+        _ => quoted("integer ")
+            .or_else(|| quoted("floating point "))
+            .map(|number| format!("the number {number}"))
+            .or_else(|| quoted("boolean "))
+            .or_else(|| found.strip_prefix("string ").map(|text| format!("the text {}", shortened(text))))
+            .unwrap_or_else(|| found.to_owned()),
+    };
+    // The position of the body itself says nothing.
+    let expected = expected.strip_suffix(" at line 1 column 0").unwrap_or(expected);
+    let expected = match expected.strip_prefix("usize") {
+        Some(place) => format!("a whole number, not negative{place}"),
+        None => expected.to_owned(),
+    };
+    format!("{found} was sent, expected {expected}")
+}
+
+/// A member that may be null, which means the same as leaving it out.
+pub(crate) struct Optional<S>(pub(crate) S);
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Optional<S> {
+    type Value = Option<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Optional<S> {
+    type Value = Option<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        self.0.deserialize(deserializer).map(Some)
+    }
 }
 
 /// An object whose keys are handled one by one; a key may come once.
@@ -68,37 +135,46 @@ impl<'de, F: KeyHandler<'de>> Visitor<'de> for ObjectSeed<'_, F> {
     type Value = F;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, an object", self.what)
+        write!(f, "an object as {}", self.what)
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<F, A::Error> {
-        let mut seen: Vec<String> = Vec::new();
+        // A set, because a client chooses the number of keys; the standard hasher, because it chooses their text too.
+        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(key) = map.next_key_seed(KeySeed)? {
-            let key: &str = &key;
-            if seen.iter().any(|name| name == key) {
-                let message = format!("{} has the key '{key}' twice", self.what);
-                let error = Error::new(ErrorCode::InvalidArgument, message, "give each key once");
-                return Err(match self.fault {
-                    Some(fault) => fault.raise(error),
-                    None => de::Error::custom(error.message),
-                });
+            if seen.contains(&key) {
+                let message = format!("{} has the key '{}' twice", self.what, shortened(&key));
+                return Err(self.refused(Error::new(ErrorCode::InvalidArgument, message, "give each key once")));
             }
-            seen.push(key.to_owned());
-            self.each.key(key, &mut map)?;
+            if seen.len() == KEYS_MAX {
+                let message = format!("{} has more than {KEYS_MAX} keys", self.what);
+                return Err(self.refused(Error::new(ErrorCode::TooLarge, message, "send only the keys that are read")));
+            }
+            self.each.key(&key, &mut map)?;
+            seen.insert(key);
         }
         Ok(self.each)
+    }
+}
+
+impl<F> ObjectSeed<'_, F> {
+    fn refused<E: de::Error>(&self, error: Error) -> E {
+        match self.fault {
+            Some(fault) => fault.raise(error),
+            None => E::custom(error.message),
+        }
     }
 }
 
 struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = std::borrow::Cow<'de, str>;
+    type Value = Cow<'de, str>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         struct KeyVisitor;
         impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = std::borrow::Cow<'de, str>;
+            type Value = Cow<'de, str>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key")
@@ -120,6 +196,10 @@ impl<'de> DeserializeSeed<'de> for KeySeed {
 pub(crate) struct ColumnSeed<'a> {
     pub(crate) field: &'a Field,
     pub(crate) fault: &'a Fault,
+    /// Values that the list may have.
+    pub(crate) rows_max: usize,
+    /// Wrong values that it may have.
+    pub(crate) wrong_max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
@@ -149,10 +229,13 @@ impl<'de> Visitor<'de> for ColumnSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, seq.size_hint().unwrap_or(0));
-        while seq.next_element_seed(ElementSeed { builder: &mut builder, flatten: None })?.is_some() {
-            if builder.len() > ELEMENTS_MAX {
-                return Err(self.fault.raise(too_many(&self.field.name)));
+        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, 0);
+        while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
+            if builder.len() > self.rows_max {
+                return Err(self.fault.raise(too_many_rows(&self.field.name, self.rows_max)));
+            }
+            if builder.errors_count() > self.wrong_max {
+                return Err(self.fault.raise(too_many_wrong(&builder.finish().1)));
             }
         }
         Ok(builder.finish())
@@ -187,19 +270,69 @@ impl<'de> Visitor<'de> for ColumnSeed<'_> {
     }
 }
 
-pub(crate) fn too_many(name: &str) -> Error {
+fn too_many_rows(name: &str, rows_max: usize) -> Error {
     Error::new(
         ErrorCode::TooLarge,
-        format!("'{name}' holds more than {ELEMENTS_MAX} values"),
+        format!("column '{name}' has more than {rows_max} rows, the limit"),
         "split the request into several",
+    )
+}
+
+/// The error for a request with more wrong values than are answered one by one.
+pub(crate) fn too_many_wrong(errors: &[RowError]) -> Error {
+    let code = errors.first().map_or(ErrorCode::TypeMismatch, |first| first.error.code);
+    let first = errors.first().map(|first| first.error.message.as_str()).unwrap_or_default();
+    Error::new(
+        code,
+        format!("more than {WRONG_VALUES_MAX} values of the request are wrong; the first: {first}"),
+        "send the types of the model's signature",
     )
 }
 
 /// One value into a column. A value of the wrong kind spoils its row, it does not end the parse.
 pub(crate) struct ElementSeed<'b> {
     pub(crate) builder: &'b mut ColumnBuilder,
-    /// For a tensor, whose data may be nested by its shape: how many levels of lists may follow; their values come out flat.
-    pub(crate) flatten: Option<u8>,
+    /// For a tensor, whose data may be nested by its shape: the lists around this value. Their values come out flat.
+    pub(crate) nested: Option<Nested<'b>>,
+}
+
+/// The place of a value in nested data.
+pub(crate) struct Nested<'b> {
+    pub(crate) nesting: &'b mut Nesting,
+    /// Lists around the value.
+    pub(crate) level: usize,
+}
+
+/// Levels of lists that the data of a tensor may have, and dimensions its shape.
+pub(crate) const DIMENSIONS_MAX: usize = 8;
+
+/// How the lists of nested data lie in each other.
+#[derive(Debug, Default)]
+pub(crate) struct Nesting {
+    /// Lists that have begun.
+    pub(crate) lists: usize,
+    /// The items of the lists at each level; `None` below the deepest list.
+    lengths: [Option<usize>; DIMENSIONS_MAX],
+    /// Lists around each value.
+    value_level: Option<usize>,
+    is_ragged: bool,
+}
+
+impl Nesting {
+    /// Whether the data may have that shape: as one flat list, or nested exactly as the shape says.
+    pub(crate) fn fits(&self, shape: &[usize]) -> bool {
+        let lengths: Vec<usize> = self.lengths.iter().map_while(|length| *length).collect();
+        lengths.len() == 1
+            || (!self.is_ragged && self.value_level.is_none_or(|level| level == lengths.len()) && lengths == shape)
+    }
+
+    fn value_at(&mut self, level: usize) {
+        self.is_ragged |= *self.value_level.get_or_insert(level) != level;
+    }
+
+    fn list_at(&mut self, level: usize, items: usize) {
+        self.is_ragged |= *self.lengths[level].get_or_insert(items) != items;
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for ElementSeed<'_> {
@@ -214,7 +347,7 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {}", self.builder.dtype())
+        f.write_str(&headrace_engine::with_article(self.builder.dtype()))
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -228,17 +361,29 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.builder.push_i64(value);
+        if self.builder.dtype() == DType::TIMESTAMP {
+            self.builder.push_error(number_for_time(value));
+        } else {
+            self.builder.push_i64(value);
+        }
         Ok(())
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.builder.push_u64(value);
+        if self.builder.dtype() == DType::TIMESTAMP {
+            self.builder.push_error(number_for_time(value));
+        } else {
+            self.builder.push_u64(value);
+        }
         Ok(())
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.builder.push_f64(value);
+        if self.builder.dtype() == DType::TIMESTAMP {
+            self.builder.push_error(number_for_time(value));
+        } else {
+            self.builder.push_f64(value);
+        }
         Ok(())
     }
 
@@ -259,27 +404,49 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let builder = self.builder;
-        if let Some(levels) = self.flatten {
-            let Some(levels) = levels.checked_sub(1) else {
+        if let Some(Nested { nesting, level }) = self.nested {
+            if level == DIMENSIONS_MAX {
                 return Err(de::Error::custom("the data is nested deeper than any shape"));
-            };
-            while seq.next_element_seed(ElementSeed { builder: &mut *builder, flatten: Some(levels) })?.is_some() {
+            }
+            nesting.lists += 1;
+            let mut items = 0;
+            loop {
+                let lists = nesting.lists;
+                let nested = Some(Nested { nesting: &mut *nesting, level: level + 1 });
+                if seq.next_element_seed(ElementSeed { builder: &mut *builder, nested })?.is_none() {
+                    break;
+                }
+                items += 1;
+                if nesting.lists == lists {
+                    nesting.value_at(level + 1);
+                }
                 if builder.len() > ELEMENTS_MAX {
                     return Err(de::Error::custom(format_args!("a tensor holds more than {ELEMENTS_MAX} values")));
                 }
+                if builder.errors_count() > WRONG_VALUES_MAX {
+                    let message = format!("more than {WRONG_VALUES_MAX} values of a tensor do not fit its datatype");
+                    return Err(de::Error::custom(message));
+                }
             }
+            nesting.list_at(level, items);
             return Ok(());
         }
         let DType::List(element) = builder.dtype() else {
             while seq.next_element::<IgnoredAny>()?.is_some() {}
-            builder.push_error(wrong_kind("a list", builder.dtype()));
+            builder.push_error(mismatch("a list", builder.dtype()));
             return Ok(());
         };
         let mut elements = ColumnBuilder::new("", DType::Scalar(element), seq.size_hint().unwrap_or(0));
-        while seq.next_element_seed(ElementSeed { builder: &mut elements, flatten: None })?.is_some() {}
+        while seq.next_element_seed(ElementSeed { builder: &mut elements, nested: None })?.is_some() {
+            // One wrong element is enough to say why; the rest is read, and not kept.
+            if elements.errors_count() > 0 {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
         let (column, mut errors) = elements.finish();
         match errors.pop() {
-            Some(first) => builder.push_error(first.error),
+            Some(wrong) => builder.push_error(Error::clone(&wrong.error)),
             None => {
                 builder.push_value(headrace_types::Value::List((0..column.len()).map(|i| column.value(i)).collect()))
             }
@@ -289,13 +456,18 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        self.builder.push_error(wrong_kind("an object", self.builder.dtype()));
+        self.builder.push_error(mismatch("an object", self.builder.dtype()));
         Ok(())
     }
 }
 
-fn wrong_kind(kind: &str, dtype: DType) -> Error {
-    Error::new(ErrorCode::TypeMismatch, format!("{kind} is not a {dtype}"), format!("send a {dtype}"))
+/// Seconds, milliseconds and microseconds are all in use, and a wrong guess would be a silent one.
+fn number_for_time(value: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorCode::TypeMismatch,
+        format!("the number {value} is not a timestamp"),
+        "send RFC 3339 text such as 2013-01-31T10:00:00Z: a number does not say its unit",
+    )
 }
 
 /// Writes one value of a column: a null and a float that is not finite are `null`, bytes are base64, a timestamp is RFC 3339.

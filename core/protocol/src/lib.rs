@@ -15,7 +15,7 @@ mod json;
 pub mod oip;
 mod online_features;
 
-pub use common::{API_VERSION, decode_predict, encode_predict};
+pub use common::{API_VERSION, decode_predict, describe_deployment, encode_predict, list_deployments};
 pub use error::{error_body, http_status};
 pub use json::ELEMENTS_MAX;
 pub use online_features::{OnlineFeaturesRequest, decode_online_features, encode_online_features};

@@ -1,11 +1,11 @@
 //! Feature lookup in the JSON that Feast's clients speak: entities by column in, one columnar object a feature out.
 
-use headrace_engine::{Engine, FeatureRequest, FeatureResponse, FeatureService, RowError};
+use headrace_engine::{Engine, FeatureRequest, FeatureResponse, FeatureService, RowError, shortened};
 use headrace_types::{Batch, Column, Error, ErrorCode, FeatureStatus, Result};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, parse, separate, write, write_value};
+use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, WRONG_VALUES_MAX, parse, separate, write, write_value};
 
 /// The time that Feast writes beside a value without an event time. Lookups here do not return event times, so it stands beside
 /// every value; the status says whether the value may be used.
@@ -21,48 +21,73 @@ pub struct OnlineFeaturesRequest {
 }
 
 /// The body as it stands: columns can be typed only when the service is known.
-#[derive(Default)]
-struct Body<'de> {
+struct Body<'de, 'f> {
+    fault: &'f Fault,
     entities: Option<&'de RawValue>,
+    request: Option<&'de RawValue>,
     request_context: Option<&'de RawValue>,
     feature_service: Option<String>,
     lists_features: bool,
     full_feature_names: bool,
 }
 
-impl<'de> KeyHandler<'de> for Body<'de> {
+impl<'de> KeyHandler<'de> for Body<'de, '_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "entities" => self.entities = Some(map.next_value()?),
-            "request_context" => self.request_context = Some(map.next_value()?),
+            "entities" => self.entities = map.next_value()?,
+            "request" => self.request = map.next_value()?,
+            "request_context" => self.request_context = map.next_value()?,
             "feature_service" => self.feature_service = map.next_value()?,
-            "full_feature_names" => self.full_feature_names = map.next_value()?,
+            "full_feature_names" => self.full_feature_names = map.next_value::<Option<bool>>()?.unwrap_or(false),
+            "features" => self.lists_features |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
+            // Feast's clients send it; there is one version of a view here.
+            "include_feature_view_version_metadata" => drop(map.next_value::<IgnoredAny>()?),
             _ => {
-                self.lists_features |= key == "features";
-                map.next_value::<IgnoredAny>()?;
+                return Err(self.fault.raise(Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("the body has an unknown key '{}'", shortened(key)),
+                    "use entities, feature_service, request (or request_context), full_feature_names",
+                )));
             }
         }
         Ok(())
     }
 }
 
-/// Reads `{"entities": {column: [..]}, "feature_service": name, "full_feature_names"?, "request_context"?}`. Request fields may stand
-/// among the entities, as in Feast, or in `request_context`.
+/// Reads `{"entities": {column: [..]}, "feature_service": name, "full_feature_names"?, "request"?}`. Request fields may stand
+/// among the entities, as in Feast, in `request` as in the Common API, or in `request_context`.
 ///
 /// # Errors
 /// `invalid_json`; `unknown_feature_service`; `invalid_argument` for a list of features instead of a service; `unknown_entity`,
 /// `type_mismatch` naming the column.
 pub fn decode_online_features(engine: &Engine, body: &[u8]) -> Result<OnlineFeaturesRequest> {
     let fault = Fault::default();
-    let parsed = parse(body, &fault, ObjectSeed { what: "the body", fault: Some(&fault), each: Body::default() })?;
+    let empty = Body {
+        fault: &fault,
+        entities: None,
+        request: None,
+        request_context: None,
+        feature_service: None,
+        lists_features: false,
+        full_feature_names: false,
+    };
+    let parsed = parse(body, &fault, ObjectSeed { what: "the body", fault: Some(&fault), each: empty })?;
     let Some(name) = parsed.feature_service else {
         let what = if parsed.lists_features { "a list of features is not offered here" } else { "no service is named" };
         let hint = "define a FeatureService with these features, apply it, and send its name in feature_service";
         return Err(Error::new(ErrorCode::InvalidArgument, what, hint));
     };
     let service = engine.feature_service(&name)?;
-    let mut columns = Columns { service: &service, fault: &fault, given: Vec::new(), row_errors: Vec::new() };
-    for (what, json) in [("entities", parsed.entities), ("request_context", parsed.request_context)] {
+    let mut columns = Columns {
+        service: &service,
+        fault: &fault,
+        rows_max: engine.rows_max(),
+        given: Vec::new(),
+        row_errors: Vec::new(),
+    };
+    for (what, json) in
+        [("entities", parsed.entities), ("request", parsed.request), ("request_context", parsed.request_context)]
+    {
         let Some(json) = json else { continue };
         let seed = ObjectSeed { what, fault: Some(&fault), each: columns };
         columns = parse(json.get().as_bytes(), &fault, seed)?;
@@ -81,6 +106,7 @@ fn batch(columns: Vec<(String, Column)>) -> Batch {
 struct Columns<'a> {
     service: &'a FeatureService,
     fault: &'a Fault,
+    rows_max: usize,
     given: Vec<(String, Column)>,
     row_errors: Vec<RowError>,
 }
@@ -88,7 +114,12 @@ struct Columns<'a> {
 impl<'de> KeyHandler<'de> for Columns<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let field = self.service.field(key).map_err(|error| self.fault.raise::<A::Error>(error))?;
-        let (column, errors) = map.next_value_seed(ColumnSeed { field, fault: self.fault })?;
+        let (column, errors) = map.next_value_seed(ColumnSeed {
+            field,
+            fault: self.fault,
+            rows_max: self.rows_max,
+            wrong_max: WRONG_VALUES_MAX.saturating_sub(self.row_errors.len()),
+        })?;
         self.row_errors.extend(errors);
         self.given.push((field.name.clone(), column));
         Ok(())
@@ -185,7 +216,7 @@ mod tests {
 
     #[test]
     fn results_are_columnar_with_the_keys_first() {
-        let body = json!({"entities": {"user": [7, null], "at": ["2013-01-31T10:00:00.5Z", 0]}, "request_context": {"x": [4, -1.0]},
+        let body = json!({"entities": {"user": [7, null], "at": ["2013-01-31T10:00:00.5Z", "1970-01-01"]}, "request_context": {"x": [4, -1.0]},
             "feature_service": "s", "include_feature_view_version_metadata": true});
         let answer = answer(&body).unwrap();
         assert_eq!(answer["metadata"]["feature_names"], json!(["user", "score", "when", "root"]));
@@ -203,7 +234,7 @@ mod tests {
 
     #[test]
     fn full_names_and_bad_rows() {
-        let body = json!({"feature_service": "s", "full_feature_names": true, "entities": {"user": ["seven", 7], "at": [0, 0], "x": [0, 0]}});
+        let body = json!({"feature_service": "s", "full_feature_names": true, "entities": {"user": ["seven", 7], "at": ["1970-01-01", "1970-01-01"]}, "request": {"x": [0, 0]}});
         let answer = answer(&body).unwrap();
         assert_eq!(answer["metadata"]["feature_names"], json!(["user", "stored__score", "made__when", "made__root"]));
         assert_eq!(answer["results"][1]["statuses"], json!(["INVALID", "NOT_FOUND"]));
@@ -225,7 +256,13 @@ mod tests {
                 ErrorCode::LengthMismatch,
                 "'user'",
             ),
-            (json!([]), ErrorCode::InvalidArgument, "the body, an object"),
+            (json!([]), ErrorCode::InvalidArgument, "a list was sent, expected an object as the body"),
+            (json!({"entity": {}, "feature_service": "s"}), ErrorCode::InvalidArgument, "unknown key 'entity'"),
+            (
+                json!({"entities": {"user": [1], "at": [null]}, "request": {"x": [1]}, "request_context": {"x": [1]}, "feature_service": "s"}),
+                ErrorCode::InvalidArgument,
+                "'x' is given twice",
+            ),
         ] {
             let error = answer(&body).unwrap_err();
             assert_eq!(error.code, code, "{body}: {error}");

@@ -11,6 +11,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
+use crate::budget::Share;
+
 /// Bytes of a refused body that are still read, so that a client that only listens after sending gets its answer.
 const DISCARDED_BYTES_MAX: usize = 8 << 20;
 /// A client that pauses this long within a refused body listens already.
@@ -21,23 +23,25 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The whole body, inflated.
 ///
 /// # Errors
-/// `too_large`, `cancelled` when it does not come in time or breaks off, `invalid_argument` for an encoding that is unknown or broken.
+/// `too_large`, `unavailable` when all requests together hold too much, `cancelled` when it does not come in time or breaks off, `invalid_argument` for an encoding that is unknown or broken.
 pub(crate) async fn read_body(
     headers: &HeaderMap,
     mut body: Incoming,
     bytes_max: usize,
     timeout: Duration,
+    share: &mut Share,
 ) -> Result<Bytes> {
     let read = async {
         let declared = content_length(headers);
         if declared.is_some_and(|length| length > bytes_max) {
             return Err(too_large(bytes_max));
         }
-        collect(&mut body, declared, bytes_max).await
+        collect(&mut body, declared, bytes_max, share).await
     };
     let raw = match tokio::time::timeout(timeout, read).await {
         Ok(Ok(raw)) => raw,
         Ok(Err(error)) => {
+            share.release();
             // Whether all of it came or not, the answer is the same.
             drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
             return Err(error);
@@ -50,14 +54,17 @@ pub(crate) async fn read_body(
             ));
         }
     };
-    inflate(headers, raw, bytes_max)
+    let raw_bytes = raw.len();
+    let inflated = inflate(headers, raw, bytes_max)?;
+    share.take(inflated.len().saturating_sub(raw_bytes))?;
+    Ok(inflated)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn collect(body: &mut Incoming, declared: Option<usize>, bytes_max: usize) -> Result<Bytes> {
+async fn collect(body: &mut Incoming, declared: Option<usize>, bytes_max: usize, share: &mut Share) -> Result<Bytes> {
     let mut first: Option<Bytes> = None;
     let mut joined: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -68,6 +75,7 @@ async fn collect(body: &mut Incoming, declared: Option<usize>, bytes_max: usize)
         if joined.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
+        share.take(data.len())?;
         match first.take() {
             // A small body comes in one piece and is not copied.
             None if joined.is_empty() => first = Some(data),

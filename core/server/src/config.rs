@@ -14,7 +14,10 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Bytes of a request's body, as sent and as decompressed.
     pub body_bytes_max: usize,
-    /// Connections open at a time; further ones are told to come back later.
+    /// Bytes that the bodies and answers of all requests at work may hold; a request that would need more is told to come back later.
+    pub memory_bytes_max: usize,
+    /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
+    /// 256 files are left to everything else.
     pub connections_max: usize,
     /// From the first byte of a request to the end of its headers.
     pub header_timeout: Duration,
@@ -36,6 +39,7 @@ impl Default for ServerConfig {
             metrics_addr: Some(loopback(8002)),
             threads: 0,
             body_bytes_max: 64 << 20,
+            memory_bytes_max: 1 << 30,
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

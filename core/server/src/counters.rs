@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use headrace_engine::{Engine, Histogram, HistogramSnapshot, Phase};
 
+use crate::budget::MemoryBudget;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
@@ -37,6 +38,7 @@ pub(crate) struct Scrape {
     pub(crate) engine: Arc<Engine>,
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
     pub(crate) refused_connections: AtomicU64,
+    pub(crate) budget: Arc<MemoryBudget>,
 }
 
 impl Scrape {
@@ -82,6 +84,11 @@ impl Scrape {
                 self.sum(|worker| &worker.in_flight),
             ),
             ("headrace_http_connections", "Open connections.", self.connections()),
+            (
+                "headrace_http_memory_bytes",
+                "Bytes that the bodies and answers of requests at work hold.",
+                self.budget.held_bytes() as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             page.family(name, "gauge", help);
@@ -118,6 +125,12 @@ impl Scrape {
         for (name, version, _, ready) in &snapshots {
             page.sample("headrace_model_ready", &[("model", name), ("version", version)], u64::from(*ready));
         }
+        for (name, version, _) in self.engine.unloaded_models() {
+            page.sample("headrace_model_ready", &[("model", &name), ("version", &version.to_string())], 0);
+        }
+        let help = "Attempts to load a model version that failed; the repository index tells why.";
+        page.family("headrace_model_load_failures_total", "counter", help);
+        page.sample("headrace_model_load_failures_total", &[], self.engine.load_failures());
         page.family("headrace_predict_requests_total", "counter", "Predict requests, by outcome.");
         for (name, version, metrics, _) in &snapshots {
             for (outcome, count) in [("ok", metrics.requests), ("error", metrics.failed_requests)] {
@@ -212,7 +225,9 @@ mod tests {
             worker.record(7, 418, Duration::from_micros(3));
         }
         let engine = Arc::new(Engine::new(EngineOptions::default()));
-        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5) };
+        let damage = headrace_types::Error::new(headrace_types::ErrorCode::CorruptModel, "damaged", "");
+        engine.note_unloaded("late", 3, damage);
+        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
         let text = scrape.text();
         for line in [
             "headrace_http_requests_total{route=\"live\",status=\"200\"} 2",
@@ -221,6 +236,8 @@ mod tests {
             "headrace_http_request_seconds_bucket{route=\"live\",le=\"0.000004096\"} 2",
             "headrace_http_request_seconds_bucket{route=\"live\",le=\"+Inf\"} 2",
             "headrace_http_connections_refused_total 5",
+            "headrace_model_ready{model=\"late\",version=\"3\"} 0",
+            "headrace_model_load_failures_total 1",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
         }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::{
-    decode_online_features, decode_predict, encode_online_features, encode_predict, error_body, http_status, oip,
+    decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
+    http_status, list_deployments, oip,
 };
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
@@ -89,6 +90,9 @@ fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arr
         Route::Infer(model) => infer(engine, model, headers, body, arrived),
         Route::Predict(model) => predict(engine, model, body, arrived),
         Route::OnlineFeatures => online_features(engine, body),
+        Route::Models => Ok(Reply::json(&oip::list_models(engine))),
+        Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
+        Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
     }
 }
 

@@ -8,10 +8,12 @@
 //! thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a panic ends its own request only.
 
 mod body;
+mod budget;
 mod config;
 mod connection;
 mod counters;
 mod handler;
+mod open_files;
 mod route;
 mod scrape;
 mod server;

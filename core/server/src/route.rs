@@ -20,6 +20,12 @@ pub(crate) enum Route {
     RepositoryIndex,
     Predict(ModelRef),
     OnlineFeatures,
+    /// GET /v2/models
+    Models,
+    /// GET /v1/deployments
+    Deployments,
+    /// GET /v1/deployments/NAME
+    Deployment(String),
 }
 
 /// A model's name and, if the path holds one, its version.
@@ -30,7 +36,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 12] = [
+pub(crate) const ROUTE_NAMES: [&str; 15] = [
     "live",
     "ready",
     "server_metadata",
@@ -42,6 +48,9 @@ pub(crate) const ROUTE_NAMES: [&str; 12] = [
     "repository_index",
     "predict",
     "online_features",
+    "models",
+    "deployments",
+    "deployment",
     "none",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -61,6 +70,9 @@ impl Route {
             Route::RepositoryIndex => 8,
             Route::Predict(_) => 9,
             Route::OnlineFeatures => 10,
+            Route::Models => 11,
+            Route::Deployments => 12,
+            Route::Deployment(_) => 13,
         }
     }
 
@@ -83,6 +95,7 @@ impl Route {
             ["v2"] | ["v2", ""] => Ok(Route::ServerMetadata),
             ["v2", "health", "live"] => Ok(Route::Live),
             ["v2", "health", "ready"] => Ok(Route::Ready),
+            ["v2", "models"] | ["v2", "models", ""] => Ok(Route::Models),
             ["v2", "models", "stats"] => Ok(Route::Statistics),
             ["v2", "repository", "index"] | ["v2", "repository", _, "index"] => Ok(Route::RepositoryIndex),
             ["v2", "models", name, "versions", version, rest @ ..] => model_route(path, name, Some(version), rest),
@@ -91,6 +104,8 @@ impl Route {
                 Ok(Route::Predict(model(name, Some(version))?))
             }
             ["v1", "deployments", name, "predict"] => Ok(Route::Predict(model(name, None)?)),
+            ["v1", "deployments"] | ["v1", "deployments", ""] => Ok(Route::Deployments),
+            ["v1", "deployments", name] => Ok(Route::Deployment((*name).to_owned())),
             ["get-online-features"] => Ok(Route::OnlineFeatures),
             _ => Err(unknown_path(path)),
         }
@@ -124,11 +139,20 @@ fn model(name: &str, version: Option<&str>) -> Result<ModelRef> {
 }
 
 fn unknown_path(path: &str) -> Error {
-    Error::new(
-        ErrorCode::NotFound,
-        format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>()),
-        "use POST /v1/deployments/NAME/predict, POST /get-online-features, or GET /v2 for the Open Inference Protocol",
-    )
+    let hint = match path.trim_end_matches('/') {
+        "health" | "healthz" | "livez" | "readyz" | "live" | "ready" => {
+            "use GET /v2/health/ready, or GET /v2/health/live for the process alone"
+        }
+        "metrics" => {
+            "metrics are at /metrics of the metrics port: `metrics_port` under [server] in headrace.toml, 8002 by default"
+        }
+        _ => {
+            "use GET /v1/deployments for what is served, POST /v1/deployments/NAME/predict, POST /get-online-features, \
+             or GET /v2 for the Open Inference Protocol"
+        }
+    };
+    let message = format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>());
+    Error::new(ErrorCode::NotFound, message, hint)
 }
 
 /// `%41` to `A`. What is not a sound escape, or not UTF-8 when decoded, stays as it is and matches no name.
@@ -175,6 +199,10 @@ mod tests {
             ("/v1/deployments/d/predict", Route::Predict(model("d", None))),
             ("/v1/deployments/d/versions/12/predict", Route::Predict(model("d", Some(12)))),
             ("/get-online-features", Route::OnlineFeatures),
+            ("/v2/models", Route::Models),
+            ("/v2/models/", Route::Models),
+            ("/v1/deployments", Route::Deployments),
+            ("/v1/deployments/d%20e", Route::Deployment("d e".to_owned())),
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);
@@ -184,9 +212,13 @@ mod tests {
     #[test]
     fn other_paths_are_not_found_and_versions_are_numbers() {
         for path in
-            ["", "/", "/v3", "/v2/models", "/v2/models/m/explain", "/v1/deployments/d", "/v1/deployments/d/predict/x"]
+            ["", "/", "/v3", "/v2/model", "/v2/models/m/explain", "/v1/deployments/d/x", "/v1/deployments/d/predict/x"]
         {
             assert_eq!(Route::of_path(path).unwrap_err().code, ErrorCode::NotFound, "{path}");
+        }
+        for (path, part) in [("/health", "/v2/health/ready"), ("/metrics", "metrics port"), ("/", "/v1/deployments")] {
+            let error = Route::of_path(path).unwrap_err();
+            assert!(error.hint.contains(part), "{path}: {error}");
         }
         for version in ["v1", "+1", "-1", "4294967296", ""] {
             let error = Route::of_path(&format!("/v2/models/m/versions/{version}")).unwrap_err();

@@ -1,5 +1,6 @@
 //! The metrics listener: GET /metrics, nothing else.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 
 use crate::counters::Scrape;
 
-/// Scrapers that may be connected at a time; further ones wait in the listener's queue.
+/// Scrapers that may be connected at a time; one more closes the oldest, so that idle connections keep nobody out.
 const SCRAPERS_MAX: usize = 16;
 /// A scraper's whole connection.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,28 +26,33 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn serve_metrics(listener: TcpListener, scrape: Arc<Scrape>) {
-    let places = Arc::new(Semaphore::new(SCRAPERS_MAX));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let scrape = Arc::clone(&scrape);
-        tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let response = answer(&scrape, request.uri().path());
-                async { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new()
-                .keep_alive(false)
-                .header_read_timeout(None)
-                .serve_connection(TokioIo::new(stream), service);
-            // However the scrape ends, the place becomes free.
-            drop(tokio::time::timeout(SCRAPE_TIMEOUT, connection).await);
-            drop(place);
-        });
+        open.retain(|scraper| !scraper.is_finished());
+        if open.len() >= SCRAPERS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(tokio::spawn(serve_scraper(stream, Arc::clone(&scrape))).abort_handle());
     }
+}
+
+async fn serve_scraper(stream: TcpStream, scrape: Arc<Scrape>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = answer(&scrape, request.uri().path());
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    // However the scrape ends, the connection closes.
+    drop(tokio::time::timeout(SCRAPE_TIMEOUT, connection).await);
 }
 
 fn answer(scrape: &Scrape, path: &str) -> Response<Full<Bytes>> {

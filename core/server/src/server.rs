@@ -4,21 +4,28 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use headrace_engine::Engine;
 use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
+use crate::open_files::allowed_connections;
 use crate::scrape::serve_metrics;
 use crate::worker::Worker;
 
 /// After an accept has failed (no file descriptor is left, say), the pause before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// After the drain timeout, how long the workers may take to end the connections that are left.
+const DRAIN_GRACE: Duration = Duration::from_millis(250);
+/// How often a stopping server looks whether its workers are done.
+const JOIN_TICK: Duration = Duration::from_millis(5);
 
 /// A server whose addresses are taken and which answers once it runs.
 #[derive(Debug)]
@@ -50,7 +57,8 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Takes no more connections, lets running requests end within the drain timeout, then makes [`Server::run`] return.
+    /// Takes no more connections, lets running requests end within the drain timeout, then makes [`Server::run`] return, whatever
+    /// still computes.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -61,7 +69,8 @@ impl Server {
     ///
     /// # Errors
     /// `port_busy` naming the address, or `io`.
-    pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
+    pub fn bind(mut config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
+        config.connections_max = allowed_connections(config.connections_max);
         let http = listen(config.http_addr, "HTTP")?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
         let addrs = LocalAddrs {
@@ -69,7 +78,8 @@ impl Server {
             metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
         };
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
-        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0) });
+        let budget = MemoryBudget::new(config.memory_bytes_max);
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
         Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), handle })
     }
@@ -97,7 +107,8 @@ impl Server {
         for (number, counters) in self.scrape.workers.iter().enumerate() {
             let (sender, streams) = unbounded_channel();
             let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
-            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping));
+            let budget = Arc::clone(&self.scrape.budget);
+            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping), budget);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));
@@ -113,10 +124,23 @@ impl Server {
         });
         stopping.store(true, Ordering::Relaxed);
         drop(acceptor); // closes the channels, which tells the workers to drain
-        for thread in threads {
-            thread.join().map_err(|_| Error::internal("a worker thread panicked"))??;
-        }
+        self.join(threads)?;
         Ok(accepted?)
+    }
+
+    /// Waits for the workers as long as they may drain. A worker that still computes then is left alone: it holds no connection that
+    /// could be answered in time, and ends with the process.
+    fn join(&self, threads: Vec<JoinHandle<io::Result<()>>>) -> Result<()> {
+        let deadline = Instant::now() + self.config.drain_timeout + DRAIN_GRACE;
+        for thread in threads {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(JOIN_TICK);
+            }
+            if thread.is_finished() {
+                thread.join().map_err(|_| Error::internal("a worker thread panicked"))??;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -22,6 +22,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
 use crate::body::read_body;
+use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
     pub(crate) config: ServerConfig,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
+    budget: Arc<MemoryBudget>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
 }
@@ -58,8 +60,9 @@ impl Worker {
         config: ServerConfig,
         counters: Arc<WorkerCounters>,
         stopping: Arc<AtomicBool>,
+        budget: Arc<MemoryBudget>,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, config, counters, stopping, ticks: Arc::default(), open: Mutex::default() })
+        Arc::new(Self { engine, config, counters, stopping, budget, ticks: Arc::default(), open: Mutex::default() })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -159,7 +162,6 @@ async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, st
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .header_read_timeout(None)
-        .pipeline_flush(true)
         .serve_connection(io, service);
     // A client that breaks off or sends what is not HTTP has been answered by hyper as far as it could be.
     drop(connection.await);
@@ -172,10 +174,11 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let _in_flight = InFlight(&counters.in_flight);
     let (head, body) = request.into_parts();
     let config = &worker.config;
+    let mut share = Share::new(&worker.budget);
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
         Err(refusal) => (ROUTE_NONE, refusal),
         Ok(route) => {
-            let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout).await;
+            let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut share).await;
             let reply = match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => handle(&worker.engine, &route, &head.headers, &body, arrived, || {
@@ -186,7 +189,10 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
         }
     };
     counters.record(route_index, reply.status, arrived.elapsed());
-    response_of(reply, worker.stopping.load(Ordering::Relaxed))
+    // The request's bytes are gone here, the answer's stay until they are sent.
+    share.release();
+    share.take_anyway(reply.body.len());
+    response_of(reply, share, worker.stopping.load(Ordering::Relaxed))
 }
 
 struct InFlight<'a>(&'a AtomicU64);
@@ -197,9 +203,9 @@ impl Drop for InFlight<'_> {
     }
 }
 
-fn response_of(reply: Reply, stopping: bool) -> Response<Full<Bytes>> {
+fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Bytes>> {
     let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
-    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    let mut response = Response::new(Full::new(Bytes::from_owner(Held { bytes: reply.body, _share: share })));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -208,6 +214,9 @@ fn response_of(reply: Reply, stopping: bool) -> Response<Full<Bytes>> {
     }
     if let Some(value) = reply.allow.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
         headers.insert(ALLOW, value);
+    }
+    if reply.status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if stopping {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -4,15 +4,17 @@
 mod support;
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use headrace_engine::{Engine, EngineOptions};
+use headrace_engine::testing::{GatedModel, sum_regressor};
+use headrace_engine::{Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig};
 use headrace_types::ErrorCode;
 use serde_json::json;
-use support::{Client, config, head, start};
+use support::{Client, Running, config, head, start, start_with};
 
 const PREDICT: &str = "/v1/deployments/delay/predict";
 const INFER: &str = "/v2/models/delay/infer";
@@ -54,6 +56,9 @@ fn what_the_server_tells_of_itself_and_its_models() {
     assert_eq!(metadata["inputs"], json!([{"name": "features", "datatype": "FP64", "shape": [-1, 2]}]));
     assert_eq!(metadata["outputs"][0], json!({"name": "label", "datatype": "BYTES", "shape": [-1]}));
     assert_eq!(client.get("/v2/models/delay/config").json()["input"][0]["data_type"], "TYPE_FP64");
+    assert_eq!(client.get("/v2/models").json()["models"][0]["name"], "delay");
+    assert_eq!(client.get("/v1/deployments").json()["deployments"][0]["model_version"], "2");
+    assert_eq!(client.get("/v1/deployments/minutes").json()["task"], "regression");
     let index = client.post("/v2/repository/index", b"").json();
     assert_eq!(index.as_array().map(Vec::len), Some(4));
     assert_eq!(index[0], json!({"name": "delay", "version": "1", "state": "READY", "reason": ""}));
@@ -114,6 +119,10 @@ fn refusals_have_the_right_status_and_the_server_lives() {
         ("POST", INFER, tensor(r#""shape": [1, 2], "datatype": "FP99", "data": [1, 2]"#), 400, "invalid_argument"),
         ("POST", INFER, tensor(r#""shape": [-1, 2], "datatype": "FP64", "data": [1, 2]"#), 400, "invalid_argument"),
         ("POST", INFER, r#"{"inputs": []}"#.into(), 400, "missing_column"),
+        ("POST", INFER, String::new(), 400, "invalid_json"),
+        ("GET", "/v1/deployments/none", String::new(), 404, "unknown_model"),
+        ("GET", "/health", String::new(), 404, "not_found"),
+        ("GET", "/metrics", String::new(), 404, "not_found"),
         ("POST", "/v2/repository/index", "x".into(), 400, "invalid_json"),
         ("POST", "/get-online-features", r#"{"feature_service": "risk"}"#.into(), 404, "unknown_feature_service"),
         ("POST", "/get-online-features", "{}".into(), 400, "invalid_argument"),
@@ -178,6 +187,33 @@ fn a_body_over_the_limit_is_refused_however_it_comes() {
     let answer = client.request("POST", PREDICT, &[("content-encoding", "gzip")], &bomb);
     assert_eq!(answer.refusal(), (413, "too_large".to_owned()));
     assert_alive(&mut client);
+}
+
+#[test]
+fn all_bodies_together_have_a_bound() {
+    let server = start(ServerConfig { memory_bytes_max: 100_000, ..config() });
+    let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    let body = [ONE_ROW, &[b' '; 80_000]].concat();
+    let mut slow = server.client();
+    slow.send(&head("POST", PREDICT, &[], body.len()));
+    slow.send(&body[..body.len() - 1]);
+    while !scrape().contains(&format!("headrace_http_memory_bytes {}", body.len() - 1)) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let answer = server.client().post(PREDICT, &body);
+    assert_eq!(answer.refusal(), (503, "unavailable".to_owned()), "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&body).unwrap();
+    let answer = server.client().request("POST", PREDICT, &[("content-encoding", "gzip")], &gzip.finish().unwrap());
+    assert_eq!(answer.refusal(), (503, "unavailable".to_owned()), "inflated bytes count");
+    assert_eq!(server.client().post(PREDICT, ONE_ROW).status, 200);
+    slow.send(b" ");
+    assert_eq!(slow.answer().unwrap().status, 200);
+    assert_eq!(server.client().post(PREDICT, &body).status, 200);
+    while !scrape().contains("headrace_http_memory_bytes 0") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -285,11 +321,66 @@ fn a_panic_ends_its_request_only() {
 #[test]
 fn a_taken_port_is_refused_by_name() {
     let server = start(config());
-    let engine = std::sync::Arc::new(Engine::new(EngineOptions::default()));
+    let engine = Arc::new(Engine::new(EngineOptions::default()));
     let error = Server::bind(ServerConfig { http_addr: server.addr, ..config() }, engine).unwrap_err();
     assert_eq!(error.code, ErrorCode::PortBusy);
     assert!(error.message.contains(&server.addr.to_string()), "{error}");
     assert!(error.hint.contains(&server.addr.port().to_string()), "{error}");
+}
+
+/// The head of a request has arrived when the server counts it.
+fn wait_for_one_in_flight(server: &Running) {
+    let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
+    while !scrape().contains("headrace_http_requests_in_flight 1") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_worker_that_computes_on() {
+    let gate = Arc::new(Mutex::new(()));
+    let model = Arc::new(GatedModel { gate: Arc::clone(&gate) });
+    let busy = ModelSpec { model, ..sum_regressor("busy", 1, &["a"]) };
+    let mut server = start_with(ServerConfig { drain_timeout: Duration::from_millis(50), ..config() }, vec![busy]);
+    let held = gate.lock().unwrap();
+    let mut client = server.client();
+    let body = br#"{"features": {"a": [1]}}"#;
+    client.send(&[head("POST", "/v1/deployments/busy/predict", &[], body.len()), body.to_vec()].concat());
+    wait_for_one_in_flight(&server);
+    server.join(); // would never return if it waited for the gate
+    drop(held);
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_bytes_behind_its_request() {
+    let server = start(config());
+    let mut client = server.client();
+    let one = [head("POST", PREDICT, &[], ONE_ROW.len()), ONE_ROW.to_vec()].concat();
+    let live = head("GET", "/v2/health/live", &[], 0);
+    // A line end behind the body, as some clients send, and the begin of the next request.
+    for tail in [&b"\r\n"[..], &live[..1], &live[..20]] {
+        let mut client = server.client();
+        client.send(&[&one[..], tail].concat());
+        assert_eq!(client.answer().unwrap().status, 200);
+        client.send(if tail == b"\r\n" { &live } else { &live[tail.len()..] });
+        assert_eq!(client.answer().unwrap().json()["live"], true);
+    }
+    let pipelined = [&one[..], &live, &one, &live[..5]].concat();
+    client.send(&pipelined);
+    for member in ["predictions", "live", "predictions"] {
+        assert!(client.answer().unwrap().json().get(member).is_some(), "{member}");
+    }
+    client.send(&live[5..]);
+    assert_eq!(client.answer().unwrap().json()["live"], true);
+}
+
+#[test]
+fn idle_connections_do_not_keep_a_scraper_out() {
+    let server = start(config());
+    let mut idle: Vec<Client> = (0..40).map(|_| Client::connect(server.metrics.unwrap())).collect();
+    let answer = Client::connect(server.metrics.unwrap()).get("/metrics");
+    assert!(answer.text().contains("headrace_build_info"));
+    assert!(idle[0].is_closed(), "the oldest makes room");
 }
 
 #[test]
@@ -300,14 +391,7 @@ fn a_stop_lets_running_requests_end_and_takes_no_more() {
     let mut running = server.client();
     running.send(&head("POST", PREDICT, &[], ONE_ROW.len()));
     running.send(&ONE_ROW[..5]);
-    // The head has arrived when the server counts the request.
-    while !Client::connect(server.metrics.unwrap())
-        .get("/metrics")
-        .text()
-        .contains("headrace_http_requests_in_flight 1")
-    {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_one_in_flight(&server);
     server.handle.stop();
     assert!(idle.is_closed());
     running.send(&ONE_ROW[5..]);

@@ -1,6 +1,6 @@
 //! `Engine`: predictions inside this process, without a network or JSON between.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headrace_engine::{EngineOptions, Outputs, PredictRequest, RowError, Section};
@@ -64,14 +64,29 @@ impl Engine {
         Ok(detached(py, || engine.install(store, plan))?)
     }
 
-    /// Loads a model version's folder, replays its golden rows, and adds it. Returns its name and version.
+    /// Loads a model version's folder `NAME/VERSION`, replays its golden rows, and adds it. Returns its name and version. When it
+    /// cannot be loaded it is listed as unavailable, with the reason.
     fn add_model(&self, py: Python<'_>, path: PathBuf) -> Outcome<(String, u32)> {
         let engine = self.checked()?;
         Ok(detached(py, || {
-            let loaded = headrace_models::ModelFolder::open(&path)?;
-            let deployment = engine.add_model(loaded)?;
-            Ok((deployment.name().to_owned(), deployment.version()))
+            let added =
+                headrace_models::ModelFolder::open_registered(&path).and_then(|loaded| engine.add_model(loaded));
+            match added {
+                Ok(deployment) => Ok((deployment.name().to_owned(), deployment.version())),
+                Err(error) => {
+                    if let Some((name, version)) = place_of(&path) {
+                        engine.note_unloaded(name, version, error.clone());
+                    }
+                    Err(error)
+                }
+            }
         })?)
+    }
+
+    /// Takes a model version out, whether it was loaded or not; requests that run on it end normally.
+    fn forget_model(&self, name: &str, version: u32) -> Outcome<()> {
+        self.checked()?.forget_model(name, version);
+        Ok(())
     }
 
     /// Every model version: name, version, task, service, and why it cannot answer, if it cannot.
@@ -149,6 +164,12 @@ impl Engine {
         let response = if ask.rows() < DETACH_ROWS_MIN { guarded(run) } else { detached(py, run) }?;
         response_dict(py, &deployment, &response)
     }
+}
+
+/// The name and version that a folder `NAME/VERSION` stands for.
+fn place_of(folder: &Path) -> Option<(&str, u32)> {
+    let version = folder.file_name()?.to_str()?.parse().ok()?;
+    Some((folder.parent()?.file_name()?.to_str()?, version))
 }
 
 fn outputs_of(names: Option<&Bound<'_, PyAny>>) -> Outcome<Outputs> {

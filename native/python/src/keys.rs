@@ -288,7 +288,7 @@ fn transposed(fields: &[Field], keys: &Bound<'_, PyAny>) -> Outcome<Batch> {
 /// A key that cannot be read is an error of the whole call: there is no row in a tensor to put it into.
 fn no_row_errors(errors: Vec<RowError>) -> Outcome<()> {
     match errors.into_iter().next() {
-        Some(first) => Err(first.error.into()),
+        Some(first) => Err(Error::clone(&first.error).into()),
         None => Ok(()),
     }
 }

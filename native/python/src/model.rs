@@ -8,7 +8,6 @@ use headrace_types::{Error, ErrorCode, Model as _};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::error::{Outcome, detached, guarded};
 use crate::fork::ForkGuard;
@@ -149,17 +148,15 @@ impl Model {
         Ok(margins.reshape([rows, outputs])?)
     }
 
-    /// The rows as a view, after a conversion by NumPy where they are neither float32 nor float64 or not contiguous.
+    /// The rows as a view, after a conversion by NumPy where they are neither float32 nor float64, not contiguous or not aligned.
     fn matrix<'py>(&self, x: &Bound<'py, PyAny>) -> Outcome<(Bound<'py, PyAny>, View)> {
         let is_fit = |view: &View| matches!(view.element, Element::Float32 | Element::Float64);
         let (owner, view) = match View::of("x", x) {
             Ok(view) if is_fit(&view) => (x.clone(), view),
             _ => {
                 let py = x.py();
-                let options = PyDict::new(py);
-                options.set_item(intern!(py, "dtype"), intern!(py, "float64"))?;
-                let converted =
-                    py.import("numpy")?.call_method(intern!(py, "ascontiguousarray"), (x,), Some(&options))?;
+                let arguments = (x, intern!(py, "float64"), ["C", "A"]);
+                let converted = py.import("numpy")?.call_method1(intern!(py, "require"), arguments)?;
                 let view = View::of("x", &converted)?;
                 (converted, view)
             }

@@ -17,7 +17,7 @@ const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
-/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads and body_bytes_max. `on_ready` gets the addresses
+/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max and memory_bytes_max. `on_ready` gets the addresses
 /// once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
 #[pyfunction]
 #[pyo3(signature = (engine, config, on_ready=None, on_tick=None, tick_seconds=1.0))]
@@ -119,6 +119,7 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
         metrics_addr,
         threads: count("threads", defaults.threads)?,
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
+        memory_bytes_max: count("memory_bytes_max", defaults.memory_bytes_max)?,
         ..defaults
     })
 }

@@ -1,6 +1,6 @@
 //! Dense arrays of numbers, in and out, without a copy: NumPy arrays, and anything else with the buffer protocol.
 //!
-//! A view is taken as raw parts (address, shape, type) after type, layout and writability have been checked, because NumPy's own borrow
+//! A view is taken as raw parts (address, shape, type) after type, layout, alignment and writability have been checked, because NumPy's own borrow
 //! tracking costs more than a lookup of one key. The rules that make this sound: the view never outlives the Python object that it was taken
 //! from, the caller keeps that object alive for the call, and two views of one call must not overlap ([`View::overlaps`]). Python code that
 //! changes an array in another thread while a call works on it gets torn values, as everywhere in NumPy.
@@ -47,7 +47,7 @@ pub(crate) struct View {
 
 impl View {
     /// # Errors
-    /// `type_mismatch` when it is no array, not C-contiguous, has another element type or more than two dimensions.
+    /// `type_mismatch` when it is no array, not C-contiguous, not aligned, has another element type or more than two dimensions.
     pub(crate) fn of(what: &str, object: &Bound<'_, PyAny>) -> Outcome<Self> {
         match object.cast::<PyUntypedArray>() {
             Ok(array) => Self::of_numpy(what, array),
@@ -70,6 +70,7 @@ impl View {
         if flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
             return Err(not_contiguous(what));
         }
+        check_aligned(what, element, data.addr())?;
         Ok(Self {
             element,
             shape,
@@ -100,6 +101,7 @@ impl View {
         if !buffer.is_c_contiguous() {
             return Err(not_contiguous(what));
         }
+        check_aligned(what, element, buffer.buf_ptr().addr())?;
         Ok(Self {
             element,
             shape,
@@ -159,7 +161,8 @@ impl View {
         if self.len() == 0 {
             return &[];
         }
-        // SAFETY: the array is C-contiguous with `len` values; NumPy and the buffer protocol align native types.
+        // SAFETY: the array is C-contiguous with `len` values, and both constructors have checked that its address is aligned: NumPy
+        // and the buffer protocol also give views into the middle of a value (`np.frombuffer(data, dtype, offset=1)`).
         unsafe { std::slice::from_raw_parts(self.data.cast_const().cast(), self.len()) }
     }
 
@@ -208,6 +211,16 @@ fn wrong_element(what: &str, found: &str) -> crate::error::Failure {
         format!("{what} holds values of type {found}"),
         "give a float32 or float64 array (uint8 for statuses)",
     )
+}
+
+fn check_aligned(what: &str, element: Element, address: usize) -> Outcome<()> {
+    if address.is_multiple_of(element.size()) {
+        return Ok(());
+    }
+    Err(type_mismatch(
+        format!("{what} is not aligned: its values do not begin at a multiple of {} bytes", element.size()),
+        "give a copy: numpy.require(array, requirements=['C', 'A'])",
+    ))
 }
 
 fn not_contiguous(what: &str) -> crate::error::Failure {

@@ -3,7 +3,7 @@
 //! Whole frames cross as Arrow ([`crate::frame`]) and tensors as NumPy ([`crate::tensor`]); nothing here is made for millions of values.
 
 use headrace_engine::{ColumnBuilder, RowError};
-use headrace_types::{Column, ColumnData, DType, TimestampUs, Value};
+use headrace_types::{Column, ColumnData, DType, Error, TimestampUs, Value};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -126,7 +126,7 @@ fn push_other(builder: &mut ColumnBuilder, value: &Bound<'_, PyAny>) -> Outcome<
         let mut errors = Vec::new();
         let column = column_of("", DType::Scalar(builder.dtype().element()), value, &mut errors)?;
         match errors.pop() {
-            Some(first) => builder.push_error(first.error),
+            Some(first) => builder.push_error(Error::clone(&first.error)),
             None => builder.push_value(Value::List((0..column.len()).map(|row| column.value(row)).collect())),
         }
     } else {

@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-use headrace_engine::{ColumnBuilder, Deployment, PredictRequest, RowError, Section};
+use headrace_engine::{ColumnBuilder, Deployment, PredictRequest, RowError, Section, shortened};
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
 use super::{FEATURES_INPUT, output_names};
-use crate::json::{ElementSeed, Fault, KeyHandler, ObjectSeed, parse};
+use crate::json::{
+    DIMENSIONS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional, WRONG_VALUES_MAX, parse,
+    too_many_wrong,
+};
 
-/// Dimensions that a tensor's shape, and levels that its nested data, may have.
-const DIMENSIONS_MAX: u8 = 8;
 /// Tensors that a request may list.
 const TENSORS_MAX: usize = 4096;
 
@@ -38,6 +39,9 @@ pub(crate) struct RequestedOutput {
 /// # Errors
 /// `invalid_json`, or `invalid_tensor`, `invalid_argument`, `unknown_feature`, `type_mismatch` naming the tensor.
 pub fn decode_infer(deployment: &Deployment, header_bytes: Option<usize>, body: &[u8]) -> Result<InferRequest> {
+    if header_bytes == Some(0) {
+        return raw_request(deployment, body);
+    }
     let header_bytes = header_bytes.unwrap_or(body.len());
     let Some((json, mut blobs)) = body.split_at_checked(header_bytes) else {
         return Err(Error::new(
@@ -46,9 +50,6 @@ pub fn decode_infer(deployment: &Deployment, header_bytes: Option<usize>, body: 
             "give the number of JSON bytes at the start of the (decompressed) body",
         ));
     };
-    if header_bytes == 0 {
-        return raw_request(deployment, body);
-    }
     let fault = Fault::default();
     let seed = ObjectSeed { what: "the request", fault: Some(&fault), each: Message::default() };
     let parsed = parse(json, &fault, seed)?;
@@ -191,8 +192,13 @@ fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tens
     if !matches!(tensor.shape[..], [_] | [_, 1]) {
         return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows] or [rows, 1]", tensor.shape)));
     }
+    if section == Section::Features && predict.matrix.is_some() {
+        return Err(invalid(&tensor.name, format!("comes beside '{FEATURES_INPUT}', which holds all features")));
+    }
+    check_rows(deployment, &tensor)?;
     let column = fitted(tensor.column, field, &mut predict.row_errors)?;
     predict.row_errors.extend(tensor.errors);
+    check_wrong(predict)?;
     let batch = match section {
         Section::Entities => &mut predict.entities,
         Section::Request => &mut predict.request,
@@ -200,6 +206,23 @@ fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tens
     };
     batch.columns.push((field.name.clone(), column));
     Ok(())
+}
+
+/// Before the values become others, which takes memory of its own.
+fn check_rows(deployment: &Deployment, tensor: &Tensor) -> Result<()> {
+    let (rows, rows_max) = (tensor.shape.first().copied().unwrap_or(0), deployment.rows_max());
+    if rows <= rows_max {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::TooLarge,
+        format!("tensor '{}' has {rows} rows, the limit is {rows_max}", tensor.name),
+        "split the request into several",
+    ))
+}
+
+fn check_wrong(predict: &PredictRequest) -> Result<()> {
+    if predict.row_errors.len() > WRONG_VALUES_MAX { Err(too_many_wrong(&predict.row_errors)) } else { Ok(()) }
 }
 
 fn add_matrix(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
@@ -210,10 +233,12 @@ fn add_matrix(deployment: &Deployment, predict: &mut PredictRequest, tensor: Ten
     if tensor.shape.len() != 2 || tensor.shape[1] != width {
         return Err(invalid(&tensor.name, format!("has shape {:?}, expected [rows, {width}]", tensor.shape)));
     }
+    check_rows(deployment, &tensor)?;
     let field = Field::new(FEATURES_INPUT, DType::FLOAT64);
     let mut errors = tensor.errors;
     let column = fitted(tensor.column, &field, &mut errors)?;
     predict.row_errors.extend(errors.into_iter().map(|found| RowError { row: found.row / width.max(1), ..found }));
+    check_wrong(predict)?;
     let Column { data: ColumnData::Float64(mut values), validity } = column else {
         return Err(Error::internal("a tensor of numbers became something else"));
     };
@@ -263,9 +288,12 @@ impl<'de> KeyHandler<'de> for Message<'de> {
         match key {
             "id" => self.id = map.next_value()?,
             "parameters" => self.binary_output = parameters(map)?.binary_data_output.unwrap_or(false),
-            "inputs" => self.inputs = map.next_value_seed(ListSeed::<Input<'_>>::new("'inputs'", "an input"))?,
+            "inputs" => {
+                let seed = Optional(ListSeed::<Input<'_>>::new("'inputs'", "an input"));
+                self.inputs = map.next_value_seed(seed)?.unwrap_or_default();
+            }
             "outputs" => {
-                self.outputs = Some(map.next_value_seed(ListSeed::<AskedOutput>::new("'outputs'", "an output"))?);
+                self.outputs = map.next_value_seed(Optional(ListSeed::<AskedOutput>::new("'outputs'", "an output")))?;
             }
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
@@ -298,7 +326,7 @@ impl<'de, T: KeyHandler<'de> + Default> Visitor<'de> for ListSeed<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, a list", self.what)
+        write!(f, "a list as {}", self.what)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Vec<T>, A::Error> {
@@ -325,13 +353,14 @@ struct Parameters {
 impl<'de> KeyHandler<'de> for Parameters {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "binary_data_size" => self.binary_data_size = Some(map.next_value()?),
-            "binary_data" => self.binary_data = Some(map.next_value()?),
-            "binary_data_output" => self.binary_data_output = Some(map.next_value()?),
-            "classification" => self.classification = Some(map.next_value()?),
-            "shared_memory_region" => {
+            "binary_data_size" => self.binary_data_size = map.next_value()?,
+            "binary_data" => self.binary_data = map.next_value()?,
+            "binary_data_output" => self.binary_data_output = map.next_value()?,
+            "classification" => self.classification = map.next_value()?,
+            "shared_memory_region" if map.next_value::<Option<IgnoredAny>>()?.is_some() => {
                 return Err(de::Error::custom("shared memory is not offered: send the data in the body"));
             }
+            "shared_memory_region" => {}
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())
@@ -339,7 +368,8 @@ impl<'de> KeyHandler<'de> for Parameters {
 }
 
 fn parameters<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Parameters, A::Error> {
-    map.next_value_seed(ObjectSeed { what: "parameters", fault: None, each: Parameters::default() })
+    let seed = Optional(ObjectSeed { what: "'parameters'", fault: None, each: Parameters::default() });
+    Ok(map.next_value_seed(seed)?.unwrap_or_default())
 }
 
 /// One entry of `outputs`.
@@ -353,7 +383,7 @@ struct AskedOutput {
 impl<'de> KeyHandler<'de> for AskedOutput {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "name" => self.name = map.next_value()?,
+            "name" => self.name = map.next_value::<Option<String>>()?.unwrap_or_default(),
             "parameters" => {
                 let parameters = parameters(map)?;
                 self.binary = parameters.binary_data;
@@ -375,8 +405,15 @@ struct Input<'de> {
     data: Option<InputData<'de>>,
 }
 
+/// Tensor data as it stands in JSON.
+struct Values {
+    column: Column,
+    errors: Vec<RowError>,
+    nesting: Nesting,
+}
+
 enum InputData<'de> {
-    Values(Column, Vec<RowError>),
+    Values(Box<Values>),
     /// Came before the datatype, so it could not be typed yet.
     Text(&'de RawValue),
 }
@@ -384,21 +421,21 @@ enum InputData<'de> {
 impl<'de> KeyHandler<'de> for Input<'de> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "name" => self.name = map.next_value()?,
-            "shape" => self.shape = Some(map.next_value()?),
+            "name" => self.name = map.next_value::<Option<String>>()?.unwrap_or_default(),
+            "shape" => self.shape = map.next_value()?,
             "datatype" => {
-                let name: String = map.next_value()?;
-                self.datatype = Some(Datatype::from_name(&name).map_err(de::Error::custom)?);
+                let name: Option<String> = map.next_value()?;
+                self.datatype = name.map(|name| Datatype::from_name(&name)).transpose().map_err(de::Error::custom)?;
             }
             "parameters" => self.binary_bytes = parameters(map)?.binary_data_size,
             "data" => {
-                self.data = Some(match self.datatype {
+                self.data = match self.datatype {
                     Some(datatype) => {
-                        let (column, errors) = map.next_value_seed(TensorSeed { name: &self.name, datatype })?;
-                        InputData::Values(column, errors)
+                        let seed = Optional(TensorSeed { name: &self.name, datatype });
+                        map.next_value_seed(seed)?.map(|values| InputData::Values(Box::new(values)))
                     }
-                    None => InputData::Text(map.next_value()?),
-                });
+                    None => map.next_value::<Option<&RawValue>>()?.map(InputData::Text),
+                };
             }
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
@@ -416,7 +453,7 @@ impl Input<'_> {
         }
         let datatype = self.datatype.ok_or_else(|| lacks("datatype"))?;
         let shape = self.shape.ok_or_else(|| lacks("shape"))?;
-        if shape.len() > usize::from(DIMENSIONS_MAX) {
+        if shape.len() > DIMENSIONS_MAX {
             return Err(invalid(&name, format!("has {} dimensions, the limit is {DIMENSIONS_MAX}", shape.len())));
         }
         let count = element_count(&shape).ok_or_else(|| invalid(&name, "has a shape without bounds"))?;
@@ -430,9 +467,17 @@ impl Input<'_> {
                 *blobs = rest;
                 (Column::new(read_binary(&name, datatype, count, blob)?), Vec::new())
             }
-            (Some(InputData::Values(column, errors)), None) => (column, errors),
-            (Some(InputData::Text(text)), None) => {
-                parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name: &name, datatype })?
+            (Some(data), None) => {
+                let values = match data {
+                    InputData::Values(values) => *values,
+                    InputData::Text(text) => {
+                        parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name: &name, datatype })?
+                    }
+                };
+                if !values.nesting.fits(&shape) {
+                    return Err(invalid(&name, format!("has data that is not nested as its shape {shape:?} says")));
+                }
+                (values.column, values.errors)
             }
         };
         if !datatype.has_json_form() && self.binary_bytes.is_none() {
@@ -452,7 +497,7 @@ struct TensorSeed<'n> {
 }
 
 impl<'de> DeserializeSeed<'de> for TensorSeed<'_> {
-    type Value = (Column, Vec<RowError>);
+    type Value = Values;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let dtype = match self.datatype {
@@ -460,7 +505,13 @@ impl<'de> DeserializeSeed<'de> for TensorSeed<'_> {
             other => other.dtype(),
         };
         let mut builder = ColumnBuilder::new(self.name, dtype, 0);
-        ElementSeed { builder: &mut builder, flatten: Some(DIMENSIONS_MAX) }.deserialize(deserializer)?;
-        Ok(builder.finish())
+        let mut nesting = Nesting::default();
+        let nested = Some(Nested { nesting: &mut nesting, level: 0 });
+        ElementSeed { builder: &mut builder, nested }.deserialize(deserializer)?;
+        if nesting.lists == 0 {
+            return Err(de::Error::custom(format_args!("the data of tensor '{}' is not a list", shortened(self.name))));
+        }
+        let (column, errors) = builder.finish();
+        Ok(Values { column, errors, nesting })
     }
 }

@@ -25,7 +25,7 @@ pub fn encode_infer(
     response: &PredictResponse,
 ) -> Result<InferResponse> {
     if let Some(first) = response.row_errors.first().filter(|_| response.row_errors.len() == response.rows) {
-        return Err(first.error.clone());
+        return Err(Error::clone(&first.error));
     }
     let mut json = Vec::with_capacity(256);
     let mut blobs = Vec::new();

@@ -10,8 +10,9 @@ use super::datatype::Datatype;
 use super::{FEATURES_INPUT, output_names};
 
 /// The extensions of the protocol that this server speaks.
-const EXTENSIONS: [&str; 5] =
-    ["classification", "binary_tensor_data", "model_configuration", "model_repository", "statistics"];
+///
+/// `model_repository` is none of them: its index is answered, but models are loaded by registering them, not over HTTP.
+const EXTENSIONS: [&str; 4] = ["classification", "binary_tensor_data", "model_configuration", "statistics"];
 
 /// GET /v2
 pub fn server_metadata() -> Value {
@@ -74,9 +75,12 @@ pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result
     }))
 }
 
-/// POST /v2/repository/index. `ready_only` is the body's `ready`.
+/// POST /v2/repository/index: what is loaded, then what could not be. `ready_only` is the body's `ready`.
 pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
     let models = engine.models();
+    let unloaded = engine.unloaded_models().into_iter().filter(|_| !ready_only).map(|(name, version, error)| {
+        json!({"name": name, "version": version.to_string(), "state": "UNAVAILABLE", "reason": error.to_string()})
+    });
     let entries = models.iter().filter(|model| !ready_only || model.fault().is_none()).map(|model| {
         json!({
             "name": model.name(), "version": model.version().to_string(),
@@ -84,7 +88,12 @@ pub fn repository_index(engine: &Engine, ready_only: bool) -> Value {
             "reason": model.fault().map(ToString::to_string).unwrap_or_default(),
         })
     });
-    entries.collect()
+    entries.chain(unloaded).collect()
+}
+
+/// GET /v2/models: the index as it stands, for those who look before they ask.
+pub fn list_models(engine: &Engine) -> Value {
+    json!({"models": repository_index(engine, false)})
 }
 
 /// GET /v2/models[/{m}[/versions/{v}]]/stats. A request runs as one batch of its own, so `execution_count` counts requests.
@@ -189,12 +198,12 @@ pub fn decode_index_request(body: &[u8]) -> Result<bool> {
     #[derive(serde::Deserialize)]
     struct Body {
         #[serde(default)]
-        ready: bool,
+        ready: Option<bool>,
     }
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(false);
     }
     let body: Body = serde_json::from_slice(body)
         .map_err(|error| Error::new(ErrorCode::InvalidJson, error.to_string(), "send nothing, or {\"ready\": true}"))?;
-    Ok(body.ready)
+    Ok(body.ready.unwrap_or(false))
 }

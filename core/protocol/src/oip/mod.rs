@@ -13,8 +13,8 @@ mod tests;
 pub use decode::{InferRequest, decode_infer};
 pub use encode::{InferResponse, encode_infer};
 pub use metadata::{
-    decode_index_request, is_ready, model_config, model_metadata, model_ready, repository_index, server_metadata,
-    statistics,
+    decode_index_request, is_ready, list_models, model_config, model_metadata, model_ready, repository_index,
+    server_metadata, statistics,
 };
 
 use headrace_engine::Deployment;

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::json::KEYS_MAX;
 
 fn added(spec: ModelSpec) -> (Engine, Arc<Deployment>) {
     let engine = Engine::new(EngineOptions::default());
@@ -130,6 +131,9 @@ fn a_failed_row_is_named_and_when_all_fail_the_request_does() {
     assert!(told["1"].as_str().unwrap().contains("'x' is not a float64"), "{told}");
     assert_eq!(answer["outputs"][0]["data"], json!(["late", ""]));
     assert_eq!(answer["outputs"][1]["data"][2], serde_json::Value::Null);
+    let regressor = sum_regressor("m", 1, &["a", "b"]);
+    let (answer, _) = infer(regressor, None, features("[2, 2]", "[1, 1, 1e308, 1e308]").as_bytes()).unwrap();
+    assert!(answer["parameters"]["row_errors"].as_str().unwrap().contains("score is infinite"), "{answer}");
     let error = infer(spec(), None, features("[1, 2]", r#"["x", 1]"#).as_bytes()).unwrap_err();
     assert_eq!(error.code, ErrorCode::TypeMismatch);
 }
@@ -212,6 +216,95 @@ fn what_is_wrong_with_a_tensor_is_said_with_its_name() {
 }
 
 #[test]
+fn nested_data_has_the_nesting_of_its_shape() {
+    let spec = || sum_regressor("m", 1, &["a", "b"]);
+    let value = |shape: &str, data: &str| infer(spec(), None, features(shape, data).as_bytes());
+    for (shape, data) in [("[2, 2]", "[1, 2, 3, 4]"), ("[2, 2]", "[[1, 2], [3, 4]]"), ("[0, 2]", "[]")] {
+        assert!(value(shape, data).is_ok(), "{shape} {data}");
+    }
+    for (shape, data) in [
+        ("[2, 2]", "[[1, 2, 3, 4]]"),
+        ("[2, 2]", "[[1], [2], [3], [4]]"),
+        ("[2, 2]", "[[1, 2, 3], [4]]"),
+        ("[2, 2]", "[1, 2, [3, 4]]"),
+        ("[2, 2]", "[[1, 2], 3, 4]"),
+        ("[2, 2]", "[[[1, 2]], [[3, 4]]]"),
+        ("[0, 2]", "[[]]"),
+    ] {
+        let error = value(shape, data).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidTensor, "{shape} {data}");
+        assert!(error.message.contains("'features' has data that is not nested as its shape"), "{error}");
+        // The same when the data comes before the type.
+        let early =
+            format!(r#"{{"inputs": [{{"data": {data}, "name": "features", "shape": {shape}, "datatype": "FP64"}}]}}"#);
+        assert_eq!(infer(spec(), None, early.as_bytes()).unwrap_err().message, error.message);
+    }
+    for data in ["1", "true", r#""x""#, "{}"] {
+        let error = value("[1, 2]", data).unwrap_err();
+        assert!(error.message.contains("not a list"), "{data}: {error}");
+    }
+}
+
+#[test]
+fn all_features_and_one_of_them_are_refused_in_either_order() {
+    let all = r#"{"name": "features", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}"#;
+    let one = r#"{"name": "a", "shape": [1], "datatype": "FP64", "data": [5]}"#;
+    for inputs in [format!("{all}, {one}"), format!("{one}, {all}")] {
+        let body = format!(r#"{{"inputs": [{inputs}]}}"#);
+        let error = infer(sum_regressor("m", 1, &["a", "b"]), None, body.as_bytes()).unwrap_err();
+        assert!(error.code == ErrorCode::InvalidTensor && error.message.contains("beside"), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_body_is_no_raw_request() {
+    let error = infer(sum_regressor("m", 1, &["a"]), None, b"").unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidJson);
+}
+
+#[test]
+fn null_means_absent() {
+    let body = br#"{"id": null, "parameters": null, "outputs": null, "inputs": [{"name": "a", "shape": [1], "datatype": "FP64",
+        "parameters": {"binary_data_size": null, "shared_memory_region": null}, "data": [2]}]}"#;
+    let (answer, blob) = infer(sum_regressor("m", 1, &["a"]), None, body).unwrap();
+    assert_eq!((answer["outputs"][0]["data"].clone(), blob.len()), (json!([2.0]), 0));
+    let body = br#"{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "parameters": null, "data": [2]}],
+        "outputs": [{"name": "value", "parameters": {"binary_data": null, "classification": null}}]}"#;
+    assert!(infer(sum_regressor("m", 1, &["a"]), None, body).is_ok());
+    for (input, part) in [
+        (r#"{"name": null, "shape": [1], "datatype": "FP64", "data": [1]}"#, "no name"),
+        (r#"{"name": "wind", "shape": null, "datatype": "FP64", "data": [1]}"#, "no shape"),
+        (r#"{"name": "wind", "shape": [1], "datatype": null, "data": [1]}"#, "no datatype"),
+        (r#"{"name": "wind", "shape": [1], "datatype": "FP64", "data": null}"#, "no data"),
+        (r#"{"name": "wind", "shape": [1], "data": null, "datatype": "FP64"}"#, "no data"),
+    ] {
+        assert!(refusal(input).message.contains(part), "{input}");
+    }
+    assert!(!decode_index_request(br#"{"ready": null}"#).unwrap());
+}
+
+#[test]
+fn only_extensions_that_are_there_are_told() {
+    let told = server_metadata();
+    assert!(!told["extensions"].as_array().unwrap().contains(&json!("model_repository")), "{told}");
+}
+
+#[test]
+fn what_was_sent_is_said_in_the_words_of_json() {
+    for (body, part) in [
+        ("[]", "a list was sent, expected an object as the request"),
+        (r#"{"inputs": {}}"#, "an object was sent, expected a list as 'inputs' at line 1 column"),
+        (r#"{"inputs": [7]}"#, "the number 7 was sent, expected an object as an input"),
+        (r#"{"inputs": [{"shape": [-1]}]}"#, "the number -1 was sent, expected a whole number, not negative"),
+        (r#"{"inputs": [{"shape": ["2"]}]}"#, r#"the text "2" was sent"#),
+        (r#"{"id": true}"#, "true was sent, expected a string"),
+    ] {
+        let error = decoded(body).unwrap_err();
+        assert!(error.message.contains(part), "{body}: {error}");
+    }
+}
+
+#[test]
 fn outputs_that_are_not_there_are_refused() {
     let body = |outputs: &str| format!(r#"{{"inputs": [], "outputs": [{outputs}]}}"#);
     for (outputs, part) in [
@@ -247,6 +340,10 @@ fn metadata_tells_what_infer_takes() {
     assert!(!is_ready(&engine));
     assert_eq!(repository_index(&engine, false)[0]["state"], "UNAVAILABLE");
     assert_eq!(repository_index(&engine, true), json!([]));
+    engine.note_unloaded("risk", 9, Error::new(ErrorCode::CorruptModel, "golden.json is damaged", ""));
+    let unloaded = json!({"name": "risk", "version": "9", "state": "UNAVAILABLE", "reason": "golden.json is damaged"});
+    assert_eq!(repository_index(&engine, false)[1], unloaded);
+    assert_eq!(repository_index(&engine, true), json!([]));
     assert_eq!(model_ready(&engine, "risk", None).unwrap_err().code, ErrorCode::Unavailable);
 }
 
@@ -265,6 +362,24 @@ fn the_index_request_may_be_empty() {
     assert!(!decode_index_request(b"{}").unwrap());
     assert!(decode_index_request(br#"{"ready": true}"#).unwrap());
     assert!(decode_index_request(b"[").is_err());
+}
+
+/// An object of `inputs`, `count` unknown keys, and what `last` says.
+fn with_keys(count: usize, last: &str) -> String {
+    let keys: Vec<String> = (0..count).map(|number| format!("\"k{number}\": 0")).collect();
+    format!(r#"{{"inputs": [], {}, {last}}}"#, keys.join(","))
+}
+
+#[test]
+fn an_object_has_bounded_keys_and_each_once() {
+    let error = decoded(&with_keys(KEYS_MAX - 2, r#""k7": 0"#)).unwrap_err();
+    assert!(error.message.contains("'k7' twice"), "{error}");
+    assert!(decoded(&with_keys(KEYS_MAX - 2, r#""last": 0"#)).is_ok());
+    // The parse ends at the first key that is one too many: what follows is not JSON and is not reached.
+    let error = decoded(&with_keys(KEYS_MAX, "not JSON")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
+    let error = decoded(&format!(r#"{{"inputs": [{}]}}"#, with_keys(KEYS_MAX, "not JSON"))).unwrap_err();
+    assert!(error.message.contains("keys"), "{error}");
 }
 
 const SOUND: &[u8] = br#"{"id": "1", "parameters": {"binary_data_output": true}, "inputs": [

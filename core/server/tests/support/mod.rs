@@ -28,12 +28,20 @@ pub fn config() -> ServerConfig {
 }
 
 pub fn start(config: ServerConfig) -> Running {
+    start_with(config, Vec::new())
+}
+
+/// As [`start`], with further models.
+pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
     let engine = Arc::new(Engine::new(EngineOptions::default()));
     engine.add_model(sum_classifier("delay", 1, &["a", "b"])).unwrap();
     engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
     engine.add_model(sum_regressor("minutes", 1, &["a"])).unwrap();
     let fragile = sum_classifier("fragile", 1, &["a"]);
     engine.add_model(ModelSpec { model: Arc::new(PanickingModel), ..fragile }).unwrap();
+    for spec in specs {
+        engine.add_model(spec).unwrap();
+    }
     let server = Server::bind(config, engine).unwrap();
     let (addrs, handle) = (server.local_addrs(), server.handle());
     let thread = std::thread::spawn(move || server.run());
