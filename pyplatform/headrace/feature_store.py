@@ -15,12 +15,12 @@ import datetime as dt
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace import _native
+from headrace.arguments import checked_clock, folder_path, machine_clock, service_name
 from headrace.config import Config
 from headrace.errors import DefinitionError, make_error
 from headrace.expressions import datetime_us
@@ -32,6 +32,7 @@ from headrace.registry import PlanFolder, registered_models
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.definitions import FeatureService
     from headrace.sources import ViewRows
 
 Progress = Callable[[str, int], None]
@@ -41,19 +42,21 @@ Progress = Callable[[str, int], None]
 class FeatureStore:
     """The features of one project. Safe to share between threads; after a fork, open another one."""
 
-    def __init__(self, path: str | os.PathLike[str] = ".", *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] = ".", *, clock: Callable[[], int | dt.datetime] | None = None
+    ) -> None:
         """Opens a project.
 
         Args:
             path: the project's folder, with a headrace.toml.
-            clock: gives "now" in microseconds UTC; for replays and tests.
+            clock: gives "now" as microseconds UTC or as a datetime; for replays and tests.
 
         Raises:
             UnknownNameError: `not_found`, the folder has no headrace.toml.
-            InputError: a setting is wrong.
+            InputError: a setting is wrong; the path is none, or the clock is no function.
         """
-        self.project = Project.open(path)
-        self._clock = clock or (lambda: time.time_ns() // 1000)
+        self._clock = machine_clock if clock is None else checked_clock(clock)
+        self.project = Project.open(folder_path(path))
         self._online: OnlineStore | None = None
         self._mutex = threading.RLock()
         self._applied: tuple[str, _native.Plan, dict[str, Any]] | None = None
@@ -243,7 +246,7 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
-        table = rows.deletions(keys, event_ts_us, now_us, f"the keys that view '{view}' shall forget")
+        table = rows.deletions(keys, event_ts_us, now_us, f"the frame of keys that view '{view}' shall forget")
         return self._write(rows, table, now_us)
 
     def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
@@ -265,7 +268,7 @@ class FeatureStore:
 
     def get_historical_features(
         self,
-        service: str,
+        service: str | FeatureService,
         entity_df: Any,
         event_ts_column: str = "event_timestamp",
         as_known_at: bool | str | None = None,
@@ -275,7 +278,7 @@ class FeatureStore:
         """A training set: the features of each row as they were at the row's time.
 
         Args:
-            service: the feature service's name.
+            service: the feature service, or its name.
             entity_df: rows with the service's join keys and request fields and a time; a pyarrow, pandas or Polars
                 frame, or a dict of columns.
                 Other columns are passed through.
@@ -300,7 +303,7 @@ class FeatureStore:
         return historical_features(
             plan,
             document,
-            service,
+            service_name(service),
             entity_df,
             event_ts_column=event_ts_column,
             as_known_at=as_known_at,
@@ -312,12 +315,15 @@ class FeatureStore:
         )
 
     def get_online_features(
-        self, service: str, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Sequence[Any]] | None = None
+        self,
+        service: str | FeatureService,
+        entities: Mapping[str, Sequence[Any]],
+        request: Mapping[str, Sequence[Any]] | None = None,
     ) -> dict[str, Any]:
         """The features of some entities now.
 
         Args:
-            service: the feature service's name.
+            service: the feature service, or its name.
             entities: join key -> values, one for each row.
             request: request field -> values, for on-demand features.
 
@@ -332,7 +338,7 @@ class FeatureStore:
         """
         return self.online_plan(service).read(entities, request or {}, now_us=self.now_us())
 
-    def online_plan(self, service: str) -> _native.OnlinePlan:
+    def online_plan(self, service: str | FeatureService) -> _native.OnlinePlan:
         """A service prepared for fast reads: `plan.read_into(keys, out, status=None)` fills the caller's array.
 
         It reads the table of this moment's `open_online()`; a reader's plan sees new writes after the next read
@@ -343,7 +349,7 @@ class FeatureStore:
         """
         store = self.open_online()
         store.refresh()
-        return store.local.online_plan(service)
+        return store.local.online_plan(service_name(service))
 
     # state
 
