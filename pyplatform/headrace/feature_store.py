@@ -15,6 +15,7 @@ import datetime as dt
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from headrace import _native
 from headrace.arguments import checked_clock, folder_path, machine_clock, service_name
 from headrace.config import Config
-from headrace.errors import DefinitionError, make_error
+from headrace.errors import DefinitionError, RefusedRowsWarning, make_error
 from headrace.expressions import datetime_us
 from headrace.online_store import OnlineStore, WriteCounts
 from headrace.plan_diff import PlanDiff, diff_plans
@@ -95,7 +96,7 @@ class FeatureStore:
         if diff.breaking:
             raise DefinitionError(
                 "breaking_change",
-                "; ".join(str(breaking) for breaking in diff.breaking),
+                "\n  ".join(str(breaking) for breaking in diff.breaking),
                 "keep what is in use and add the new definition under another name",
             )
         with self._mutex:
@@ -217,6 +218,9 @@ class FeatureStore:
             view: the view's name.
             frame: a pyarrow, pandas or Polars frame, or a dict of columns: the view's keys, event time and features.
 
+        Returns:
+            What became of the rows. Where some were refused, a RefusedRowsWarning says how many and why, too.
+
         Raises:
             InputError: `missing_column`, `type_mismatch`.
             UnknownNameError: `unknown_feature_view`.
@@ -228,7 +232,11 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
-        return self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+        counts = self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+        if counts.refused:
+            told = ", ".join(f"{count} {reason}" for reason, count in counts.refused.items())
+            warnings.warn(f"rows pushed to view '{view}' were refused: {told}", RefusedRowsWarning, stacklevel=2)
+        return counts
 
     def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
         """Deletes rows of a view: their keys are not found any more, also not by later writes of older rows.
