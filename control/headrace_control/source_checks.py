@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headrace import FeatureStore, _native
+from headrace import FeatureStore
 from headrace.errors import nearest_hint
 
 
-def check_sources(store: FeatureStore, plan: _native.Plan) -> list[str]:
-    """What is wrong with the views' files. Not a refusal: a file may come later than its definition."""
-    document = json.loads(plan.json)
+def check_sources(store: FeatureStore, plan: str) -> list[str]:
+    """What is wrong with the views' files. Not a refusal: a file may come later than its definition.
+
+    Args:
+        store: of the project.
+        plan: the plan's JSON text.
+    """
+    document = json.loads(plan)
     return [
         f"view '{name}': {fault}"
         for name, view in document["views"].items()

@@ -24,7 +24,7 @@ def command(project: Path, as_json: bool) -> None:
     output = Output(as_json)
     with open_store(project) as store:
         diff = store.apply()
-        warnings = check_sources(store, store.applied)
+        warnings = check_sources(store, store.applied.json)
     for warning in warnings:
         output.warn(warning)
     values = {**diff.to_json(), "changes": bool(diff), "warnings": warnings}

@@ -188,7 +188,7 @@ def sources(project: Path) -> Iterator[Finding]:
 
     try:
         with open_store(project) as store:
-            faults = check_sources(store, store.project.compile())
+            faults = check_sources(store, store.project.compile().json)
     except HeadraceError:
         return
     for fault in faults:

@@ -27,7 +27,7 @@ def command(project: Path, as_json: bool, check: bool, verbose: bool) -> int:
     output = Output(as_json)
     with open_store(project) as store:
         diff = store.plan()
-        warnings = check_sources(store, store.project.compile())
+        warnings = check_sources(store, store.project.compile().json)
     for warning in warnings:
         output.warn(warning)
     values = {**diff.to_json(), "changes": bool(diff), "warnings": warnings}
