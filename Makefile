@@ -32,6 +32,7 @@ setup: $(ENGINE) $(CONTROL) ## Make .venv, install the pinned packages, build th
 
 demo: setup ## Run the main job on 336,776 real flights: define, train, register, materialize, serve, prove
 	@headrace demo
+	@echo 'headrace is in .venv/bin; to have it on your path: . .venv/bin/activate'
 
 test: lint test-rust test-python ## Run every test and every lint (what CI runs)
 

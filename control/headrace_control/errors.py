@@ -11,17 +11,30 @@ MISSING_PREREQUISITE = 4
 EXIT_CODES = {
     "invalid_argument": USAGE,
     "unknown_command": USAGE,
+    "unknown_deployment": USAGE,
+    "unknown_entity": USAGE,
+    "unknown_feature": USAGE,
+    "unknown_feature_view": USAGE,
+    "unknown_model": USAGE,
+    "unknown_model_version": USAGE,
     "invalid_definition": REFUSED,
     "invalid_expression": REFUSED,
     "name_clash": REFUSED,
     "breaking_change": REFUSED,
     "unknown_dtype": REFUSED,
+    "unknown_feature_service": REFUSED,
     "not_a_project": MISSING_PREREQUISITE,
     "missing_package": MISSING_PREREQUISITE,
     "missing_data": MISSING_PREREQUISITE,
     "not_applied": MISSING_PREREQUISITE,
+    "not_found": MISSING_PREREQUISITE,
+    "not_trained": MISSING_PREREQUISITE,
 }
-"""Exit code by slug; a slug that is not listed means that the work failed."""
+"""Exit code by slug; a slug that is not listed means that the work failed.
+
+Names on a command line are the caller's, so an unknown one is a wrong call; a service is named in headrace.toml, so an
+unknown one is refused.
+"""
 
 
 def exit_code(error: BaseException, slug: str) -> int:

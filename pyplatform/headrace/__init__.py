@@ -41,7 +41,15 @@ from headrace.dtypes import (
     UInt64,
 )
 from headrace.engine import Engine
-from headrace.errors import DefinitionError, HeadraceError, InputError, ProcessError, StoreError, UnknownNameError
+from headrace.errors import (
+    DefinitionError,
+    HeadraceError,
+    InputError,
+    ProcessError,
+    RefusedRowsWarning,
+    StoreError,
+    UnknownNameError,
+)
 from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
 from headrace.feature_store import FeatureStore
 from headrace.plan_diff import PlanDiff
@@ -77,6 +85,7 @@ __all__ = [
     "ProcessError",
     "Project",
     "PushSource",
+    "RefusedRowsWarning",
     "StoreError",
     "String",
     "Timestamp",

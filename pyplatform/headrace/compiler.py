@@ -90,14 +90,8 @@ def on_demand_json(view: OnDemandFeatureView) -> dict[str, Any]:
                 nearest_hint(name, known, "inputs"),
             )
     inputs: dict[str, dict[str, str]] = {}
-    for field, origin, required in _inputs_of(view):
+    for field, origin, _ in _inputs_of(view):
         if field.name not in used:
-            if required:
-                raise DefinitionError(
-                    "invalid_definition",
-                    f"{owner}: no expression uses its input '{field.name}'",
-                    "leave it out of the inputs",
-                )
             continue
         if field.name in inputs:
             other = inputs[field.name]["from"]
@@ -113,6 +107,36 @@ def on_demand_json(view: OnDemandFeatureView) -> dict[str, Any]:
         if field.expr is not None
     ]
     return {"inputs": list(inputs.values()), "fields": fields, **view.described()}
+
+
+def check_inputs_used(definitions: Iterable[Definition]) -> None:
+    """Refuses an input that was asked for by name and is used by no expression.
+
+    It comes after the engine's check of the expressions: what is wrong in one is often why an input seems unused.
+
+    Raises:
+        DefinitionError: `invalid_definition`.
+    """
+    views = {view.name: view for definition in definitions for view in _on_demand_views(definition)}
+    for view in views.values():
+        used = {name for field in view.schema if field.expr is not None for name in column_names(field.expr.node)}
+        for field, _, required in _inputs_of(view):
+            if required and field.name not in used:
+                raise DefinitionError(
+                    "invalid_definition",
+                    f"on-demand feature view '{view.name}': no expression uses its input '{field.name}'",
+                    "leave it out of the inputs",
+                )
+
+
+def _on_demand_views(definition: Definition) -> list[OnDemandFeatureView]:
+    match definition:
+        case OnDemandFeatureView():
+            return [definition]
+        case FeatureService():
+            return [part.view for part in definition.selections() if isinstance(part.view, OnDemandFeatureView)]
+        case _:
+            return []
 
 
 def _inputs_of(view: OnDemandFeatureView) -> list[tuple[Field, str, bool]]:

@@ -11,6 +11,7 @@ No frame library is imported here: `headrace serve` runs the same engine.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from headrace import _native
+from headrace.arguments import time_us
 from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
 from headrace.registry import model_manifests
@@ -42,7 +44,9 @@ def stamp_of(folder: Path) -> Stamp | None:
 class Engine:
     """A project's models and features, ready to be asked. Threads may share it; after a fork, make another one."""
 
-    def __init__(self, project: str | os.PathLike[str] | FeatureStore = ".", *, clock_us: int | None = None) -> None:
+    def __init__(
+        self, project: str | os.PathLike[str] | FeatureStore = ".", *, clock_us: int | dt.datetime | None = None
+    ) -> None:
         """Loads the plan in force, what the online store holds, and every registered model.
 
         The store is read, not locked: another process may go on writing, and `refresh` brings what it wrote. An
@@ -51,8 +55,8 @@ class Engine:
 
         Args:
             project: the project's folder, or its open FeatureStore.
-            clock_us: a clock that stands still at this time (microseconds UTC) until `set_clock`; None is the
-                machine's.
+            clock_us: a clock that stands still at this time (microseconds UTC, or a datetime) until `set_clock`; None
+                is the machine's.
 
         Raises:
             UnknownNameError: `not_found`, the folder is no project.
@@ -60,7 +64,7 @@ class Engine:
         """
         self._owns_store = not isinstance(project, FeatureStore)
         self.store = project if isinstance(project, FeatureStore) else FeatureStore(project)
-        self.native = _native.Engine(clock_us=clock_us)
+        self.native = _native.Engine(clock_us=None if clock_us is None else time_us("clock_us", clock_us))
         self.faults: dict[str, HeadraceError] = {}
         """`NAME/VERSION` of the models that could not be loaded, and why."""
         self._loaded: dict[Path, Stamp] = {}
@@ -164,9 +168,9 @@ class Engine:
         """Every loaded model version: name, version, platform, service, ready, and the reason if it is not."""
         return self.native.models()
 
-    def set_clock(self, now_us: int) -> None:
+    def set_clock(self, now_us: int | dt.datetime) -> None:
         """Sets the clock of an engine that was made with `clock_us`."""
-        self.native.set_clock(now_us)
+        self.native.set_clock(time_us("now_us", now_us))
 
     def close(self) -> None:
         """Closes the store, if the engine opened it."""

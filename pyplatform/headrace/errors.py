@@ -52,6 +52,10 @@ class ProcessError(HeadraceError):
     """The state of this process: a busy port, a handle used after a fork, a defect of headrace."""
 
 
+class RefusedRowsWarning(UserWarning):
+    """Some of the rows that were pushed are not in the online table; the text says how many and why."""
+
+
 FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
     InputError: (
         "invalid_argument",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headrace.dtypes import DType, DTypeLike, Float64, as_dtype
-from headrace.errors import DefinitionError
+from headrace.errors import DefinitionError, make_error
 
 Node = dict[str, Any]
 
@@ -287,8 +287,16 @@ def _literal(value: Any) -> tuple[str, Any]:
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def datetime_us(value: dt.datetime) -> int:
-    """Microseconds since 1970 in UTC; a datetime without a zone is in UTC."""
+def datetime_us(value: Any) -> int:
+    """Microseconds since 1970 in UTC; a datetime without a zone is in UTC.
+
+    Raises:
+        InputError: `type_mismatch`.
+    """
+    if not isinstance(value, dt.datetime):
+        raise make_error(
+            "type_mismatch", f"{value!r} is not a time", "give a datetime.datetime; without a zone it is UTC"
+        )
     aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
     return (aware - _EPOCH) // dt.timedelta(microseconds=1)
 

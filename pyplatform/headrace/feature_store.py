@@ -15,15 +15,16 @@ import datetime as dt
 import json
 import os
 import threading
-import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace import _native
+from headrace.arguments import checked_clock, folder_path, machine_clock, service_name
 from headrace.config import Config
-from headrace.errors import DefinitionError, make_error
+from headrace.errors import DefinitionError, RefusedRowsWarning, make_error
 from headrace.expressions import datetime_us
 from headrace.online_store import OnlineStore, WriteCounts
 from headrace.plan_diff import PlanDiff, diff_plans
@@ -33,6 +34,7 @@ from headrace.registry import PlanFolder, registered_models
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.definitions import FeatureService
     from headrace.history import ViewHistory
     from headrace.sources import ViewRows
 
@@ -43,19 +45,21 @@ Progress = Callable[[str, int], None]
 class FeatureStore:
     """The features of one project. Safe to share between threads; after a fork, open another one."""
 
-    def __init__(self, path: str | os.PathLike[str] = ".", *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] = ".", *, clock: Callable[[], int | dt.datetime] | None = None
+    ) -> None:
         """Opens a project.
 
         Args:
             path: the project's folder, with a headrace.toml.
-            clock: gives "now" in microseconds UTC; for replays and tests.
+            clock: gives "now" as microseconds UTC or as a datetime; for replays and tests.
 
         Raises:
             UnknownNameError: `not_found`, the folder has no headrace.toml.
-            InputError: a setting is wrong.
+            InputError: a setting is wrong; the path is none, or the clock is no function.
         """
-        self.project = Project.open(path)
-        self._clock = clock or (lambda: time.time_ns() // 1000)
+        self._clock = machine_clock if clock is None else checked_clock(clock)
+        self.project = Project.open(folder_path(path))
         self._online: OnlineStore | None = None
         self._mutex = threading.RLock()
         self._applied: tuple[str, _native.Plan, dict[str, Any]] | None = None
@@ -96,7 +100,7 @@ class FeatureStore:
         if diff.breaking:
             raise DefinitionError(
                 "breaking_change",
-                "; ".join(str(breaking) for breaking in diff.breaking),
+                "\n  ".join(str(breaking) for breaking in diff.breaking),
                 "keep what is in use and add the new definition under another name",
             )
         with self._mutex:
@@ -218,6 +222,9 @@ class FeatureStore:
             view: the view's name.
             frame: a pyarrow, pandas or Polars frame, or a dict of columns: the view's keys, event time and features.
 
+        Returns:
+            What became of the rows. Where some were refused, a RefusedRowsWarning says how many and why, too.
+
         Raises:
             InputError: `missing_column`, `type_mismatch`.
             UnknownNameError: `unknown_feature_view`.
@@ -229,7 +236,11 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
-        return self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+        counts = self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+        if counts.refused:
+            told = ", ".join(f"{count} {reason}" for reason, count in counts.refused.items())
+            warnings.warn(f"rows pushed to view '{view}' were refused: {told}", RefusedRowsWarning, stacklevel=2)
+        return counts
 
     def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
         """Deletes rows of a view: their keys are not found any more, also not by later writes of older rows.
@@ -247,7 +258,7 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
-        table = rows.deletions(keys, event_ts_us, now_us, f"the keys that view '{view}' shall forget")
+        table = rows.deletions(keys, event_ts_us, now_us, f"the frame of keys that view '{view}' shall forget")
         return self._write(rows, table, now_us)
 
     def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
@@ -281,7 +292,7 @@ class FeatureStore:
 
     def get_historical_features(
         self,
-        service: str,
+        service: str | FeatureService,
         entity_df: Any,
         event_ts_column: str = "event_timestamp",
         as_known_at: bool | str | None = None,
@@ -291,7 +302,7 @@ class FeatureStore:
         """A training set: the features of each row as they were at the row's time.
 
         Args:
-            service: the feature service's name.
+            service: the feature service, or its name.
             entity_df: rows with the service's join keys and request fields and a time; a pyarrow, pandas or Polars
                 frame, or a dict of columns.
                 Other columns are passed through.
@@ -316,7 +327,7 @@ class FeatureStore:
         return historical_features(
             plan,
             document,
-            service,
+            service_name(service),
             entity_df,
             event_ts_column=event_ts_column,
             as_known_at=as_known_at,
@@ -328,12 +339,15 @@ class FeatureStore:
         )
 
     def get_online_features(
-        self, service: str, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Sequence[Any]] | None = None
+        self,
+        service: str | FeatureService,
+        entities: Mapping[str, Sequence[Any]],
+        request: Mapping[str, Sequence[Any]] | None = None,
     ) -> dict[str, Any]:
         """The features of some entities now.
 
         Args:
-            service: the feature service's name.
+            service: the feature service, or its name.
             entities: join key -> values, one for each row.
             request: request field -> values, for on-demand features.
 
@@ -348,7 +362,7 @@ class FeatureStore:
         """
         return self.online_plan(service).read(entities, request or {}, now_us=self.now_us())
 
-    def online_plan(self, service: str) -> _native.OnlinePlan:
+    def online_plan(self, service: str | FeatureService) -> _native.OnlinePlan:
         """A service prepared for fast reads: `plan.read_into(keys, out, status=None)` fills the caller's array.
 
         It reads the table of this moment's `open_online()`; a reader's plan sees new writes after the next read
@@ -359,7 +373,7 @@ class FeatureStore:
         """
         store = self.open_online()
         store.refresh()
-        return store.local.online_plan(service)
+        return store.local.online_plan(service_name(service))
 
     # state
 

@@ -60,8 +60,11 @@ def to_table(frame: Any, place: str) -> pa.Table:
             return pa.Table.from_batches([frame])
         if isinstance(frame, pa.RecordBatchReader):
             return frame.read_all()
-        if type(frame).__module__.startswith("pandas."):
+        module, kind = type(frame).__module__.partition(".")[0], type(frame).__name__
+        if module == "pandas" and kind == "DataFrame":
             return pa.Table.from_pandas(frame, preserve_index=False)
+        if module == "polars" and kind == "LazyFrame":
+            raise make_error("type_mismatch", f"{place} is a Polars LazyFrame", "call .collect() on it first")
         if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
             return pa.table(frame)
         if isinstance(frame, Mapping):
@@ -103,7 +106,9 @@ def take_columns(table: pa.Table, names: Sequence[str], place: str) -> pa.Table:
                 "missing_column", f"{place} has no column '{name}'", nearest_hint(name, table.column_names, "columns")
             )
         if count > 1:
-            raise make_error("name_clash", f"{place} has {count} columns named '{name}'", "rename or drop all but one")
+            raise make_error(
+                "invalid_argument", f"{place} has {count} columns named '{name}'", "rename or drop all but one"
+            )
     return table.select(list(names))
 
 
@@ -125,6 +130,8 @@ def cast_column(column: pa.ChunkedArray, dtype: DType, place: str) -> pa.Chunked
         return column
     if pa.types.is_null(column.type):
         return column.cast(target)
+    if not len(column) and pa.types.is_floating(column.type):  # pandas makes an empty column one of floats
+        return pa.chunked_array([], target)
     try:
         if dtype == "timestamp":
             return _timestamps(column, place)

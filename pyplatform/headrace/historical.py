@@ -54,6 +54,13 @@ def _entities(table: pa.Table, shape: dict[str, Any], event_ts_column: str, cuto
     times = [event_ts_column] + ([cutoff] if isinstance(cutoff, str) else [])
     place = "the entity frame"
     take_columns(table, list(dict.fromkeys([*wanted, *times])), place)
+    for feature in shape["features"]:
+        if feature["name"] in table.column_names:
+            raise make_error(
+                "invalid_argument",
+                f"{place} has a column '{feature['name']}', which the service '{shape['name']}' adds",
+                "drop or rename the column, or set full_feature_names on the service",
+            )
     for name in times:
         if wanted.get(name, "timestamp") != "timestamp":
             raise make_error(

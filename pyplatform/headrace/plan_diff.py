@@ -120,13 +120,41 @@ def _readable(detail: str) -> str:
     return text + detail[position:]
 
 
+def _members(detail: str) -> list[str]:
+    """A line of the engine's diff; of a changed source, a line for each member that changes."""
+    decoder = json.JSONDecoder()
+    try:
+        if not detail.startswith("source: {"):
+            return [detail]
+        old, end = decoder.raw_decode(detail, len("source: "))
+        new, _ = decoder.raw_decode(detail, end + len(" -> "))
+    except ValueError:
+        return [detail]
+    before, after = _flat(old), _flat(new)
+    return [
+        f"source.{name}: {json.dumps(before.get(name))} -> {json.dumps(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(source: dict[str, Any]) -> dict[str, Any]:
+    """The members of a source, with each column that it renames as one."""
+    renamed = {f"rename.{old}": new for old, new in source.get("rename", {}).items()}
+    return {**{name: value for name, value in source.items() if name != "rename"}, **renamed}
+
+
 def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[ModelUse]) -> PlanDiff:
     """The difference, with the registered models that a breaking change would break."""
     document = json.loads(new.diff(old))
 
     def changes(name: str) -> tuple[Change, ...]:
         return tuple(
-            Change(item["kind"], item["name"], tuple(_readable(line) for line in item["details"]))
+            Change(
+                item["kind"],
+                item["name"],
+                tuple(_readable(line) for told in item["details"] for line in _members(told)),
+            )
             for item in document[name]
         )
 

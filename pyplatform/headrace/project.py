@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
+import inspect
 import os
+import re
 import sys
 import traceback
 import types
@@ -12,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace import _native
-from headrace.compiler import compile_plan
+from headrace import definitions as words
+from headrace.compiler import check_inputs_used, compile_plan
 from headrace.config import Config, load_config
 from headrace.definitions import Definition, Entity, FeatureService, FeatureView, OnDemandFeatureView
 from headrace.errors import DefinitionError, HeadraceError, make_error
@@ -70,7 +74,9 @@ class Project:
         """
         definitions = self.definitions()
         try:
-            return _native.Plan.from_json(compile_plan(self.config.name, definitions))
+            plan = _native.Plan.from_json(compile_plan(self.config.name, definitions))
+            check_inputs_used(definitions)
+            return plan
         except HeadraceError as error:
             raise DefinitionError(error.code, error.message, error.hint) from error
 
@@ -103,4 +109,22 @@ def _located(path: Path, error: Exception) -> DefinitionError:
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
     if isinstance(error, HeadraceError):
         return DefinitionError(error.code, f"{place}: {error.message}", error.hint)
-    return DefinitionError("invalid_definition", f"{place}: {type(error).__name__}: {error}", "correct that line")
+    said = error.msg if isinstance(error, SyntaxError) else str(error)  # its text would repeat the place
+    hint = _did_you_mean(error) or "correct that line"
+    return DefinitionError("invalid_definition", f"{place}: {type(error).__name__}: {said}", hint)
+
+
+_UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def _did_you_mean(error: Exception) -> str | None:
+    """The nearest method or argument to one that does not exist."""
+    close: list[str] = []
+    if isinstance(error, AttributeError) and error.name is not None:
+        known = [name for name in dir(error.obj) if not name.startswith("_")]
+        close = difflib.get_close_matches(error.name, known, n=1)
+    elif isinstance(error, TypeError) and (found := _UNEXPECTED.match(str(error))):
+        kind = getattr(words, found[1], None)
+        if isinstance(kind, type):
+            close = difflib.get_close_matches(found[2], list(inspect.signature(kind).parameters), n=1)
+    return f"did you mean '{close[0]}'?" if close else None

@@ -47,6 +47,28 @@ def test_a_column_that_a_source_lacks(headrace: Command, project: Path) -> None:
         refused(headrace(command, "--project", project, "--json"), 1, "missing_column", "humid", "weather")
 
 
+def test_plan_apply_and_doctor_warn_about_sources(headrace: Command, project: Path) -> None:
+    definitions = project / "features" / "flights.py"
+    replace(definitions, 'event_ts="time_hour"', 'event_ts="time_hor"')
+    replace(definitions, '"dep_delay": "carrier_dep_delay"', '"dep_dela": "carrier_dep_delay"')
+    (project / "data" / "planes.parquet").unlink()
+    for command in ("plan", "apply"):
+        done = headrace(command, "--project", project, "--json")
+        assert done.status == 0
+        warnings = done.json["warnings"]
+        assert [warning.split(":")[0] for warning in warnings] == [
+            "view 'carrier_delay'",
+            "view 'plane'",
+            "view 'weather'",
+        ]
+        assert "no column 'dep_dela' (rename of 'carrier_dep_delay'); did you mean 'dep_delay'?" in warnings[0]
+        assert "planes.parquet does not exist" in warnings[1]
+        assert "no column 'time_hor' (event_ts); did you mean 'time_hour'?" in warnings[2]
+        assert all(f"warning: {warning}" in done.stderr for warning in warnings)
+    done = headrace("doctor", "--project", project, "--json")
+    assert [one["found"] for one in done.json["findings"] if one["what"] == "source"] == warnings
+
+
 def test_a_column_that_the_training_rows_lack(headrace: Command, project: Path) -> None:
     assert headrace("apply", "--project", project).status == 0
     path = project / "data" / "flights.parquet"
@@ -58,17 +80,19 @@ def test_data_that_is_not_there_yet(headrace: Command, project: Path) -> None:
     assert headrace("apply", "--project", project).status == 0
     (project / "data" / "flights.parquet").unlink()
     refused(headrace("train", "--project", project, "--json"), 4, "missing_data", "flights.parquet", "prepare.py")
+    (project / "data" / "weather.parquet").unlink()
+    refused(headrace("materialize", "--project", project, "--json"), 4, "not_found", "weather.parquet")
 
 
 def test_a_service_or_model_that_does_not_exist(headrace: Command, copy_of_trained: Path) -> None:
-    refused(headrace("train", "nobody", "--project", copy_of_trained, "--json"), 1, "unknown_model", "nobody", MODEL)
-    refused(headrace("predict", "nobody", *PAIRS, "--project", copy_of_trained, "--json"), 1, "unknown_model", MODEL)
+    refused(headrace("train", "nobody", "--project", copy_of_trained, "--json"), 2, "unknown_model", "nobody", MODEL)
+    refused(headrace("predict", "nobody", *PAIRS, "--project", copy_of_trained, "--json"), 2, "unknown_model", MODEL)
     ask = ("predict", MODEL, *PAIRS, "--project", copy_of_trained, "--json")
-    refused(headrace(*ask, "--version", "9"), 1, "unknown_model_version", "9")
-    refused(headrace(*ask, "wind=3"), 1, "unknown_feature", "wind")
+    refused(headrace(*ask, "--version", "9"), 2, "unknown_model_version", "9")
+    refused(headrace(*ask, "wind=3"), 2, "unknown_feature", "wind")
     replace(copy_of_trained / "headrace.toml", 'service = "departure_risk"', 'service = "departure_rsk"')
     done = headrace("train", "--project", copy_of_trained, "--json")
-    refused(done, 1, "unknown_feature_service", "departure_rsk", "departure_risk")
+    refused(done, 3, "unknown_feature_service", "departure_rsk", "departure_risk")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +112,62 @@ def test_a_wrong_definition_is_refused_whatever_is_wrong(
 
 
 def test_an_entity_that_the_service_does_not_have(headrace: Command, trained: Path) -> None:
-    done = headrace("predict", MODEL, "-e", "airport=JFK", "--project", trained, "--json")
-    refused(done, 1, "unknown_entity", "airport")
+    done = headrace("predict", MODEL, *PAIRS, "-e", "airport=JFK", "--project", trained, "--json")
+    refused(done, 2, "unknown_entity", "airport")
+
+
+def test_all_that_a_prediction_lacks_is_named_at_once(headrace: Command, trained: Path) -> None:
+    done = headrace("predict", MODEL, "carrier=UA", "--project", trained, "--json")
+    refused(done, 2, "usage", "origin=VALUE tailnum=VALUE planned_departure=VALUE")
+    done = headrace("predict", MODEL, "temp=2", "--project", trained, "--json")
+    refused(done, 2, "invalid_argument", "origin")
+
+
+def test_views_and_times_that_are_given_wrongly(headrace: Command, trained: Path) -> None:
+    ask = ("materialize", "--project", trained, "--json")
+    refused(headrace(*ask, "--view", "wether"), 2, "unknown_feature_view", "did you mean 'weather'?")
+    refused(headrace(*ask, "--start", "2013-03-01", "--end", "2013-02-01"), 2, "usage", "--start", "--end")
+    refused(headrace(*ask, "--start", "3013-03-01"), 2, "usage", "--start", "now")
+
+
+def test_a_project_without_definitions(headrace: Command, project: Path) -> None:
+    (project / "features" / "flights.py").unlink()
+    for command in ("plan", "apply"):
+        refused(headrace(command, "--project", project, "--json"), 4, "not_found", "features")
+
+
+def test_a_model_before_it_is_trained(headrace: Command, project: Path) -> None:
+    done = headrace("predict", MODEL, *PAIRS, "--project", project, "--json")
+    refused(done, 4, "not_trained", "headrace train")
+
+
+def test_work_with_an_older_plan_is_said(headrace: Command, copy_of_trained: Path) -> None:
+    replace(
+        copy_of_trained / "features" / "flights.py",
+        'Field("visib", Float64),',
+        'Field("visib", Float64), Field("wind_gust", Float64),',
+    )
+    for command in (("materialize", "--view", "plane"), ("train", MODEL)):
+        done = headrace(*command, "--project", copy_of_trained, "--json")
+        assert done.status == 0, done.stdout
+        assert "run: headrace apply" in done.stderr
+
+
+def test_a_prediction_from_nothing_says_so(headrace: Command, trained: Path) -> None:
+    pairs = ("origin=JFK", "tailnum=N999", "carrier=ZZ", PAIRS[3])
+    done = headrace("predict", MODEL, *pairs, "--project", trained, "--json")
+    assert done.status == 0
+    statuses = done.json["feature_statuses"]
+    assert statuses["carrier_dep_delay"] == "NOT_FOUND"
+    assert statuses["temp"] == "OUTSIDE_MAX_AGE"
+    assert statuses["hour_sin"] == "PRESENT"
+    (warning,) = done.json["warnings"]
+    assert "NOT_FOUND" in warning
+    assert "8 OUTSIDE_MAX_AGE" in warning
+    assert warning in done.stderr
+    at = headrace("predict", MODEL, *PAIRS, "--project", trained, "--json", "--clock", "2013-10-01")
+    assert "after the clock" in at.json["warnings"][0]
+    assert "materialize --end 2013-10-01T00:00:00Z" in at.json["warnings"][0]
 
 
 def test_a_value_of_the_wrong_type_fails_its_row(headrace: Command, trained: Path) -> None:
@@ -97,6 +175,9 @@ def test_a_value_of_the_wrong_type_fails_its_row(headrace: Command, trained: Pat
     done = headrace("predict", MODEL, *pairs, "--project", trained, "--json")
     assert done.status == 1
     assert "planned_departure" in json.dumps(done.json)
+    done = headrace("predict", MODEL, *pairs, "--project", trained)
+    assert (done.status, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: row 0 of 'planned_departure'")
 
 
 def test_a_change_of_type_names_the_services_and_models_that_it_would_break(

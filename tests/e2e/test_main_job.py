@@ -108,7 +108,7 @@ def test_the_same_question_gets_the_same_answer_everywhere(headrace: Command, tr
         asked = headrace("predict", MODELS[0], *PAIRS, "--url", url, "--project", trained, "--json")
         assert asked.json["predictions"] == answer["predictions"]
         refused = headrace("predict", "no_such_model", "-e", "origin=JFK", "--url", url, "--json")
-        assert refused.status == 1
+        assert refused.status == 2
         assert refused.error["code"] in ("unknown_model", "unknown_deployment")
     people = headrace("predict", MODELS[0], *PAIRS, "--clock", CUT.isoformat(), "--project", trained)
     assert f"label   {prediction['label']}" in people.stdout

@@ -24,7 +24,7 @@ from headrace import (
     UnknownNameError,
     col,
 )
-from headrace.compiler import compile_plan
+from headrace.compiler import check_inputs_used, compile_plan
 from headrace.definitions import Definition
 
 airport = Entity("airport", join_keys=[Field("origin", String)])
@@ -90,8 +90,10 @@ def test_an_equal_definition_twice_is_one() -> None:
 def test_inputs_that_no_expression_uses() -> None:
     whole = OnDemandFeatureView("v", [weather], [Field("t", Float64, col("temp") + 1)])
     assert [entry["name"] for entry in compiled(whole)["on_demand_views"]["v"]["inputs"]] == ["temp"]
-    with pytest.raises(DefinitionError, match="no expression uses its input 'at'"):
-        compiled(OnDemandFeatureView("v", [weather, Field("at", Int64)], [Field("t", Float64, col("temp") + 1)]))
+    named = OnDemandFeatureView("v", [weather, Field("at", Int64)], [Field("t", Float64, col("temp") + 1)])
+    for definition in (named, FeatureService("s", [named])):
+        with pytest.raises(DefinitionError, match="no expression uses its input 'at'"):
+            check_inputs_used([definition])
 
 
 def test_an_unknown_column_is_refused_with_the_nearest() -> None:

@@ -113,7 +113,11 @@ def test_pushes_and_deletions_are_history(weather_store: FeatureStore, now_us: l
         ({"as_known_at": 7}, "type_mismatch", "as_known_at is 7"),
         ({"entity_df": {"origin": ["JFK"]}}, "missing_column", "no column"),
         ({"entity_df": "rows.csv"}, "type_mismatch", "the entity frame is a str"),
-        ({"threads": 1, "entity_df": frame().append_column("temp", pa.array([], pa.int64()))}, "name_clash", "'temp'"),
+        (
+            {"threads": 1, "entity_df": frame().append_column("temp", pa.array([], pa.int64()))},
+            "invalid_argument",
+            "'temp'",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_question_is_named(

@@ -70,6 +70,31 @@ def test_a_changed_type_is_refused_with_the_services_and_models_it_would_break(w
     assert store.applied.digest == applied, "nothing has changed"
 
 
+def test_of_a_changed_source_only_what_changes_is_told(weather_project: Path) -> None:
+    store = FeatureStore(weather_project)
+    store.apply()
+    rename = 'event_ts="time_hour", rename={"t": "temp"}'
+    redefine(weather_project, 'event_ts="time_hour"', rename)
+    [change] = store.plan().changed
+    assert change.details == ('source.rename.t: null -> "temp"',)
+    redefine(weather_project, rename, 'event_ts="hour"')
+    [change] = store.plan().changed
+    assert change.details == ('source.event_ts: "time_hour" -> "hour"',)
+
+
+def test_each_break_is_a_line_of_its_own(weather_project: Path) -> None:
+    store = FeatureStore(weather_project)
+    store.apply()
+    redefine(weather_project, 'Field("temp", Float64)', 'Field("temp", Int64)')
+    redefine(weather_project, 'Field("runways", Int64)', 'Field("runways", String)')
+    with pytest.raises(DefinitionError) as raised:
+        store.apply()
+    assert [line.split(":")[0].strip() for line in raised.value.message.splitlines()] == [
+        "runway.runways",
+        "weather.temp",
+    ]
+
+
 def test_a_new_name_is_the_way_out(weather_project: Path) -> None:
     store = FeatureStore(weather_project)
     store.apply()

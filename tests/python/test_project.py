@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace import HeadraceError, Project
+from headrace.errors import DefinitionError
 
 ENTITY = 'from headrace import *\nairport = Entity("airport", join_keys=[Field("origin", String)])\n'
 VIEW = (
@@ -35,6 +36,41 @@ def test_a_changed_file_is_read_again(make_project: Callable[..., Path]) -> None
     project.compile()
     (root / "features/all.py").write_text(ENTITY.replace('"origin"', '"code"'))
     assert json.loads(project.compile().json)["entities"]["airport"]["join_keys"][0]["name"] == "code"
+
+
+def test_a_wrong_type_is_said_before_an_input_without_use(make_project: Callable[..., Path]) -> None:
+    view = """
+from headrace import *
+inputs = [Field("name", String), Field("unused", Int64)]
+v = OnDemandFeatureView("v", inputs, [Field("x", Float64, col("name").sin())])
+"""
+    with pytest.raises(DefinitionError, match="sin"):
+        Project.open(make_project(view)).compile()
+    with pytest.raises(DefinitionError, match="no expression uses its input 'unused'"):
+        Project.open(make_project(view.replace("String", "Float64"))).compile()
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "hint"),
+    [
+        ("x = col('a').radian()", "'Expr' object has no attribute 'radian'", "did you mean 'radians'?"),
+        ("x = FeatureView('v', [], [], None, tll=3)", "'tll'", "did you mean 'ttl'?"),
+        ("x = Entity('e', joinkeys=[])", "'joinkeys'", "did you mean 'join_keys'?"),
+        ("x = FeatureView('v', zzz=3)", "'zzz'", "correct that line"),
+    ],
+)
+def test_the_nearest_word_is_named(make_project: Callable[..., Path], line: str, said: str, hint: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        Project.open(make_project(f"from headrace import *\n{line}\n")).compile()
+    assert said in caught.value.message
+    assert caught.value.hint == hint
+
+
+def test_a_syntax_error_names_its_place_once(make_project: Callable[..., Path]) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        Project.open(make_project("x = (\n")).compile()
+    assert caught.value.message.count("all.py") == 1
+    assert "all.py:1: SyntaxError: '(' was never closed" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ READ_ONLY.flags.writeable = False
         ([10], np.zeros((1, 3), ">f8"), "type_mismatch", ">f8"),
         ([10], np.zeros((1, 6))[:, ::2], "type_mismatch", "not contiguous"),
         ([10], np.zeros((3, 1)).T, "length_mismatch", None),
-        ([10], READ_ONLY, "read_only", "read-only"),
+        ([10], READ_ONLY, "invalid_argument", "read-only"),
         ([10], np.zeros((1, 1, 3)), "type_mismatch", "3 dimensions"),
         ([10, 11], np.zeros((1, 3)), "length_mismatch", "[2, 3]"),
         ([10], [[0.0] * 3], "type_mismatch", "out is a list"),
@@ -245,7 +245,7 @@ def test_text_and_computed_features_are_read_by_name_only() -> None:
     out = np.zeros((1, 1))
     with pytest.raises(HeadraceError, match="feature 'word' of service 'words_only' is a string"):
         table.store.online_plan("words_only").read_into([1], out)
-    with pytest.raises(HeadraceError, match="feature 'xx' of service 'computed' is computed from the request"):
+    with pytest.raises(HeadraceError, match="feature 'xx' of service 'computed' is computed when"):
         table.store.online_plan("computed").read_into([1], out)
     found = table.store.online_plan("computed").read({"id": [1]}, {"x": [21]})
     assert found["features"] == {"word": [None], "xx": [42.0]}

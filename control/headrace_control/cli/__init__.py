@@ -26,6 +26,11 @@ START_HERE = """\b
 Start here:
   headrace demo              run the whole job once, on real data
   headrace init my_project   make a project of your own
+
+\b
+Exit codes:
+  0 done   1 failed   2 called wrongly   3 refused: a definition is wrong, or
+  would break what is in use   4 something is missing first   130 interrupted
 """
 
 

@@ -79,6 +79,7 @@ def examine(project: Path) -> Iterator[Finding]:
         yield folder(project)
         yield disk(project)
         yield definitions(project)
+        yield from sources(project)
         yield from ports(project)
     else:
         yield Finding("ok", "project", f"none in {project.resolve()}", "to check one, name it with --project")
@@ -177,6 +178,23 @@ def definitions(project: Path) -> Finding:
             "warn", "definitions", "they differ from the plan in force", "headrace plan, then headrace apply"
         )
     return Finding("ok", "definitions", f"in force as {diff.digest}")
+
+
+def sources(project: Path) -> Iterator[Finding]:
+    """The files that the definitions read; nothing where the definitions are wrong, which is said already."""
+    from headrace import HeadraceError
+    from headrace_control.projects import open_store
+    from headrace_control.source_checks import check_sources
+
+    try:
+        with open_store(project) as store:
+            faults = check_sources(store, store.project.compile().json)
+    except HeadraceError:
+        return
+    for fault in faults:
+        yield Finding("warn", "source", fault, "correct the file, or its FileSource")
+    if not faults:
+        yield Finding("ok", "sources", "every file is there, with the columns that the views name")
 
 
 def ports(project: Path) -> Iterator[Finding]:

@@ -12,6 +12,13 @@ from headrace_control.cli.output import Output, epilog, json_option
 from headrace_control.errors import ControlError
 
 EXAMPLE = "flights"
+MODEL = "departure_risk_lightgbm"
+PAIRS = ("origin=JFK", "tailnum=N14228", "carrier=UA", "planned_departure=2013-11-05T13:00:00Z")
+ASKED = (
+    '{"entities": {"origin": ["JFK"], "tailnum": ["N14228"], "carrier": ["UA"]}, '
+    '"request": {"planned_departure": ["2013-11-05T13:00:00Z"]}}'
+)
+NOW = "2013-11-05T12:00:00Z"  # of the example: its data ends with the year 2013
 
 
 @click.command("init", epilog=epilog("headrace init my_project", "cd my_project && python prepare.py && headrace plan"))
@@ -34,8 +41,10 @@ def command(folder: Path, as_json: bool) -> None:
         "  headrace plan         see what will be applied",
         "  headrace apply",
         "  headrace train",
-        "  headrace materialize",
-        "  headrace serve",
+        f"  headrace materialize --end {NOW}",
+        f"  headrace predict {MODEL} {' '.join(PAIRS)} --clock {NOW}",
+        f"  headrace serve --clock {NOW}      then, in another shell:",
+        f"  curl http://127.0.0.1:8000/v1/deployments/{MODEL}/predict -d '{ASKED}'",
     )
 
 

@@ -36,13 +36,18 @@ def command(
     """
     from rich.table import Table
 
-    from headrace_control.projects import open_applied
+    from headrace_control.projects import differs, open_applied
 
     if incremental and start is not None:
         raise click.UsageError("--incremental knows its own start: leave out --start")
+    if start is not None and start > (end or datetime.datetime.now(datetime.UTC)):
+        until = "now, where --end is not given" if end is None else f"--end {end.isoformat()}"
+        raise click.UsageError(f"--start {start.isoformat()} is after {until}")
     output = Output(as_json)
     began = time.perf_counter()
     with open_applied(project, end) as store, output.progress("materialize") as progress:
+        if difference := differs(store):
+            output.warn(difference)
 
         def report(view: str, rows: int) -> None:
             progress(rows, f"{view}: {rows:,} rows")

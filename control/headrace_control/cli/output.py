@@ -64,6 +64,10 @@ class Output:
         if not self.as_json:
             click.echo(text, err=True)
 
+    def warn(self, text: str) -> None:
+        """What one should know before trusting the result: on stderr, with `--json` too."""
+        click.echo(f"warning: {text}", err=True)
+
     @contextmanager
     def progress(self, what: str, total: float | None = None) -> Iterator[Progress]:
         """A bar on stderr while the block runs; silent where no one looks."""

@@ -5,26 +5,31 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace_control.cli.lazy import option_values
+from headrace_control.cli.lazy import fail, option_values
 from headrace_control.cli.output import Output, epilog, json_option, project_option
 from headrace_control.cli.params import UTC_TIME
-from headrace_control.errors import FAILED, OK, ControlError
+from headrace_control.errors import FAILED, OK, ControlError, describe
+
+if TYPE_CHECKING:
+    from headrace import Engine
 
 TIMEOUT_SECONDS = 10.0
-SECTIONS = ("entities", "request", "features")
+# Section of a request -> its member of a model's signature.
+SECTIONS = {"entities": "join_keys", "request": "request_fields", "features": "features"}
 
 
 @click.command(
     "predict",
     epilog=epilog(
+        "headrace materialize --end 2013-11-05T12:00:00Z",
         "headrace predict departure_risk_lightgbm origin=JFK tailnum=N14228 carrier=UA \\",
         "    planned_departure=2013-11-05T13:00:00Z --clock 2013-11-05T12:00:00Z",
-        "headrace predict departure_risk_lightgbm -e origin=JFK -r planned_departure=2013-11-05T13:00:00Z \\",
-        "    --url http://127.0.0.1:8000",
+        "headrace predict departure_risk_lightgbm -e origin=JFK -e tailnum=N14228 -e carrier=UA \\",
+        "    -r planned_departure=2013-11-05T13:00:00Z --url http://127.0.0.1:8000",
     ),
 )
 @click.argument("model")
@@ -37,7 +42,7 @@ SECTIONS = ("entities", "request", "features")
 @click.option("--output", "outputs", multiple=True, help="label, scores or margin; may be given several times.")
 @click.option("--version", "version", type=click.IntRange(1), help="The model's version; the default is the newest.")
 @click.option("--url", help="Ask this server in place of the project's files.")
-@click.option("--clock", type=UTC_TIME, help="Read features as of this time; the default is now. Not with --url.")
+@click.option("--clock", type=UTC_TIME, help="Take this time for now: see below. Not with --url.")
 def command(
     model: str,
     values: tuple[str, ...],
@@ -54,7 +59,11 @@ def command(
     """Ask MODEL for one prediction.
 
     Plain NAME=VALUE pairs find their place by the signature of the project's model. A server that is asked with --url
-    outside of the project needs -e, -r and -f. The answer has the shape of POST /v1/deployments/MODEL/predict.
+    outside of the project needs -e, -r and -f. The answer has the shape of POST /v1/deployments/MODEL/predict; asked in
+    this process, --json adds the status of each feature that was read (feature_statuses) and the warnings.
+
+    The online table keeps only the newest row of each key. --clock decides which rows are too old, and brings no older
+    row back: for features as of a time, materialize with --end that time first, before anything later.
     """
     given: dict[str, dict[str, str]] = {name: {} for name in SECTIONS}
     for pairs, section, option in ((entity, "entities", "-e"), (request, "request", "-r"), (feature, "features", "-f")):
@@ -63,7 +72,12 @@ def command(
     option_values(plain, values, "NAME=VALUE")
     if url is not None and clock is not None:
         raise click.UsageError("a server has its own clock: leave out --clock")
-    kinds = place(given, plain, model, version, project) if plain or url is None else {}
+    if plain or url is None:
+        signature = signature_of(model, version, project)
+        kinds = place(given, plain, model, signature)
+        check_complete(given, model, signature)
+    else:
+        signature, kinds = {}, {}
     body: dict[str, Any] = {
         section: {name: [parse(text, kinds.get(name))] for name, text in pairs.items()}
         for section, pairs in given.items()
@@ -71,19 +85,32 @@ def command(
     }
     if outputs:
         body["outputs"] = list(outputs)
-    answer = embedded(project, model, version, clock, body) if url is None else over_http(url, model, version, body)
+    try:
+        if url is None:
+            answer = embedded(project, model, version, clock, body, signature)
+        else:
+            answer = over_http(url, model, version, body)
+    except Exception as error:
+        known = describe(error)
+        if known is None or known[0] != "missing_column":
+            raise
+        raise ControlError("invalid_argument", *known[1:]) from error  # a column is what the command line did not give
     prediction = answer["predictions"][0]
-    Output(as_json).result(answer, *lines(answer, prediction))
+    output = Output(as_json)
+    for warning in answer.get("warnings", ()):
+        output.warn(warning)
+    if "status" in prediction and not as_json:
+        fault = prediction["status"]
+        fail(fault["code"], fault["error"], "correct the value", as_json, FAILED)
+    output.result(answer, *lines(answer, prediction))
     return FAILED if "status" in prediction else OK
 
 
-def place(
-    given: dict[str, dict[str, str]], plain: dict[str, str], model: str, version: int | None, project: Path
-) -> dict[str, str]:
-    """Sorts plain pairs into the sections by the model's signature, and returns the dtype of each name.
+def signature_of(model: str, version: int | None, project: Path) -> dict[str, Any]:
+    """What a registered model takes.
 
     Raises:
-        ControlError: `unknown_model`, `unknown_model_version`, `unknown_feature`.
+        ControlError: `not_trained`, `unknown_model`, `unknown_model_version`.
     """
     from headrace_control.projects import check_project
     from headrace_control.training.register import versions
@@ -93,7 +120,7 @@ def place(
     if not found:
         known = sorted(path.name for path in (project / ".headrace" / "models").glob("*") if path.is_dir())
         raise ControlError(
-            "unknown_model",
+            "unknown_model" if known else "not_trained",
             f"the project has no model '{model}'",
             f"it has: {', '.join(known)}" if known else "train one first: headrace train",
         )
@@ -103,10 +130,20 @@ def place(
             f"model '{model}' has no version {version}",
             f"it has: {', '.join(str(number) for number in found)}",
         )
-    signature = found[version or max(found)].manifest["signature"]
-    sections = {"entities": "join_keys", "request": "request_fields", "features": "features"}
+    signature: dict[str, Any] = found[version or max(found)].manifest["signature"]
+    return signature
+
+
+def place(
+    given: dict[str, dict[str, str]], plain: dict[str, str], model: str, signature: dict[str, Any]
+) -> dict[str, str]:
+    """Sorts plain pairs into the sections by the model's signature, and returns the dtype of each name.
+
+    Raises:
+        ControlError: `unknown_feature`.
+    """
     kinds: dict[str, str] = {}
-    for section, key in reversed(sections.items()):
+    for section, key in reversed(SECTIONS.items()):
         for field in signature[key]:
             kinds[field["name"]] = field["dtype"]
             if field["name"] in plain:
@@ -122,6 +159,24 @@ def place(
     return kinds
 
 
+def check_complete(given: dict[str, dict[str, str]], model: str, signature: dict[str, Any]) -> None:
+    """Names all that is missing at once. Where features are given, the engine knows which keys it still needs.
+
+    Raises:
+        click.UsageError: join keys or request fields are missing.
+    """
+    if given["features"]:
+        return
+    missing = [
+        field["name"]
+        for section in ("entities", "request")
+        for field in signature[SECTIONS[section]]
+        if field["name"] not in given[section]
+    ]
+    if missing:
+        raise click.UsageError(f"model '{model}' needs {' '.join(f'{name}=VALUE' for name in missing)} too")
+
+
 def parse(text: str, dtype: str | None) -> Any:
     """A value from the command line by its type; without one, as JSON where it is JSON, else as text."""
     if text == "null":
@@ -135,14 +190,58 @@ def parse(text: str, dtype: str | None) -> Any:
 
 
 def embedded(
-    project: Path, model: str, version: int | None, clock: datetime.datetime | None, body: dict[str, Any]
+    project: Path,
+    model: str,
+    version: int | None,
+    clock: datetime.datetime | None,
+    body: dict[str, Any],
+    signature: dict[str, Any],
 ) -> dict[str, Any]:
+    """The engine's answer, with the statuses of the features that it read and what there is to know about them."""
     from headrace import Engine
-    from headrace_control.projects import check_project, to_us
+    from headrace_control.projects import newer_than, to_us
 
-    check_project(project)
-    with Engine(project, clock_us=None if clock is None else to_us(clock)) as engine:
-        return engine.predict(model, version=version, **body)
+    clock_us = None if clock is None else to_us(clock)
+    with Engine(project, clock_us=clock_us) as engine:
+        answer = engine.predict(model, version=version, **body)
+        warnings = []
+        if clock is not None and signature["service"] is not None:
+            views = json.loads(engine.store.applied.service(signature["service"]))["views"]
+            warnings += newer_than(engine.store, clock, views)
+        statuses = read_statuses(engine, signature, body, clock_us)
+    if valueless := describe_statuses(statuses):
+        warnings.append(valueless)
+    return {**answer, "feature_statuses": statuses, "warnings": warnings}
+
+
+def read_statuses(
+    engine: Engine, signature: dict[str, Any], body: dict[str, Any], clock_us: int | None
+) -> dict[str, str]:
+    """The status of each feature that was not given with the request; none where the service could not be read."""
+    from headrace import HeadraceError
+
+    taken = [field["name"] for field in signature["features"] if field["name"] not in body.get("features", {})]
+    if signature["service"] is None or not taken:
+        return {}
+    try:
+        plan = engine.store.online_plan(signature["service"])
+        read = plan.read(body.get("entities", {}), body.get("request", {}), now_us=clock_us)
+    except HeadraceError:  # features were given in place of those whose keys are missing here
+        return {}
+    return {name: read["statuses"][name][0] for name in taken}
+
+
+def describe_statuses(statuses: dict[str, str]) -> str | None:
+    """How many features have no value, why, and which; `None` when each has one."""
+    without: dict[str, list[str]] = {}
+    for name, status in statuses.items():
+        if status != "PRESENT":
+            without.setdefault(status, []).append(name)
+    if not without:
+        return None
+    count = sum(map(len, without.values()))
+    parts = "; ".join(f"{len(names)} {status} ({', '.join(names)})" for status, names in sorted(without.items()))
+    return f"{count} of {len(statuses)} features have no value: {parts}"
 
 
 def over_http(url: str, model: str, version: int | None, body: dict[str, Any]) -> dict[str, Any]:

@@ -17,17 +17,34 @@ if TYPE_CHECKING:
     from headrace import Engine
 
 
+KEYS = '"origin": ["JFK"], "tailnum": ["N14228"], "carrier": ["UA"]'
+ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
+
+
 @click.command(
     "serve",
     epilog=epilog(
-        "headrace serve", "headrace serve --http 0.0.0.0:8000 --metrics 8002", "headrace serve --http 0 --json"
+        "headrace serve",
+        "headrace serve --http 0.0.0.0:8000 --metrics 8002",
+        "headrace serve --http 0 --json",
+        "curl http://127.0.0.1:8000/v1/deployments/departure_risk_lightgbm/predict -d '{",
+        f'  "entities": {{{KEYS}}},',
+        f"""  "request": {{{ASKED}}}}}'""",
+        "curl http://127.0.0.1:8000/get-online-features -d '{",
+        '  "feature_service": "departure_risk",',
+        f"""  "entities": {{{KEYS},""",
+        f"""    {ASKED}}}}}'""",
     ),
 )
 @project_option
 @json_option
 @click.option("--http", type=ADDRESS, help="PORT or HOST:PORT; 0 takes a free port. Default: headrace.toml's [server].")
-@click.option("--metrics", type=ADDRESS, help="The same for the Prometheus metrics; the host is that of --http.")
-@click.option("--clock", type=UTC_TIME, help="A clock that stands still, for replays; the default is the machine's.")
+@click.option(
+    "--metrics",
+    type=ADDRESS,
+    help="The same for the Prometheus metrics, on the host of --http. With --http 0 it is 0 too.",
+)
+@click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
     as_json: bool,
@@ -39,25 +56,34 @@ def command(
 
     Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
     in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
-    POST /v2/models/MODEL/infer (the Open Inference Protocol).
+    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone.
+
+    The online table keeps only the newest row of each key. --clock decides which rows are too old, and brings no older
+    row back: for features as of a time, materialize with --end that time first, before anything later.
     """
     import contextlib
     import dataclasses
 
     from headrace import Engine
     from headrace.serving import serve
-    from headrace_control.projects import check_project, to_us
+    from headrace_control.projects import check_project, newer_than, to_us
 
     check_project(project)
     with Engine(project, clock_us=None if clock is None else to_us(clock)) as engine:
         settings = engine.store.config.server
         if http is not None:
-            settings = dataclasses.replace(settings, host=http[0] or settings.host, http_port=http[1])
+            # A free port is asked for where several servers run: they cannot share the metrics' port either.
+            beside = 0 if http[1] == 0 else settings.metrics_port
+            host = http[0] or settings.host
+            settings = dataclasses.replace(settings, host=host, http_port=http[1], metrics_port=beside)
         if metrics is not None:
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
         warn(engine)
+        warnings = [] if clock is None else newer_than(engine.store, clock)
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
         with contextlib.suppress(KeyboardInterrupt):  # a signal is how a server is asked to end
-            serve(engine, settings, lambda addresses: announce(engine, addresses, as_json))
+            serve(engine, settings, lambda addresses: announce(engine, addresses, as_json, warnings))
 
 
 def warn(engine: Engine) -> None:
@@ -68,13 +94,13 @@ def warn(engine: Engine) -> None:
         click.echo(f"warning: model {name} is not served: {fault}", err=True)
 
 
-def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool) -> None:
+def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool, warnings: list[str]) -> None:
     """The line that tells whoever started the server that it is ready, and where."""
     host, _, port = str(addresses["http"]).rpartition(":")
     ready = sorted({model["name"] for model in engine.models() if model["ready"]})
     if as_json:
         values = {"host": host.strip("[]"), "http_port": int(port), "metrics": addresses["metrics"], "models": ready}
-        click.echo(json.dumps(values))
+        click.echo(json.dumps({**values, "warnings": warnings}))
     else:
         listed = ", ".join(ready) or "no model yet"
         click.echo(f"ready on http://{addresses['http']} (metrics on {addresses['metrics']}): {listed}")

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 @click.command("status", epilog=epilog("headrace status", "headrace status --json --project my_project"))
 @project_option
 @json_option
-@click.option("--clock", type=UTC_TIME, help="Reckon freshness from this time; the default is now.")
+@click.option("--clock", type=UTC_TIME, help="Reckon ages from this time; the default is now.")
 def command(project: Path, as_json: bool, clock: datetime.datetime | None) -> None:
     """Show the plan in force, the rows and intervals of the online table, and the registered models.
 
-    Freshness is the time since the end of a view's last materialized interval. Reading needs no lock: a server may run.
+    An interval says which event times were loaded; its newest row may be older than its end. Reading needs no lock: a
+    server may run.
     """
     from rich.table import Table
 
@@ -32,7 +33,7 @@ def command(project: Path, as_json: bool, clock: datetime.datetime | None) -> No
 
     with open_store(project, clock) as store:
         values = examine(store)
-    views = Table("view", "key", "materialized", "fresh as of", box=None, pad_edge=False)
+    views = Table("view", "key", "materialized", "interval ended", box=None, pad_edge=False)
     for name, view in values["views"].items():
         spans = "; ".join(f"{start or 'the beginning'} to {end}" for start, end in view["intervals"])
         views.add_row(name, ", ".join(view["keys"]), spans or "not yet", age(view["age_seconds"]))

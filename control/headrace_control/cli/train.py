@@ -23,13 +23,15 @@ def command(models: tuple[str, ...], project: Path, as_json: bool, force: bool) 
     """
     from rich.table import Table
 
-    from headrace_control.projects import open_applied
+    from headrace_control.projects import differs, open_applied
     from headrace_control.training import dataset
     from headrace_control.training.config import load_training
     from headrace_control.training.run import chosen_models, train
 
     output = Output(as_json)
     with open_applied(project) as store:
+        if difference := differs(store):
+            output.warn(difference)
         config = load_training(project)
         chosen = chosen_models(config, models)
         built: dict[str, tuple[dataset.TrainingSet, dict[str, Any]]] = {}

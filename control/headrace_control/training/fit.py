@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headrace_control.errors import require
 from headrace_control.progress import Progress
 from headrace_control.training.config import ModelConfig
+from headrace_control.training.hyperparameters import check_lightgbm, check_xgboost, refusals
 
 Matrix = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -60,10 +61,13 @@ def fit(config: ModelConfig, names: list[str], train: Examples, threads: int, pr
         progress: called with (trees so far, None).
 
     Raises:
-        ControlError: `missing_package`.
+        ControlError: `missing_package`; `invalid_definition`, the library does not take a value or name in `params`.
     """
     library = _fit_lightgbm if config.library == "lightgbm" else _fit_xgboost
-    return library(config, names, train, threads, progress)
+    library_version(config.library)
+    _let_threads_sleep()
+    with refusals(config):
+        return library(config, names, train, threads, progress)
 
 
 def load(library: str, file: Path, threads: int) -> Trained:
@@ -103,10 +107,9 @@ def _let_threads_sleep() -> None:
 
 
 def _fit_lightgbm(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
-    library_version("lightgbm")
-    _let_threads_sleep()
     import lightgbm
 
+    check_lightgbm(config)
     objective = "binary" if config.task == "classification" else "regression"
     fixed = {"deterministic": True, "force_row_wise": True, "num_threads": threads, "seed": config.seed, "verbose": -1}
     rows = lightgbm.Dataset(train.features, train.labels, feature_name=names, free_raw_data=False)
@@ -134,8 +137,6 @@ def _lightgbm(booster: Any, threads: int) -> Trained:
 
 
 def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads: int, progress: Progress) -> Trained:
-    library_version("xgboost")
-    _let_threads_sleep()
     import xgboost
 
     class Report(xgboost.callback.TrainingCallback):
@@ -146,9 +147,9 @@ def _fit_xgboost(config: ModelConfig, names: list[str], train: Examples, threads
     objective = "binary:logistic" if config.task == "classification" else "reg:squarederror"
     fixed = {"tree_method": "hist", "nthread": threads, "seed": config.seed, "verbosity": 0}
     rows = xgboost.QuantileDMatrix(train.features, train.labels, feature_names=names, nthread=threads)
-    booster = xgboost.train(
-        {"objective": objective, **config.params, **fixed}, rows, num_boost_round=config.rounds, callbacks=[Report()]
-    )
+    params = {"objective": objective, **config.params, **fixed}
+    check_xgboost(config, params, rows)
+    booster = xgboost.train(params, rows, num_boost_round=config.rounds, callbacks=[Report()])
     return _xgboost(booster, threads)
 
 

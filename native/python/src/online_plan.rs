@@ -42,14 +42,17 @@ impl OnlinePlan {
     }
 }
 
-/// A matrix holds stored numbers: no text, and nothing that is computed from the request.
+/// A matrix holds stored numbers: no text, and nothing that an on-demand view computes.
 fn not_a_matrix(service: &ServicePlan) -> Option<Error> {
     let is_number = |dtype: DType| !dtype.is_list() && dtype.element().is_numeric();
     if let Some(computed) = service.features.iter().find(|feature| matches!(feature.from, FeatureFrom::OnDemand(_))) {
         return Some(Error::new(
             ErrorCode::InvalidArgument,
-            format!("feature '{}' of service '{}' is computed from the request", computed.name, service.name),
-            "use OnlinePlan.read with the request, or a service of stored features",
+            format!(
+                "feature '{}' of service '{}' is computed when it is read, not stored",
+                computed.name, service.name
+            ),
+            "use OnlinePlan.read, or a service of stored features",
         ));
     }
     let other = service.features.iter().find(|feature| !is_number(feature.dtype))?;

@@ -134,12 +134,13 @@ impl View {
     }
 
     /// # Errors
-    /// `read_only`.
+    /// `invalid_argument`.
     pub(crate) fn check_writable(&self, what: &str) -> Outcome<()> {
         if self.is_writable {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::ReadOnly, format!("{what} is a read-only array"), "give a writable one").into())
+        Err(Error::new(ErrorCode::InvalidArgument, format!("{what} is a read-only array"), "give a writable one")
+            .into())
     }
 
     /// Whether two views share memory.
