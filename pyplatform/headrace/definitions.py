@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from headrace.dtypes import DType, DTypeLike, as_dtype
 from headrace.errors import DefinitionError, make_error, nearest_hint
+from headrace.expression_nodes import for_plan
 from headrace.expressions import Expr
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
@@ -72,8 +73,11 @@ class Field:
         object.__setattr__(self, "expr", expr)
 
     def __eq__(self, other: object) -> bool:
-        same_kind = isinstance(other, Field) and (self.name, self.dtype) == (other.name, other.dtype)
-        return same_kind and repr(self.expr) == repr(getattr(other, "expr", None))
+        if not isinstance(other, Field) or (self.name, self.dtype) != (other.name, other.dtype):
+            return False
+        if self.expr is None or other.expr is None:
+            return self.expr is other.expr
+        return for_plan(self.expr.node) == for_plan(other.expr.node)
 
     def __hash__(self) -> int:
         return hash((self.name, self.dtype))

@@ -60,7 +60,8 @@ def same(one: Any, other: Any) -> bool:
         (call("add", 1, 2.5), 3.5),
         (call("add", INT64_MAX, 1), None),
         (call("add", INT64_MAX, 1, -1), None),
-        (call("add", INT64_MAX, 1, -0.5), 2.0**63),  # all floats before it begins
+        (call("add", INT64_MAX, 1, -0.5), None),  # two at a time: the ints first
+        (call("add", -0.5, INT64_MAX, 1), 2.0**63),
         (call("sub", INT64_MIN, 1), None),
         (call("mul", 2**32, 2**31), None),
         (call("neg", INT64_MIN), None),

@@ -1,4 +1,4 @@
-use headrace_types::{Column, ColumnData, DType, ScalarType, TimestampUs};
+use headrace_types::{Column, ColumnData, DType, ScalarType, TimestampUs, Value};
 
 /// The values of one input column, borrowed. The place of a null may hold anything.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +35,8 @@ pub enum ColumnSlice<'a> {
     Bytes(&'a [Vec<u8>]),
     /// Borrowed bytes.
     ByteSlice(&'a [&'a [u8]]),
-    /// Lists of a type; expressions only ask whether one is null, so only the number of rows is here.
-    List(ScalarType, usize),
+    /// Lists of a type.
+    List(ScalarType, &'a [Vec<Value>]),
 }
 
 impl ColumnSlice<'_> {
@@ -79,13 +79,36 @@ impl ColumnSlice<'_> {
             ColumnSlice::Str(v) => v.len(),
             ColumnSlice::Bytes(v) => v.len(),
             ColumnSlice::ByteSlice(v) => v.len(),
-            ColumnSlice::List(_, rows) => *rows,
+            ColumnSlice::List(_, v) => v.len(),
         }
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The value at a row that is not null.
+    pub fn get(&self, row: usize) -> Value {
+        match self {
+            ColumnSlice::Bool(v) => Value::Bool(v[row]),
+            ColumnSlice::Int8(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int16(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int32(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int64(v) => Value::Int(v[row]),
+            ColumnSlice::UInt8(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt16(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt32(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt64(v) => Value::UInt(v[row]),
+            ColumnSlice::Float32(v) => Value::Float32(v[row]),
+            ColumnSlice::Float64(v) => Value::Float64(v[row]),
+            ColumnSlice::Timestamp(v) => Value::Timestamp(v[row]),
+            ColumnSlice::String(v) => Value::String(v[row].clone()),
+            ColumnSlice::Str(v) => Value::String(v[row].to_owned()),
+            ColumnSlice::Bytes(v) => Value::Bytes(v[row].clone()),
+            ColumnSlice::ByteSlice(v) => Value::Bytes(v[row].to_vec()),
+            ColumnSlice::List(_, v) => Value::List(v[row].clone()),
+        }
     }
 
     /// The bytes of a string or bytes value; empty for the other types.
@@ -126,7 +149,7 @@ impl<'a> From<&'a Column> for ColumnView<'a> {
             ColumnData::String(v) => ColumnSlice::String(v),
             ColumnData::Bytes(v) => ColumnSlice::Bytes(v),
             ColumnData::Timestamp(v) => ColumnSlice::Timestamp(v),
-            ColumnData::List(element, v) => ColumnSlice::List(*element, v.len()),
+            ColumnData::List(element, v) => ColumnSlice::List(*element, v),
         };
         Self { data, validity: column.validity.as_deref() }
     }

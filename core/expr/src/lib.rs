@@ -19,9 +19,10 @@
 //! - parts of a time are of UTC in the proleptic Gregorian calendar; Monday is day 0, January 1st is day of year 1.
 //! - `cast` of a float to an int cuts the fraction; what does not fit the type is null.
 
-mod calendar;
+mod cells;
 mod column;
 mod compile;
+mod constant;
 mod exec;
 mod kernels;
 mod kind;
@@ -30,9 +31,12 @@ mod names;
 mod ops;
 mod program;
 mod scratch;
+mod zone;
 
+pub use cells::TEXT_BYTES_MAX;
 pub use column::{ColumnSlice, ColumnView};
 pub use compile::{DEPTH_MAX, INSTRUCTIONS_MAX, ProgramBuilder};
+pub use exec::LIST_ITEMS_MAX;
 pub use names::did_you_mean;
 pub use program::Program;
 pub use scratch::{Output, Scratch};
