@@ -6,9 +6,12 @@ them and `headrace.compiler` turns them into the plan that the engine runs.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 import re
+import sys
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,6 +55,14 @@ def duration_us(owner: str, what: str, value: Any) -> int | None:
     return value // dt.timedelta(microseconds=1)
 
 
+def _caller_place() -> str | None:
+    """File and line outside this package that the definition is written in."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "headrace":
+        frame = frame.f_back
+    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 @dataclass(frozen=True, eq=False)
 class Field:
     """A named, typed value: a feature, a join key, a request input, or (with `expr`) an output of an on-demand view."""
@@ -59,6 +70,8 @@ class Field:
     name: str
     dtype: DType
     expr: Expr | None = None
+    place: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    """File and line of a field with an expression, for errors in it."""
 
     def __init__(self, name: str, dtype: DTypeLike, expr: Expr | None = None) -> None:
         _check_name("a field", name)
@@ -71,6 +84,7 @@ class Field:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "dtype", as_dtype(dtype))
         object.__setattr__(self, "expr", expr)
+        object.__setattr__(self, "place", None if expr is None else _caller_place())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Field) or (self.name, self.dtype) != (other.name, other.dtype):

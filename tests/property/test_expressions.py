@@ -128,7 +128,7 @@ def expressions(draw: st.DrawFn, kind: str, depth: int, exact: bool) -> Expr:
     own = {
         "bool": ["compare", "and", "or", "not", "is_null"],
         "int": ["add", "sub", "mul", "mod", "neg", "abs", "min", "max", "clip", "floor", "cast", "time"],
-        "float": FLOAT_OPS if exact else FLOAT_OPS + sorted(reference.TRANSCENDENTAL),
+        "float": FLOAT_OPS if exact else FLOAT_OPS + sorted(reference.TRANSCENDENTAL - {"haversine"}),
         "timestamp": ["cast"],
     }.get(kind, [])
     op = draw(st.sampled_from(same + own))

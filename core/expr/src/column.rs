@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use headrace_types::{Column, ColumnData, DType, ScalarType, TimestampUs, Value};
 
 /// The values of one input column, borrowed. The place of a null may hold anything.
@@ -130,6 +132,36 @@ pub struct ColumnView<'a> {
     pub data: ColumnSlice<'a>,
     /// True where the row has a value.
     pub validity: Option<&'a [bool]>,
+}
+
+impl ColumnView<'_> {
+    /// The same column, of some rows only.
+    ///
+    /// # Panics
+    /// When the rows are not all there.
+    #[must_use]
+    pub fn slice(self, rows: Range<usize>) -> Self {
+        let data = match self.data {
+            ColumnSlice::Bool(v) => ColumnSlice::Bool(&v[rows.clone()]),
+            ColumnSlice::Int8(v) => ColumnSlice::Int8(&v[rows.clone()]),
+            ColumnSlice::Int16(v) => ColumnSlice::Int16(&v[rows.clone()]),
+            ColumnSlice::Int32(v) => ColumnSlice::Int32(&v[rows.clone()]),
+            ColumnSlice::Int64(v) => ColumnSlice::Int64(&v[rows.clone()]),
+            ColumnSlice::UInt8(v) => ColumnSlice::UInt8(&v[rows.clone()]),
+            ColumnSlice::UInt16(v) => ColumnSlice::UInt16(&v[rows.clone()]),
+            ColumnSlice::UInt32(v) => ColumnSlice::UInt32(&v[rows.clone()]),
+            ColumnSlice::UInt64(v) => ColumnSlice::UInt64(&v[rows.clone()]),
+            ColumnSlice::Float32(v) => ColumnSlice::Float32(&v[rows.clone()]),
+            ColumnSlice::Float64(v) => ColumnSlice::Float64(&v[rows.clone()]),
+            ColumnSlice::Timestamp(v) => ColumnSlice::Timestamp(&v[rows.clone()]),
+            ColumnSlice::String(v) => ColumnSlice::String(&v[rows.clone()]),
+            ColumnSlice::Str(v) => ColumnSlice::Str(&v[rows.clone()]),
+            ColumnSlice::Bytes(v) => ColumnSlice::Bytes(&v[rows.clone()]),
+            ColumnSlice::ByteSlice(v) => ColumnSlice::ByteSlice(&v[rows.clone()]),
+            ColumnSlice::List(element, v) => ColumnSlice::List(element, &v[rows.clone()]),
+        };
+        Self { data, validity: self.validity.map(|validity| &validity[rows]) }
+    }
 }
 
 impl<'a> From<&'a Column> for ColumnView<'a> {

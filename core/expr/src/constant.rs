@@ -28,6 +28,8 @@ pub(crate) enum Keys {
     /// Sorted, without NaN.
     Floats(Box<[f64]>),
     Texts(AHashMap<Box<[u8]>, u32>),
+    /// A few, in the order of the definition.
+    FewTexts(Box<[Box<[u8]>]>),
 }
 
 /// One value for each key, by the key's number.
@@ -42,7 +44,7 @@ pub(crate) enum TableValues {
 }
 
 /// Up to so many keys a walk beats a search.
-const WALK_MAX: usize = 8;
+pub(crate) const WALK_MAX: usize = 8;
 
 impl Keys {
     pub(crate) fn find_int(&self, key: i64) -> Option<u32> {
@@ -60,8 +62,11 @@ impl Keys {
     }
 
     pub(crate) fn find_text(&self, key: &[u8]) -> Option<u32> {
-        let Keys::Texts(keys) = self else { return None };
-        keys.get(key).copied()
+        match self {
+            Keys::Texts(keys) => keys.get(key).copied(),
+            Keys::FewTexts(keys) => keys.iter().position(|known| **known == *key).map(|place| place as u32),
+            _ => None,
+        }
     }
 }
 

@@ -60,6 +60,8 @@ impl Output {
 pub struct Scratch {
     code: Option<Arc<Code>>,
     rows_max: usize,
+    /// Rows of the last run.
+    rows: usize,
     pub(crate) registers: Vec<Cells>,
     pub(crate) pool: TextPool,
     pub(crate) outputs: Vec<Output>,
@@ -85,6 +87,10 @@ impl Scratch {
     /// Makes room for a run of so many rows, and says how many of them are computed at a time.
     pub(crate) fn prepare(&mut self, code: &Arc<Code>, rows: usize) -> usize {
         let is_same = self.code.as_ref().is_some_and(|own| Arc::ptr_eq(own, code));
+        if is_same && rows == self.rows {
+            return code.chunk_rows;
+        }
+        self.rows = rows;
         let rows_chunk = rows.min(code.chunk_rows);
         if !is_same || rows_chunk > self.rows_max {
             self.registers = code.storages.iter().map(|&storage| Cells::new(storage, rows_chunk)).collect();

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::check::{count, dtype_member, dtype_of, expect, invalid, list_member};
 use super::{ProgramBuilder, Typed};
-use crate::constant::{Constant, Keys, Table, TableValues};
+use crate::constant::{Constant, Keys, Table, TableValues, WALK_MAX};
 use crate::kind::Kind;
 use crate::literal::Literal;
 use crate::ops::Instruction;
@@ -173,6 +173,11 @@ fn keys(op: &str, kind: Kind, literals: &[Literal]) -> Result<Keys> {
                 if keys.insert(text.clone(), index as u32).is_some() {
                     return Err(repeated(index));
                 }
+            }
+            if keys.len() <= WALK_MAX {
+                let mut few: Vec<(u32, Box<[u8]>)> = keys.into_iter().map(|(key, number)| (number, key)).collect();
+                few.sort_unstable();
+                return Ok(Keys::FewTexts(few.into_iter().map(|(_, key)| key).collect()));
             }
             Ok(Keys::Texts(keys))
         }

@@ -19,9 +19,11 @@ use crate::scratch::Scratch;
 pub(crate) fn run_chunk(code: &Code, inputs: &[ColumnView<'_>], start: usize, count: usize, scratch: &mut Scratch) {
     scratch.pool.clear();
     for (register, instruction) in code.instructions.iter().enumerate() {
+        if let Instruction::Literal(_) = instruction {
+            continue; // filled when the scratch was made
+        }
         let (below, out, pool) = scratch.split(register as Register);
         match *instruction {
-            Instruction::Literal(_) => {} // filled when the scratch was made
             Instruction::Input(input) => load::load(&inputs[input as usize], input, start, count, out, pool),
             _ => step::step(*instruction, &mut Frame { code, inputs, below, count, pool }, out),
         }

@@ -149,15 +149,15 @@ fn keep(frame: &mut Frame<'_>, row: usize, text: &[u8], out: &mut Cells) {
 /// A new string for each string.
 fn build(frame: &mut Frame<'_>, x: Register, out: &mut Cells, f: impl Fn(&[u8], &mut Vec<u8>)) {
     let texts = frame.texts(x);
+    let mut buffer = std::mem::take(&mut frame.pool.buffer);
     for (row, &at) in texts.iter().enumerate() {
         if out.valid[row] {
-            let mut buffer = std::mem::take(&mut frame.pool.buffer);
             buffer.clear();
             f(frame.text(at), &mut buffer);
             keep(frame, row, &buffer, out);
-            frame.pool.buffer = buffer;
         }
     }
+    frame.pool.buffer = buffer;
 }
 
 /// A part of each string, or null.

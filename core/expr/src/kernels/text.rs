@@ -30,11 +30,34 @@ pub(crate) fn letters(letters: Letters, text: &[u8], out: &mut Vec<u8>) {
 
 /// What is left without the characters, or without white space, at the ends.
 pub(crate) fn strip(side: Side, characters: &[u8], text: &[u8]) -> Option<Range<usize>> {
+    if characters.is_empty()
+        && let Some(range) = strip_ascii(side, text)
+    {
+        return Some(range);
+    }
     let (text, characters) = (string(text), string(characters));
     let goes = |c: char| if characters.is_empty() { c.is_whitespace() } else { characters.contains(c) };
     let end = if side == Side::Start { text.len() } else { text.trim_end_matches(goes).len() };
     let start = if side == Side::End { 0 } else { end - text[..end].trim_start_matches(goes).len() };
     Some(start..end)
+}
+
+/// [`strip`] of white space, as long as only ASCII is met at the ends.
+fn strip_ascii(side: Side, text: &[u8]) -> Option<Range<usize>> {
+    let is_space = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ');
+    let (mut start, mut end) = (0, text.len());
+    if side != Side::Start {
+        while end > 0 && is_space(text[end - 1]) {
+            end -= 1;
+        }
+    }
+    if side != Side::End {
+        while start < end && is_space(text[start]) {
+            start += 1;
+        }
+    }
+    let ends = text.get(start).into_iter().chain(end.checked_sub(1).map(|last| &text[last]));
+    ends.fold(true, |ascii, byte| ascii & byte.is_ascii()).then_some(start..end)
 }
 
 /// The number of characters (Unicode scalar values).
@@ -158,6 +181,17 @@ mod tests {
         assert_eq!(sliced("h\u{e9}llo", 1, i64::MAX), "\u{e9}llo");
         assert_eq!(sliced("h\u{e9}llo", i64::MIN, 5), "");
         assert_eq!(sliced("hello", 2, -1), "");
+    }
+
+    #[test]
+    fn white_space_is_that_of_unicode() {
+        let stripped = |side, text: &'static str| &text[strip(side, b"", text.as_bytes()).unwrap_or_default()];
+        for text in [" \t\r\n", "", "\u{2003}", " \u{2003} \u{a0}"] {
+            assert_eq!(stripped(Side::Both, text), "");
+        }
+        assert_eq!(stripped(Side::Both, " \u{2003}a b\u{e9} "), "a b\u{e9}");
+        assert_eq!(stripped(Side::Start, " a "), "a ");
+        assert_eq!(stripped(Side::End, " a\u{2003}"), " a");
     }
 
     #[test]
