@@ -225,8 +225,9 @@ def as_kind(value: Any, kind: str) -> Any:
 
 
 def read(value: Any, dtype: str) -> Any:
+    """An unsigned value above 2**63 - 1 reads as null, as does a string or bytes of over 65,536 bytes in a list."""
     if isinstance(value, list):
-        return [read(item, dtype[5:-1]) for item in value]
+        return [kept(read(item, dtype[5:-1])) for item in value]
     if value is not None and dtype == "uint64" and value > INT64_MAX:
         return None
     return value
@@ -654,7 +655,7 @@ WHITE_SPACE = (
 
 
 def kept(value: Any) -> Any:
-    if isinstance(value, str) and len(value.encode()) > TEXT_BYTES_MAX:
+    if isinstance(value, str | bytes) and len(value if isinstance(value, bytes) else value.encode()) > TEXT_BYTES_MAX:
         return None
     return value
 
