@@ -11,6 +11,7 @@ from typing import Any, final
 
 __all__ = [
     "Engine",
+    "Expressions",
     "JoinedTable",
     "LocalStore",
     "Model",

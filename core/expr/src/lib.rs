@@ -25,7 +25,7 @@
 //! - `cast` of a float to an int cuts the fraction; text that does not parse, and what does not fit the type, is null. A field takes
 //!   numbers for numbers by itself; text is only read or written where `cast` says so.
 //! - a string is characters (Unicode scalar values); a new one of more than [`TEXT_BYTES_MAX`] bytes is null, and so is a `split` into
-//!   more than [`LIST_ITEMS_MAX`] parts.
+//!   more than [`LIST_ITEMS_MAX`] parts. A string or bytes of that length among the elements of an input list reads as null.
 //! - `bucketize` counts the boundaries at or below a number; NaN gives null.
 //! - `hash` is XXH64 of UTF-8 bytes, of a bool's byte, or of the eight little-endian bytes of a number, seeded with the hash of the
 //!   value before; it never changes. Both zeros and all NaN hash alike.
