@@ -8,9 +8,9 @@
 //! ```
 //!
 //! # The language
-//! Values are numbers (`int` in 64 bits, `float` in 64 bits), booleans, timestamps, strings, bytes and lists of these; any of them
-//! may be null, an element of a list too, and NaN is a number. A narrower column is widened as it is read; an unsigned value above `i64::MAX` reads as null. A result is
-//! cast to the declared type of its field.
+//! Values are numbers (`int` in 64 bits, `float` in 64 bits), booleans, timestamps, strings, bytes and lists of these; any of
+//! them may be null, an element of a list too, and NaN is a number. A narrower column is widened as it is read; an unsigned value
+//! above `i64::MAX` reads as null. A result is cast to the declared type of its field.
 //! - null in, null out, except `is_null`, `fill_null`, `coalesce`, the chosen branch of `if_else`, and `and`/`or` (Kleene logic).
 //! - an int beside a float becomes a float. An int result that overflows is null; `div` is always a float division.
 //! - `add`, `mul`, `min`, `max` of more than two values go from left to right, two at a time.
