@@ -50,7 +50,21 @@ from headrace.errors import (
     StoreError,
     UnknownNameError,
 )
-from headrace.expressions import Expr, atan2, coalesce, col, if_else, lit, maximum, minimum, when
+from headrace.expressions import (
+    Expr,
+    atan2,
+    coalesce,
+    col,
+    concat,
+    hash_of,
+    haversine,
+    if_else,
+    lit,
+    maximum,
+    minimum,
+    one_hot,
+    when,
+)
 from headrace.feature_store import FeatureStore
 from headrace.plan_diff import PlanDiff
 from headrace.project import Project
@@ -98,9 +112,13 @@ __all__ = [
     "atan2",
     "coalesce",
     "col",
+    "concat",
+    "hash_of",
+    "haversine",
     "if_else",
     "lit",
     "maximum",
     "minimum",
+    "one_hot",
     "when",
 ]

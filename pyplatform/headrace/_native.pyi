@@ -11,6 +11,7 @@ from typing import Any, final
 
 __all__ = [
     "Engine",
+    "Expressions",
     "JoinedTable",
     "LocalStore",
     "Model",
@@ -178,6 +179,17 @@ class Model:
 
     def scores(self, x: Any, threads: int | None = None) -> Any:
         """As `margins`, turned into scores."""
+
+@final
+class Expressions:
+    """The on-demand features of a service over the columns of a request, without a store. For one thread at a time."""
+
+    def __new__(cls, plan: Plan, service: str, request: Mapping[str, Any]) -> Expressions: ...
+    def run(self, first: int, rows: int) -> None:
+        """Computes `rows` rows from row `first` of the request on."""
+
+    def values(self) -> dict[str, list[Any]]:
+        """The features of the last run; None where there is no value."""
 
 @final
 class Engine:

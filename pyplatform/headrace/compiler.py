@@ -16,7 +16,7 @@ from headrace.definitions import (
     OnDemandFeatureView,
 )
 from headrace.errors import DefinitionError, make_error, nearest_hint
-from headrace.expressions import column_names
+from headrace.expression_nodes import column_names, for_plan
 
 PLAN_FORMAT = 1
 
@@ -102,7 +102,7 @@ def on_demand_json(view: OnDemandFeatureView) -> dict[str, Any]:
             )
         inputs[field.name] = {"name": field.name, "dtype": str(field.dtype), "from": origin}
     fields = [
-        {"name": field.name, "dtype": str(field.dtype), "expr": field.expr.node}
+        {"name": field.name, "dtype": str(field.dtype), "expr": for_plan(field.expr.node)}
         for field in view.schema
         if field.expr is not None
     ]

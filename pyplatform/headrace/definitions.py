@@ -6,15 +6,19 @@ them and `headrace.compiler` turns them into the plan that the engine runs.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 import re
+import sys
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.dtypes import DType, DTypeLike, as_dtype
 from headrace.errors import DefinitionError, make_error, nearest_hint
+from headrace.expression_nodes import for_plan
 from headrace.expressions import Expr
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
@@ -51,6 +55,14 @@ def duration_us(owner: str, what: str, value: Any) -> int | None:
     return value // dt.timedelta(microseconds=1)
 
 
+def _caller_place() -> str | None:
+    """File and line outside this package that the definition is written in."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "headrace":
+        frame = frame.f_back
+    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 @dataclass(frozen=True, eq=False)
 class Field:
     """A named, typed value: a feature, a join key, a request input, or (with `expr`) an output of an on-demand view."""
@@ -58,6 +70,8 @@ class Field:
     name: str
     dtype: DType
     expr: Expr | None = None
+    place: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    """File and line of a field with an expression, for errors in it."""
 
     def __init__(self, name: str, dtype: DTypeLike, expr: Expr | None = None) -> None:
         _check_name("a field", name)
@@ -70,10 +84,14 @@ class Field:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "dtype", as_dtype(dtype))
         object.__setattr__(self, "expr", expr)
+        object.__setattr__(self, "place", None if expr is None else _caller_place())
 
     def __eq__(self, other: object) -> bool:
-        same_kind = isinstance(other, Field) and (self.name, self.dtype) == (other.name, other.dtype)
-        return same_kind and repr(self.expr) == repr(getattr(other, "expr", None))
+        if not isinstance(other, Field) or (self.name, self.dtype) != (other.name, other.dtype):
+            return False
+        if self.expr is None or other.expr is None:
+            return self.expr is other.expr
+        return for_plan(self.expr.node) == for_plan(other.expr.node)
 
     def __hash__(self) -> int:
         return hash((self.name, self.dtype))

@@ -5,19 +5,46 @@ compiled form runs over a training set and over one request, and gives the same 
 
 Null in gives null out, except for `is_null`, `fill_null`, `coalesce`, `when/then/otherwise` (which looks only at the
 branch that it takes) and `&`, `|`, which follow three-valued logic. Division is always of floats. NaN is not null.
+Strings are under `.str`, times under `.dt`, lists under `.list`:
+
+    col("carrier").str.strip().str.lower().is_in(["aa", "ua"])
+    col("departure").dt.hour("America/New_York")
+    (col("arrival") - col("departure")) / 60e6          # two times are microseconds apart
+    haversine(col("lat"), col("lon"), 40.64, -73.78)     # kilometres
+    col("tags").list.contains("sale")
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.dtypes import DType, DTypeLike, Float64, as_dtype
+from headrace.dtypes import DTypeLike, Float64, as_dtype
 from headrace.errors import DefinitionError, make_error
+from headrace.expression_nodes import Node, column_names, expression_text, for_plan
 
-Node = dict[str, Any]
+__all__ = [
+    "Expr",
+    "ExprLike",
+    "Node",
+    "atan2",
+    "coalesce",
+    "col",
+    "column_names",
+    "concat",
+    "expression_text",
+    "for_plan",
+    "hash_of",
+    "haversine",
+    "if_else",
+    "lit",
+    "maximum",
+    "minimum",
+    "one_hot",
+    "when",
+]
 
 
 class Expr:
@@ -193,52 +220,207 @@ class Expr:
         """The value as another type; null where it does not fit."""
         return Expr({"op": "cast", "dtype": str(as_dtype(dtype)), "args": [self.node]})
 
+    # sets, buckets, maps
+    def between(self, lower: ExprLike, upper: ExprLike) -> Expr:
+        """Whether the value lies in `[lower, upper]`, both ends included."""
+        return (self >= lower) & (self <= upper)
+
+    def is_in(self, values: Iterable[Any]) -> Expr:
+        """Whether the value equals one of some constants. NaN equals none."""
+        dtype, encoded = _literals(values)
+        return _call("is_in", self, dtype=dtype, values=encoded)
+
+    def bucketize(self, boundaries: Iterable[float]) -> Expr:
+        """The number of boundaries at or below the value: 0 below the first. Null for NaN.
+
+        Args:
+            boundaries: ascending, at least one.
+        """
+        return _call("bucketize", self, boundaries=[_number(boundary) for boundary in boundaries])
+
+    def lookup(self, table: Mapping[Any, Any], default: ExprLike | None = None) -> Expr:
+        """The value that a constant map has for this key; `default`, or null, for a key that it lacks."""
+        key_dtype, keys = _literals(table.keys())
+        dtype, values = _literals(table.values())
+        args = (self,) if default is None else (self, default)
+        return _call("lookup", *args, key_dtype=key_dtype, keys=keys, dtype=dtype, values=values)
+
+    def hash(self, buckets: int | None = None, seed: int = 0) -> Expr:
+        """XXH64 of the value, the same for ever: an int of 64 bits, or with `buckets` one from 0 to buckets - 1."""
+        return hash_of(self, buckets=buckets, seed=seed)
+
     @property
     def dt(self) -> DateTimeParts:
-        """The parts of a timestamp, in UTC."""
+        """The parts of a timestamp, in UTC or in a time zone."""
         return DateTimeParts(self)
+
+    @property
+    def str(self) -> StringFunctions:
+        """Functions of a string."""
+        return StringFunctions(self)
+
+    @property
+    def list(self) -> ListFunctions:
+        """Functions of a list."""
+        return ListFunctions(self)
 
 
 class DateTimeParts:
-    """What `expr.dt` offers: the parts of a timestamp, in UTC."""
+    """What `expr.dt` offers: the parts of a timestamp, by the clocks of an IANA time zone, or in UTC without one."""
 
     __slots__ = ("_expr",)
 
     def __init__(self, expr: Expr) -> None:
         self._expr = expr
 
-    def year(self) -> Expr:
-        return _call("year", self._expr)
+    def _part(self, op: str, zone: str | None) -> Expr:
+        return _call(op, self._expr) if zone is None else _call(op, self._expr, zone=zone)
 
-    def month(self) -> Expr:
-        return _call("month", self._expr)
+    def year(self, zone: str | None = None) -> Expr:
+        return self._part("year", zone)
 
-    def day(self) -> Expr:
-        return _call("day", self._expr)
+    def quarter(self, zone: str | None = None) -> Expr:
+        """1 to 4."""
+        return self._part("quarter", zone)
 
-    def hour(self) -> Expr:
-        return _call("hour", self._expr)
+    def month(self, zone: str | None = None) -> Expr:
+        """1 to 12."""
+        return self._part("month", zone)
 
-    def minute(self) -> Expr:
-        return _call("minute", self._expr)
+    def week(self, zone: str | None = None) -> Expr:
+        """The week of ISO 8601, 1 to 53."""
+        return self._part("week", zone)
 
-    def second(self) -> Expr:
-        return _call("second", self._expr)
+    def day(self, zone: str | None = None) -> Expr:
+        """The day of the month, 1 to 31."""
+        return self._part("day", zone)
 
-    def day_of_week(self) -> Expr:
+    def hour(self, zone: str | None = None) -> Expr:
+        return self._part("hour", zone)
+
+    def minute(self, zone: str | None = None) -> Expr:
+        return self._part("minute", zone)
+
+    def second(self, zone: str | None = None) -> Expr:
+        return self._part("second", zone)
+
+    def microsecond(self, zone: str | None = None) -> Expr:
+        """Microseconds of the second, 0 to 999,999."""
+        return self._part("microsecond", zone)
+
+    def day_of_week(self, zone: str | None = None) -> Expr:
         """Monday is 0, Sunday is 6."""
-        return _call("day_of_week", self._expr)
+        return self._part("day_of_week", zone)
 
-    def day_of_year(self) -> Expr:
+    def day_of_year(self, zone: str | None = None) -> Expr:
         """1 January is 1."""
-        return _call("day_of_year", self._expr)
+        return self._part("day_of_year", zone)
+
+    def second_of_day(self, zone: str | None = None) -> Expr:
+        """Seconds that the clock shows since midnight, 0 to 86,399."""
+        return self._part("second_of_day", zone)
+
+    def truncate(self, unit: str, zone: str | None = None) -> Expr:
+        """The begin of the `second`, `minute`, `hour`, `day`, `week` (Monday), `month`, `quarter` or `year`."""
+        return _call("truncate", self._expr, unit=unit, **({} if zone is None else {"zone": zone}))
 
     def epoch_seconds(self) -> Expr:
         """Seconds since 1970-01-01T00:00:00Z as a float64."""
         return _call("epoch_seconds", self._expr)
 
+    def seconds_since(self, earlier: ExprLike) -> Expr:
+        """Seconds from another timestamp to this one as a float64. (`a - b` is the same in microseconds, as an int.)"""
+        return (self._expr - earlier) / 1_000_000
 
-ExprLike = Expr | bool | int | float | str | dt.datetime
+
+class StringFunctions:
+    """What `expr.str` offers. Characters are Unicode scalar values; a new string of more than 65,536 bytes is null."""
+
+    __slots__ = ("_expr",)
+
+    def __init__(self, expr: Expr) -> None:
+        self._expr = expr
+
+    def lower(self) -> Expr:
+        return _call("lower", self._expr)
+
+    def upper(self) -> Expr:
+        return _call("upper", self._expr)
+
+    def strip(self, characters: str | None = None) -> Expr:
+        """Without white space, or without some characters, at both ends."""
+        return self._strip("strip", characters)
+
+    def strip_start(self, characters: str | None = None) -> Expr:
+        return self._strip("strip_start", characters)
+
+    def strip_end(self, characters: str | None = None) -> Expr:
+        return self._strip("strip_end", characters)
+
+    def _strip(self, op: str, characters: str | None) -> Expr:
+        return _call(op, self._expr) if characters is None else _call(op, self._expr, characters=characters)
+
+    def length(self) -> Expr:
+        """The number of characters."""
+        return _call("length", self._expr)
+
+    def contains(self, part: ExprLike) -> Expr:
+        """Whether the part stands somewhere in the string; no regular expression."""
+        return _call("contains", self._expr, part)
+
+    def starts_with(self, part: ExprLike) -> Expr:
+        return _call("starts_with", self._expr, part)
+
+    def ends_with(self, part: ExprLike) -> Expr:
+        return _call("ends_with", self._expr, part)
+
+    def replace(self, old: ExprLike, new: ExprLike) -> Expr:
+        """Every `old` replaced by `new`."""
+        return _call("replace", self._expr, old, new)
+
+    def slice(self, start: ExprLike, length: ExprLike | None = None) -> Expr:
+        """Characters from `start` on, which counts from the end if negative; `length` of them, or all."""
+        return _call("slice", self._expr, start) if length is None else _call("slice", self._expr, start, length)
+
+    def split(self, by: str) -> Expr:
+        """The list of the parts between separators; null for more than 4,096 parts."""
+        return _call("split", self._expr, by=by)
+
+
+class ListFunctions:
+    """What `expr.list` offers. `sum`, `mean`, `min`, `max` pass over nulls; a list without values has only a sum: 0."""
+
+    __slots__ = ("_expr",)
+
+    def __init__(self, expr: Expr) -> None:
+        self._expr = expr
+
+    def sum(self) -> Expr:
+        return _call("list_sum", self._expr)
+
+    def mean(self) -> Expr:
+        return _call("list_mean", self._expr)
+
+    def min(self) -> Expr:
+        return _call("list_min", self._expr)
+
+    def max(self) -> Expr:
+        return _call("list_max", self._expr)
+
+    def length(self) -> Expr:
+        """The number of elements, nulls included."""
+        return _call("list_length", self._expr)
+
+    def contains(self, value: ExprLike) -> Expr:
+        return _call("list_contains", self._expr, value)
+
+    def get(self, index: ExprLike) -> Expr:
+        """The element at an index, which counts from the end if negative; null outside the list."""
+        return _call("list_get", self._expr, index)
+
+
+ExprLike = Expr | bool | int | float | str | dt.datetime | dt.timedelta
+"""What may stand where an expression is expected; a timedelta is an int of microseconds."""
 
 
 def col(name: str) -> Expr:
@@ -248,7 +430,7 @@ def col(name: str) -> Expr:
     return Expr({"op": "col", "name": name})
 
 
-def lit(value: bool | float | str | dt.datetime | None, dtype: DTypeLike | None = None) -> Expr:
+def lit(value: bool | float | str | dt.datetime | dt.timedelta | None, dtype: DTypeLike | None = None) -> Expr:
     """A constant. Its type follows from the value; None needs a `dtype`, and a `dtype` may make an int a float64."""
     if value is None:
         if dtype is None:
@@ -277,6 +459,8 @@ def _literal(value: Any) -> tuple[str, Any]:
         return "string", value
     if isinstance(value, dt.datetime):
         return "timestamp", datetime_us(value)
+    if isinstance(value, dt.timedelta):
+        return _literal(value // dt.timedelta(microseconds=1))
     raise DefinitionError(
         "invalid_expression",
         f"{value!r} of type {type(value).__name__} cannot stand in an expression",
@@ -305,8 +489,39 @@ def _node(like: Any) -> Node:
     return like.node if isinstance(like, Expr) else lit(like).node
 
 
-def _call(op: str, *args: Any) -> Expr:
-    return Expr({"op": op, "args": [_node(arg) for arg in args]})
+_CHAINED = frozenset({"add", "mul", "and", "or"})
+"""`a + b + c` is one sum of three: these operations work from left to right, two at a time."""
+
+
+def _call(op: str, *args: Any, **members: Any) -> Expr:
+    nodes = [_node(arg) for arg in args]
+    if op in _CHAINED and nodes[0]["op"] == op and len(nodes[0]["args"]) < _CHAIN_MAX:
+        nodes[:1] = nodes[0]["args"]
+    return Expr({"op": op, "args": nodes, **members})
+
+
+_CHAIN_MAX = 256
+"""Terms of one chain. Each further term copies those before, so a longer sum is a sum of sums."""
+
+
+def _number(value: Any) -> float | str:
+    kind, encoded = _literal(value)
+    if kind not in ("int64", "float64"):
+        raise DefinitionError("invalid_expression", f"{value!r} is not a number", "use ints and floats")
+    return encoded  # type: ignore[no-any-return]
+
+
+def _literals(values: Iterable[Any]) -> tuple[str, list[Any]]:
+    """Constants of one type and that type; ints beside floats are floats."""
+    literals = [_literal(value) for value in values]
+    kinds = {kind for kind, _ in literals}
+    if kinds == {"int64", "float64"}:
+        return "float64", [encoded for _, encoded in literals]
+    if len(kinds) > 1:
+        raise DefinitionError(
+            "invalid_expression", f"constants of {' and '.join(sorted(kinds))} in one list", "give them one type"
+        )
+    return (kinds.pop() if kinds else "string"), [encoded for _, encoded in literals]
 
 
 def coalesce(*values: ExprLike) -> Expr:
@@ -327,6 +542,39 @@ def maximum(*values: ExprLike) -> Expr:
 def atan2(y: ExprLike, x: ExprLike) -> Expr:
     """The angle of the point (x, y), in radians."""
     return _call("atan2", y, x)
+
+
+def concat(*values: ExprLike) -> Expr:
+    """The strings of a row joined; null if one is null."""
+    return _call("concat", *values)
+
+
+def haversine(lat: ExprLike, lon: ExprLike, to_lat: ExprLike, to_lon: ExprLike) -> Expr:
+    """The great-circle distance between two points in kilometres; degrees in, Earth's mean radius of 6371.0088 km."""
+    return _call("haversine", lat, lon, to_lat, to_lon)
+
+
+def hash_of(*values: ExprLike, buckets: int | None = None, seed: int = 0) -> Expr:
+    """XXH64 of one or several values, each hash being the seed of the next; null if one is null.
+
+    It never changes between versions, machines and languages. An int of 64 bits; with `buckets`, the remainder of the
+    hash read as an unsigned number.
+    """
+    members = {**({"seed": seed} if seed else {}), **({} if buckets is None else {"buckets": buckets})}
+    return _call("hash", *values, **members)
+
+
+def one_hot(value: Expr, categories: Iterable[Any]) -> dict[str, Expr]:
+    """One expression for each category, 1 where the value equals it and 0 elsewhere, for null too.
+
+    As models take numbers, each category becomes a feature of its own:
+
+        schema = [Field(f"carrier_{name}", Int64, expr) for name, expr in one_hot(col("carrier"), ["AA", "UA"]).items()]
+
+    Returns:
+        the expressions by the categories' names.
+    """
+    return {str(category): (value == category).fill_null(False).cast("int64") for category in categories}
 
 
 def if_else(condition: ExprLike, then: ExprLike, otherwise: ExprLike) -> Expr:
@@ -368,44 +616,3 @@ class Then:
 def when(condition: ExprLike) -> When:
     """Starts `when(condition).then(value).otherwise(value)`; further `.when(..).then(..)` may stand between."""
     return When(condition)
-
-
-def column_names(node: Node) -> Iterator[str]:
-    """The names of the columns that an expression reads, in order of appearance, with repetitions."""
-    if node["op"] == "col":
-        yield node["name"]
-    for arg in node.get("args", ()):
-        yield from column_names(arg)
-
-
-_INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "mod": "%",
-    "pow": "**",
-    "and": "&",
-    "or": "|",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-}
-
-
-def expression_text(node: Node) -> str:
-    """An expression as one would write it."""
-    op = node["op"]
-    if op == "col":
-        return f'col("{node["name"]}")'
-    if op == "lit":
-        return repr(node["value"])
-    args = [expression_text(arg) for arg in node["args"]]
-    if op in _INFIX and len(args) == 2:
-        return f"({args[0]} {_INFIX[op]} {args[1]})"
-    if op == "cast":
-        return f'{args[0]}.cast("{DType(node["dtype"])}")'
-    return f"{op}({', '.join(args)})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace import _native
-from headrace.expressions import expression_text
+from headrace.expression_nodes import expression_text
 from headrace.registry import ModelUse
 
 _KINDS = {

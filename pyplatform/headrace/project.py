@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,26 @@ class Project:
             check_inputs_used(definitions)
             return plan
         except HeadraceError as error:
-            raise DefinitionError(error.code, error.message, error.hint) from error
+            place = _place_of_fault(definitions, error.message)
+            message = f"{place}: {error.message}" if place else error.message
+            raise DefinitionError(error.code, message, error.hint) from error
+
+
+def _place_of_fault(definitions: Iterable[Definition], message: str) -> str | None:
+    """File and line of the field with an expression that an error of the compiler names."""
+    named = re.match(r"(?:service '[^']*': )?view '([^']*)': field '([^']*)': ", message)
+    if named is None:
+        return None
+    views = [view for one in definitions for view in (_views_of(one))]
+    fields = [field for view in views if view.name == named[1] for field in view.schema]
+    return next((field.place for field in fields if field.name == named[2]), None)
+
+
+def _views_of(definition: Definition) -> list[OnDemandFeatureView]:
+    if isinstance(definition, FeatureService):
+        views = (part.view for part in definition.selections())
+        return [view for view in views if isinstance(view, OnDemandFeatureView)]
+    return [definition] if isinstance(definition, OnDemandFeatureView) else []
 
 
 def _run(package: str, path: Path) -> types.ModuleType:

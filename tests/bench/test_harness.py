@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace_control.bench import Report, Session, Settings
-from headrace_control.bench.areas import lookup, trees
+from headrace_control.bench.areas import expr, lookup, trees
 from headrace_control.bench.measure import difference
 from headrace_control.bench.workers import Worker, WorkerError
 
@@ -107,6 +107,15 @@ def test_trees_trains_once_and_compares_bits(cache: Path) -> None:
     notes.clear()
     run()
     assert "train xgboost-100x6" not in notes
+
+
+def test_expressions_of_both_engines_agree() -> None:
+    with Session(small_settings(), note=lambda text: None) as session:
+        report = expr.run(session, rows=(1, 100), pool_rows=2_003)
+    assert {(one.engine, one.rows) for one in report.results} == {
+        (engine, n) for engine in expr.ENGINES for n in (1, 100)
+    }
+    assert "polars 12-features" in report.machine["outputs_compared"]
 
 
 @pytest.fixture

@@ -4,7 +4,27 @@ import datetime as dt
 
 import pytest
 
-from headrace import DefinitionError, Expr, UnknownNameError, coalesce, col, if_else, lit, maximum, when
+from headrace import (
+    DefinitionError,
+    Expr,
+    FeatureService,
+    Field,
+    OnDemandFeatureView,
+    UnknownNameError,
+    _native,
+    coalesce,
+    col,
+    concat,
+    hash_of,
+    haversine,
+    if_else,
+    lit,
+    maximum,
+    one_hot,
+    when,
+)
+from headrace.compiler import compile_plan
+from headrace.expression_nodes import column_names, for_plan
 
 
 def test_operators_build_the_nodes_of_the_plan() -> None:
@@ -76,3 +96,103 @@ def test_an_unknown_type_is_refused_by_name() -> None:
 def test_an_expression_reads_as_it_was_written() -> None:
     expr: Expr = (col("a") + 1).fill_null(0) * 2.5
     assert repr(expr) == '(fill_null((col("a") + 1), 0) * 2.5)'
+
+
+def test_long_chains_are_one_operation_of_many() -> None:
+    total = sum((col(f"x{number}") for number in range(100)), start=col("first"))
+    assert total.node["op"] == "add"
+    assert len(total.node["args"]) == 101
+    assert for_plan(total.node) is total.node
+
+
+def test_deep_and_shared_expressions_become_steps() -> None:
+    deep = col("x")
+    for number in range(5_000):
+        deep = deep - number
+    shared = col("x")
+    for _ in range(200):
+        shared = shared * shared
+    for expr, count in ((deep, 5_000), (shared, 200)):
+        steps = for_plan(expr.node)["steps"]
+        assert len(steps) == count
+        assert all("args" not in arg for step in steps for arg in step["args"])
+        assert list(column_names(expr.node)) == ["x"]
+        assert len(repr(expr)) < 20_000
+
+
+def value_of(expr: Expr, dtype: str, **request: object) -> object:
+    """What the engine makes of one row, through steps and all."""
+    kinds = {str: "string", float: "float64", int: "int64", list: "list<float64>", dt.datetime: "timestamp"}
+    inputs = [Field(name, kinds[type(value)]) for name, value in request.items()]
+    view = OnDemandFeatureView("view", inputs, [Field("out", dtype, expr)])
+    plan = _native.Plan.from_json(compile_plan("test", [FeatureService("service", [view])]))
+    expressions = _native.Expressions(plan, "service", {name: [value] for name, value in request.items()})
+    expressions.run(0, 1)
+    return expressions.values()["out"][0]
+
+
+NOON = dt.datetime(2013, 7, 1, 12, 30, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("expr", "dtype", "expected"),
+    [
+        (col("s").str.strip().str.lower(), "string", "oslo a"),
+        (col("s").str.strip("O "), "string", "slo A"),
+        (col("s").str.strip_start().str.length(), "int64", 7),
+        (col("s").str.strip_end().str.length(), "int64", 7),
+        (col("s").str.upper().str.contains("LO A"), "bool", True),
+        (col("s").str.starts_with(" O"), "bool", True),
+        (col("s").str.ends_with("x"), "bool", False),
+        (col("s").str.replace("o", col("s").str.slice(1, 2)), "string", " OslOs A "),
+        (col("s").str.slice(-3), "string", " A "),
+        (col("s").str.strip().str.split(" ").list.get(-1), "string", "A"),
+        (concat(col("s"), "-", lit(3).cast("string")), "string", " Oslo A -3"),
+        (col("s") + "!", "string", " Oslo A !"),
+        (col("s").str.strip().is_in(["Oslo A", "x"]), "bool", True),
+        (col("n").is_in([1, 2.5]), "bool", False),
+        (col("n").between(7, 9), "bool", True),
+        (col("n").bucketize([0, 7, 8]), "int64", 2),
+        (col("n").lookup({7: "seven"}, default="other"), "string", "seven"),
+        ((col("n") + 1).lookup({7: "seven"}, default="other"), "string", "other"),
+        (col("n").lookup({1: 0.5}), "float64", None),
+        (col("s").hash(buckets=10), "int64", 3),
+        (hash_of(col("n"), col("s"), seed=1), "int64", 2_360_491_386_680_175_274),
+        (col("t").dt.hour("America/New_York"), "int64", 8),
+        (col("t").dt.truncate("day", "Asia/Kolkata"), "timestamp", dt.datetime(2013, 6, 30, 18, 30, tzinfo=dt.UTC)),
+        (col("t").dt.seconds_since(NOON - dt.timedelta(minutes=1)), "float64", 60.0),
+        (col("t") - dt.timedelta(hours=1), "timestamp", NOON - dt.timedelta(hours=1)),
+        (col("t").dt.week(), "int64", 27),
+        (col("x").list.sum(), "float64", 6.5),
+        (col("x").list.mean(), "float64", 3.25),
+        (col("x").list.length(), "int64", 3),
+        (col("x").list.contains(1), "bool", False),
+        (col("x").list.max() - col("x").list.min(), "float64", 1.5),
+        (lit("2.5e1").cast("float64"), "float64", 25.0),
+        (lit("two").cast("int64"), "int64", None),
+        (haversine(59.91, 10.75, 40.64, -73.78), "float64", 5_895.7),
+    ],
+)
+def test_functions(expr: Expr, dtype: str, expected: object) -> None:
+    row = {"s": " Oslo A ", "n": 7, "t": NOON, "x": [2.5, None, 4.0]}
+    # A view has at least one input that is used.
+    used = if_else(col("n").is_null(), lit(None, dtype=dtype), expr)
+    found = value_of(used, dtype, **{name: row[name] for name in column_names(used.node)})
+    assert found == (pytest.approx(expected, abs=20.0) if expr.node["op"] == "haversine" else expected)
+
+
+def test_deep_expressions_are_computed() -> None:
+    deep = col("n")
+    for number in range(1_000):
+        deep = number - deep
+    assert value_of(deep, "int64", n=7) == 507
+    doubled = col("n")
+    for _ in range(50):
+        doubled = doubled + doubled
+    assert value_of(doubled, "int64", n=7) == 7 * 2**50
+
+
+def test_one_hot_gives_a_feature_for_each_category() -> None:
+    features = one_hot(col("carrier"), ["AA", "UA"])
+    assert list(features) == ["AA", "UA"]
+    assert [value_of(expr, "int64", carrier="UA") for expr in features.values()] == [0, 1]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import HeadraceError, Project
-from headrace.errors import DefinitionError
+from headrace import DefinitionError, HeadraceError, Project
 
 ENTITY = 'from headrace import *\nairport = Entity("airport", join_keys=[Field("origin", String)])\n'
 VIEW = (
@@ -97,3 +96,26 @@ def test_a_project_without_definitions(make_project: Callable[..., Path]) -> Non
     (root / "features/all.py").unlink()
     with pytest.raises(HeadraceError, match="there are no definitions in"):
         Project.open(root).compile()
+
+
+COMPUTED = """from headrace import *
+temp = Field("temp", String)
+chill = OnDemandFeatureView(
+    "chill",
+    inputs=[temp],
+    schema=[
+        Field("length", Int64, col("temp").str.length()),
+        Field("felt", Float64, 1 + col("temp").str.lower().sqrt()),
+    ],
+)
+"""
+
+
+def test_an_error_in_an_expression_names_its_file_and_line_and_points_at_the_part(
+    make_project: Callable[..., Path],
+) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        Project.open(make_project(COMPUTED)).compile()
+    first, shown, mark = caught.value.message.splitlines()
+    assert "features/all.py:8: view 'chill': field 'felt': add(args[1]): sqrt(args[0]): expected a number" in first
+    assert shown[mark.index("^") : mark.rindex("^") + 1] == 'sqrt(lower(col("temp")))'

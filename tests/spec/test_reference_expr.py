@@ -60,7 +60,8 @@ def same(one: Any, other: Any) -> bool:
         (call("add", 1, 2.5), 3.5),
         (call("add", INT64_MAX, 1), None),
         (call("add", INT64_MAX, 1, -1), None),
-        (call("add", INT64_MAX, 1, -0.5), 2.0**63),  # all floats before it begins
+        (call("add", INT64_MAX, 1, -0.5), None),  # two at a time: the ints first
+        (call("add", -0.5, INT64_MAX, 1), 2.0**63),
         (call("sub", INT64_MIN, 1), None),
         (call("mul", 2**32, 2**31), None),
         (call("neg", INT64_MIN), None),
@@ -254,3 +255,91 @@ def test_times_beyond_the_years_of_a_datetime() -> None:
     assert [value(call(part, col("t")), {**ROW, "t": INT64_MAX}) for part in parts] == [294_247, 1, 10, 4]
     assert [value(call(part, col("t")), {**ROW, "t": INT64_MIN}) for part in parts] == [-290_308, 12, 21, 19]
     assert value(call("epoch_seconds", col("t"))) == 1_357_021_800.0
+
+
+def zoned(op: str, time_us: int, zone: str, **members: Any) -> Any:
+    return value({**call(op, lit(time_us, "timestamp")), "zone": zone, **members})
+
+
+HOUR_US = 3_600_000_000
+SPRING = 1_364_691_600_000_000  # 2013-03-31T01:00Z: Oslo's clocks jump from 02:00 to 03:00
+AUTUMN = 1_382_835_600_000_000  # 2013-10-27T01:00Z: they go back from 03:00 to 02:00
+
+
+def test_zones() -> None:
+    assert zoned("hour", SPRING - 1, "Europe/Oslo") == 1
+    assert zoned("hour", SPRING, "Europe/Oslo") == 3
+    assert zoned("hour", AUTUMN, "Europe/Oslo") == 2
+    assert zoned("minute", MORNING, "Asia/Kolkata") == 0
+    assert zoned("truncate", SPRING, "Europe/Oslo", unit="day") == SPRING - 2 * HOUR_US
+    assert zoned("truncate", AUTUMN + HOUR_US, "Europe/Oslo", unit="day") == AUTUMN - 3 * HOUR_US
+    assert zoned("truncate", AUTUMN + 1, "Europe/Oslo", unit="hour") == AUTUMN
+    assert zoned("year", INT64_MAX, "Asia/Kolkata") is None
+    assert zoned("day_of_week", MORNING + 400 * 366 * 24 * HOUR_US, "Europe/Oslo") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "expected"),
+    [
+        ("12", "int64", 12),
+        ("+12", "int8", 12),
+        ("300", "int8", None),
+        ("1_0", "int64", None),
+        (" 1", "int64", None),
+        ("9223372036854775808", "int64", None),
+        ("1.", "float64", 1.0),
+        (".5e1", "float64", 5.0),
+        ("-Infinity", "float64", -INF),
+        ("1e999", "float64", INF),
+        ("", "float64", None),
+        ("TRUE", "bool", True),
+        ("1", "bool", None),
+        ("2013-01-01T06:30:00Z", "timestamp", MORNING),
+        ("2013-01-01 08:30+02:00", "timestamp", MORNING),
+        ("2013-01-01T06:30:00.0000009", "timestamp", MORNING),
+        ("2013-02-29", "timestamp", None),
+        ("0000-02-29", "timestamp", -62_162_121_600_000_000),
+    ],
+)
+def test_text_is_parsed_or_null(text: str, dtype: str, expected: Any) -> None:
+    assert same(value(cast(text, dtype)), expected)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [(1.0, "1.0"), (1e16, "1e16"), (1e-5, "1e-5"), (0.0001, "0.0001"), (-INF, "-inf"), (True, "true"), (-7, "-7")],
+)
+def test_values_as_text(written: Any, expected: str) -> None:
+    assert value(
+        cast(lit("inf" if written == INF else "-inf" if written == -INF else written, kind(written)), "string")
+    ) == (expected)
+
+
+def kind(written: Any) -> str:
+    return {bool: "bool", int: "int64", float: "float64"}[type(written)]
+
+
+def test_hashes_are_those_of_xxh64() -> None:
+    assert value(call("hash", "a")) == 0xD24EC4F1A98C6E5B - 2**64
+    assert value(call("hash", "Nobody inspects the spammish repetition")) == 0xFBCEA83C8A378BF1 - 2**64
+    assert value({**call("hash", ""), "buckets": 1000}) == 0xEF46DB3751D8E999 % 1000
+    assert value(call("hash", 0.0)) == value(call("hash", -0.0)) == value(call("hash", 0))
+    assert value(call("hash", "a", 1)) != value(call("hash", 1, "a"))
+
+
+def test_steps_share_values() -> None:
+    ref = {"op": "ref", "step": 0}
+    steps = {"op": "steps", "steps": [call("add", col("i"), 1), call("mul", ref, ref)]}
+    assert (value(steps), kind_of(call("split", "a"), TYPES)) == (64, "list of string")
+
+
+def test_lists() -> None:
+    types, row = {"l": "list<int64>"}, {"l": [3, None, -1]}
+    found = {
+        op: evaluate(call(op, col("l")), row, types) for op in ("list_sum", "list_mean", "list_min", "list_length")
+    }
+    assert found == {"list_sum": 2, "list_mean": 1.0, "list_min": -1, "list_length": 3}
+    empty = [evaluate(call(op, col("l")), {"l": [None]}, types) for op in ("list_sum", "list_mean", "list_max")]
+    assert empty == [0, None, None]
+    assert evaluate(call("list_get", col("l"), -1), row, types) == -1
+    assert evaluate(call("list_sum", col("l")), {"l": [INT64_MAX, 1, -1]}, types) is None

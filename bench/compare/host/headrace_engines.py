@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from engine import Call, Engine, package
-from inputs import Array, Inputs, LookupInputs, TreeInputs
+from expressions import DTYPES, FEATURES, headrace_features, matrix
+from inputs import Array, ExpressionInputs, Inputs, LookupInputs, TreeInputs
 from numpy.typing import NDArray
 
 import headrace
@@ -88,6 +89,33 @@ class HeadraceLookup(Engine):
     def answer(self, rows: int, asked: Array) -> Array:
         self.caller(rows)(asked)
         return self.buffers[rows].copy()
+
+
+class HeadraceExpressions(Engine):
+    """`Expressions.run`: the twelve features as one compiled program, into the engine's own columns."""
+
+    version = headrace.__version__
+    wants = "rows"
+    note = "one compiled program over columns that the engine holds; one thread"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        assert isinstance(inputs, ExpressionInputs)
+        features = headrace_features()
+        view = headrace.OnDemandFeatureView(
+            "computed",
+            inputs=[headrace.Field(name, dtype) for name, dtype in DTYPES.items()],
+            schema=[headrace.Field(name, dtype, features[name]) for name, dtype in FEATURES.items()],
+        )
+        plan = _native.Plan.from_json(compile_plan("bench", [headrace.FeatureService(SERVICE, [view])]))
+        self.expressions = _native.Expressions(plan, SERVICE, inputs.columns)
+
+    def caller(self, rows: int) -> Call:
+        run = self.expressions.run
+        return lambda asked: run(asked[0], rows)
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        self.caller(rows)(asked)
+        return np.asarray(matrix(self.expressions.values()))
 
 
 def view_name(view: int) -> str:

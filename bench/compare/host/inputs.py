@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from expressions import columns
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -59,13 +60,29 @@ class TreeInputs:
         self.kinds = {"features": rng.standard_normal((TREE_ROWS, self.features), dtype=np.float32)}
 
 
-Inputs = LookupInputs | TreeInputs
+@dataclass
+class ExpressionInputs:
+    """Columns of the expression area, and the row numbers of which calls take consecutive windows."""
+
+    rows: int
+    seed: int
+    columns: dict[str, Any] = field(init=False)
+    kinds: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.columns = columns(self.rows, self.seed)
+        self.kinds = {"rows": range(self.rows)}
+
+
+Inputs = LookupInputs | TreeInputs | ExpressionInputs
 
 
 def make_inputs(spec: dict[str, Any]) -> Inputs:
     """The inputs that a spec of the harness describes."""
     if spec["area"] == "lookup":
         return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"])
+    if spec["area"] == "expr":
+        return ExpressionInputs(spec["rows"], spec["seed"])
     return TreeInputs(spec["features"], spec["seed"])
 
 

@@ -26,7 +26,7 @@ TIME_LIMIT_S = 15 * 60.0
 JOB_TIMEOUT_S = 600.0
 """Loading a store or a model, converting and compiling included."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 Note = Callable[[str], None]
 

@@ -3,10 +3,9 @@
 //! JSON, tensors and Python objects all come through here, so a value means the same on every transport. A value that does not
 //! fit spoils its row only.
 
-use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, ScalarType, Value};
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, ScalarType, Value, parse_timestamp};
 
 use crate::request::{RowError, RowErrors, shortened};
-use crate::timestamp::parse_timestamp;
 
 /// 2^63 and 2^64: the first floats beyond the integers.
 const I64_END: f64 = 9_223_372_036_854_775_808.0;

@@ -27,7 +27,6 @@ mod service;
 pub mod testing;
 #[cfg(test)]
 mod tests;
-mod timestamp;
 
 pub use column_builder::{ColumnBuilder, coerce_column, mismatch, with_article};
 pub use deployment::{Deployment, ModelSpec, Section};
@@ -37,4 +36,3 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
 pub use request::{Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{NO_LABEL, PredictResponse, Timing};
-pub use timestamp::{format_timestamp, parse_timestamp};

@@ -1,4 +1,6 @@
-use headrace_types::{Column, ColumnData, DType, ScalarType, TimestampUs};
+use std::ops::Range;
+
+use headrace_types::{Column, ColumnData, DType, ScalarType, TimestampUs, Value};
 
 /// The values of one input column, borrowed. The place of a null may hold anything.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +37,8 @@ pub enum ColumnSlice<'a> {
     Bytes(&'a [Vec<u8>]),
     /// Borrowed bytes.
     ByteSlice(&'a [&'a [u8]]),
-    /// Lists of a type; expressions only ask whether one is null, so only the number of rows is here.
-    List(ScalarType, usize),
+    /// Lists of a type.
+    List(ScalarType, &'a [Vec<Value>]),
 }
 
 impl ColumnSlice<'_> {
@@ -79,13 +81,36 @@ impl ColumnSlice<'_> {
             ColumnSlice::Str(v) => v.len(),
             ColumnSlice::Bytes(v) => v.len(),
             ColumnSlice::ByteSlice(v) => v.len(),
-            ColumnSlice::List(_, rows) => *rows,
+            ColumnSlice::List(_, v) => v.len(),
         }
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The value at a row that is not null.
+    pub fn get(&self, row: usize) -> Value {
+        match self {
+            ColumnSlice::Bool(v) => Value::Bool(v[row]),
+            ColumnSlice::Int8(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int16(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int32(v) => Value::Int(v[row].into()),
+            ColumnSlice::Int64(v) => Value::Int(v[row]),
+            ColumnSlice::UInt8(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt16(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt32(v) => Value::UInt(v[row].into()),
+            ColumnSlice::UInt64(v) => Value::UInt(v[row]),
+            ColumnSlice::Float32(v) => Value::Float32(v[row]),
+            ColumnSlice::Float64(v) => Value::Float64(v[row]),
+            ColumnSlice::Timestamp(v) => Value::Timestamp(v[row]),
+            ColumnSlice::String(v) => Value::String(v[row].clone()),
+            ColumnSlice::Str(v) => Value::String(v[row].to_owned()),
+            ColumnSlice::Bytes(v) => Value::Bytes(v[row].clone()),
+            ColumnSlice::ByteSlice(v) => Value::Bytes(v[row].to_vec()),
+            ColumnSlice::List(_, v) => Value::List(v[row].clone()),
+        }
     }
 
     /// The bytes of a string or bytes value; empty for the other types.
@@ -109,6 +134,36 @@ pub struct ColumnView<'a> {
     pub validity: Option<&'a [bool]>,
 }
 
+impl ColumnView<'_> {
+    /// The same column, of some rows only.
+    ///
+    /// # Panics
+    /// When the rows are not all there.
+    #[must_use]
+    pub fn slice(self, rows: Range<usize>) -> Self {
+        let data = match self.data {
+            ColumnSlice::Bool(v) => ColumnSlice::Bool(&v[rows.clone()]),
+            ColumnSlice::Int8(v) => ColumnSlice::Int8(&v[rows.clone()]),
+            ColumnSlice::Int16(v) => ColumnSlice::Int16(&v[rows.clone()]),
+            ColumnSlice::Int32(v) => ColumnSlice::Int32(&v[rows.clone()]),
+            ColumnSlice::Int64(v) => ColumnSlice::Int64(&v[rows.clone()]),
+            ColumnSlice::UInt8(v) => ColumnSlice::UInt8(&v[rows.clone()]),
+            ColumnSlice::UInt16(v) => ColumnSlice::UInt16(&v[rows.clone()]),
+            ColumnSlice::UInt32(v) => ColumnSlice::UInt32(&v[rows.clone()]),
+            ColumnSlice::UInt64(v) => ColumnSlice::UInt64(&v[rows.clone()]),
+            ColumnSlice::Float32(v) => ColumnSlice::Float32(&v[rows.clone()]),
+            ColumnSlice::Float64(v) => ColumnSlice::Float64(&v[rows.clone()]),
+            ColumnSlice::Timestamp(v) => ColumnSlice::Timestamp(&v[rows.clone()]),
+            ColumnSlice::String(v) => ColumnSlice::String(&v[rows.clone()]),
+            ColumnSlice::Str(v) => ColumnSlice::Str(&v[rows.clone()]),
+            ColumnSlice::Bytes(v) => ColumnSlice::Bytes(&v[rows.clone()]),
+            ColumnSlice::ByteSlice(v) => ColumnSlice::ByteSlice(&v[rows.clone()]),
+            ColumnSlice::List(element, v) => ColumnSlice::List(element, &v[rows.clone()]),
+        };
+        Self { data, validity: self.validity.map(|validity| &validity[rows]) }
+    }
+}
+
 impl<'a> From<&'a Column> for ColumnView<'a> {
     fn from(column: &'a Column) -> Self {
         let data = match &column.data {
@@ -126,7 +181,7 @@ impl<'a> From<&'a Column> for ColumnView<'a> {
             ColumnData::String(v) => ColumnSlice::String(v),
             ColumnData::Bytes(v) => ColumnSlice::Bytes(v),
             ColumnData::Timestamp(v) => ColumnSlice::Timestamp(v),
-            ColumnData::List(element, v) => ColumnSlice::List(*element, v.len()),
+            ColumnData::List(element, v) => ColumnSlice::List(*element, v),
         };
         Self { data, validity: column.validity.as_deref() }
     }

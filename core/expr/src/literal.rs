@@ -2,12 +2,11 @@ use headrace_types::{DType, Error, ErrorCode, Result, ScalarType};
 use serde_json::Value;
 
 use crate::kind::{Kind, int_range};
-use crate::ops::Storage;
 
 /// A constant of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Literal {
-    Null(Storage),
+    Null,
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -27,7 +26,7 @@ pub(crate) enum LiteralKey {
 impl Literal {
     pub(crate) fn key(&self, kind: Kind) -> LiteralKey {
         match self {
-            Literal::Null(_) => LiteralKey::Null(kind),
+            Literal::Null => LiteralKey::Null(kind),
             Literal::Bool(value) => LiteralKey::Bool(*value),
             Literal::Int(value) => LiteralKey::Int(kind, *value),
             Literal::Float(value) => LiteralKey::Float(value.to_bits()),
@@ -36,12 +35,12 @@ impl Literal {
     }
 
     /// Reads the `value` of a literal of a type.
-    pub(crate) fn from_json(dtype: DType, storage: Storage, value: &Value) -> Result<Self> {
+    pub(crate) fn from_json(dtype: DType, value: &Value) -> Result<Self> {
         let DType::Scalar(scalar) = dtype else {
             return Err(wrong(dtype, value, "a literal is a scalar"));
         };
         if value.is_null() {
-            return Ok(Literal::Null(storage));
+            return Ok(Literal::Null);
         }
         match scalar {
             ScalarType::Bool => value.as_bool().map(Literal::Bool),

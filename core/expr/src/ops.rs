@@ -3,6 +3,9 @@
 /// The number of a register, which is also the number of the instruction that writes it.
 pub(crate) type Register = u32;
 
+/// The number of a constant of a program: a zone, boundaries, keys, a separator.
+pub(crate) type ConstantId = u32;
+
 /// A function of one float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FloatUnary {
@@ -75,17 +78,74 @@ pub(crate) enum Logic {
     Or,
 }
 
-/// A part of a UTC time.
+/// A part of a time, read off its calendar and clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TimePart {
     Year,
+    Quarter,
     Month,
+    Week,
     Day,
     Hour,
     Minute,
     Second,
+    Microsecond,
     DayOfWeek,
     DayOfYear,
+    SecondOfDay,
+}
+
+/// What a time is cut to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TimeUnit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Quarter,
+    Year,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Letters {
+    Lower,
+    Upper,
+}
+
+/// Which ends of a string are stripped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Side {
+    Start,
+    End,
+    Both,
+}
+
+/// A question about two strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TextTest {
+    Contains,
+    StartsWith,
+    EndsWith,
+}
+
+/// A value for a list of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ListReduction {
+    Sum,
+    Mean,
+    Min,
+    Max,
+}
+
+/// A change of every element of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Element {
+    IntToFloat,
+    ToFloat32,
+    /// Null outside the range, both ends inclusive.
+    IntWithin(i64, i64),
 }
 
 /// How the values of a register are stored. Timestamps are ints, strings and bytes are text.
@@ -95,8 +155,10 @@ pub(crate) enum Storage {
     Int,
     Float,
     Text,
-    /// Validity only.
-    None,
+    BoolList,
+    IntList,
+    FloatList,
+    TextList,
 }
 
 /// One step of a program. Instruction `i` writes register `i` and reads only registers below `i`.
@@ -121,12 +183,83 @@ pub(crate) enum Instruction {
     Coalesce(Register, Register),
     /// Condition, value where it is true, value where it is false.
     IfElse(Register, Register, Register),
+    /// Degrees: latitude and longitude of one point and of the other. Kilometres.
+    Haversine([Register; 4]),
+
+    /// The time that clocks of a zone show, as microseconds of a calendar without zones.
+    LocalTime(ConstantId, Register),
     TimePart(TimePart, Register),
+    /// Cuts a UTC time.
+    Truncate(TimeUnit, Register),
+    /// Cuts a time by the clocks of a zone.
+    TruncateLocal(TimeUnit, ConstantId, Register),
     EpochSeconds(Register),
+
     BoolToInt(Register),
     IntToFloat(Register),
     /// Cuts the fraction; null when it is NaN or outside the `i64`s.
     FloatToInt(Register),
     /// Null outside the range, both ends inclusive.
     IntWithin(Register, i64, i64),
+    IntToBool(Register),
+    FloatToBool(Register),
+    ParseInt(Register),
+    ParseFloat(Register),
+    ParseBool(Register),
+    ParseTime(Register),
+    BoolToText(Register),
+    IntToText(Register),
+    FloatToText(Register),
+    TimeToText(Register),
+    /// Null where bytes are not UTF-8.
+    BytesToText(Register),
+
+    Letters(Letters, Register),
+    /// Removes characters of a constant text; of an empty one, white space.
+    Strip(Side, ConstantId, Register),
+    /// Characters of a string.
+    TextLength(Register),
+    TextTest(TextTest, Register, Register),
+    /// Text, what to look for, what to put in its place.
+    Replace(Register, Register, Register),
+    /// Text, first character, number of characters.
+    Slice(Register, Register, Register),
+    Concat(Register, Register),
+    Split(ConstantId, Register),
+
+    /// The number of boundaries at or below a float; null for NaN.
+    Bucketize(ConstantId, Register),
+    /// XXH64 of a value, with the other register as the seed.
+    Hash(Register, Register),
+    /// The remainder of a hash, read as unsigned.
+    HashBucket(u32, Register),
+    /// Whether the value is among the constant's keys.
+    IsIn(ConstantId, Register),
+    /// The constant's value for a key, or else the other register's.
+    Lookup(ConstantId, Register, Register),
+
+    ListReduce(ListReduction, Register),
+    ListLength(Register),
+    /// List, value.
+    ListContains(Register, Register),
+    /// List, index.
+    ListGet(Register, Register),
+    ListElements(Element, Register),
+}
+
+impl Instruction {
+    /// Whether each row may need memory of its own, up to `TEXT_BYTES_MAX` or `LIST_ITEMS_MAX`.
+    pub(crate) fn builds(self) -> bool {
+        matches!(
+            self,
+            Instruction::Letters(..)
+                | Instruction::Replace(..)
+                | Instruction::Concat(..)
+                | Instruction::Split(..)
+                | Instruction::BoolToText(_)
+                | Instruction::IntToText(_)
+                | Instruction::FloatToText(_)
+                | Instruction::TimeToText(_)
+        )
+    }
 }

@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::column::ColumnView;
 use crate::compile::ProgramBuilder;
+use crate::constant::Constant;
 use crate::exec;
 use crate::literal::Literal;
 use crate::ops::{Instruction, Register, Storage};
-use crate::scratch::{CHUNK_ROWS, Scratch};
+use crate::scratch::Scratch;
 
 /// A compiled program's parts. Immutable, shared by the program's clones and by the scratches made for it.
 #[derive(Debug)]
@@ -19,6 +20,9 @@ pub(crate) struct Code {
     /// How each register is stored.
     pub(crate) storages: Vec<Storage>,
     pub(crate) literals: Vec<Literal>,
+    pub(crate) constants: Vec<Constant>,
+    /// Rows computed at a time.
+    pub(crate) chunk_rows: usize,
     pub(crate) outputs: Vec<Field>,
     pub(crate) output_registers: Vec<Register>,
 }
@@ -71,10 +75,10 @@ impl Program {
     /// `length_mismatch` or `type_mismatch` when the inputs are not the program's inputs.
     pub fn run(&self, inputs: &[ColumnView<'_>], rows: usize, scratch: &mut Scratch) -> Result<()> {
         self.check(inputs, rows)?;
-        scratch.prepare(&self.code, rows);
+        let chunk_rows = scratch.prepare(&self.code, rows);
         let mut start = 0;
         while start < rows {
-            let count = CHUNK_ROWS.min(rows - start);
+            let count = chunk_rows.min(rows - start);
             exec::run_chunk(&self.code, inputs, start, count, scratch);
             start += count;
         }

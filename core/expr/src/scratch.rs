@@ -2,61 +2,15 @@ use std::sync::Arc;
 
 use headrace_types::{Column, ColumnData};
 
-use crate::literal::Literal;
-use crate::ops::{Instruction, Register, Storage};
+use crate::cells::{Cells, TextPool};
+use crate::ops::{Instruction, Register};
 use crate::program::Code;
 
 /// Rows computed at a time: registers of a few kilobytes stay in the nearest caches.
 pub(crate) const CHUNK_ROWS: usize = 256;
 
-/// Where the bytes of a string or bytes value are: row of an input column, or a literal (source = number of inputs).
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct TextRef {
-    pub(crate) source: u32,
-    pub(crate) row: u32,
-}
-
-/// The values of one register for the rows of a chunk.
-#[derive(Debug)]
-pub(crate) enum Values {
-    Bool(Vec<bool>),
-    Int(Vec<i64>),
-    Float(Vec<f64>),
-    Text(Vec<TextRef>),
-    None,
-}
-
-#[derive(Debug)]
-pub(crate) struct Cells {
-    pub(crate) valid: Vec<bool>,
-    pub(crate) values: Values,
-}
-
-impl Cells {
-    fn new(storage: Storage, rows: usize) -> Self {
-        let values = match storage {
-            Storage::Bool => Values::Bool(vec![false; rows]),
-            Storage::Int => Values::Int(vec![0; rows]),
-            Storage::Float => Values::Float(vec![0.0; rows]),
-            Storage::Text => Values::Text(vec![TextRef::default(); rows]),
-            Storage::None => Values::None,
-        };
-        Self { valid: vec![false; rows], values }
-    }
-
-    fn fill(&mut self, literal: &Literal, number: u32, inputs_count: usize) {
-        self.valid.fill(!matches!(literal, Literal::Null(_)));
-        match (&mut self.values, literal) {
-            (Values::Bool(cells), Literal::Bool(value)) => cells.fill(*value),
-            (Values::Int(cells), Literal::Int(value)) => cells.fill(*value),
-            (Values::Float(cells), Literal::Float(value)) => cells.fill(*value),
-            (Values::Text(cells), Literal::Text(_)) => {
-                cells.fill(TextRef { source: inputs_count as u32, row: number });
-            }
-            _ => {}
-        }
-    }
-}
+/// Values of one chunk that may need memory of their own: with `TEXT_BYTES_MAX` and `LIST_ITEMS_MAX` this bounds a scratch.
+const BUILT_VALUES_MAX: usize = 4_096;
 
 /// One output column of a run.
 #[derive(Debug)]
@@ -73,7 +27,7 @@ impl Output {
         !self.validity[row]
     }
 
-    /// The row's value as a model's input: a null is NaN, a bool 0 or 1, an int the nearest float. NaN for strings, bytes and timestamps.
+    /// The row's value as a model's input: a null is NaN, a bool 0 or 1, an int the nearest float. NaN for the other types.
     pub fn number(&self, row: usize) -> f64 {
         if !self.validity[row] {
             return f64::NAN;
@@ -106,7 +60,10 @@ impl Output {
 pub struct Scratch {
     code: Option<Arc<Code>>,
     rows_max: usize,
+    /// Rows of the last run.
+    rows: usize,
     pub(crate) registers: Vec<Cells>,
+    pub(crate) pool: TextPool,
     pub(crate) outputs: Vec<Output>,
 }
 
@@ -127,14 +84,19 @@ impl Scratch {
         std::mem::take(&mut self.outputs)
     }
 
-    pub(crate) fn prepare(&mut self, code: &Arc<Code>, rows: usize) {
+    /// Makes room for a run of so many rows, and says how many of them are computed at a time.
+    pub(crate) fn prepare(&mut self, code: &Arc<Code>, rows: usize) -> usize {
         let is_same = self.code.as_ref().is_some_and(|own| Arc::ptr_eq(own, code));
-        let rows_chunk = rows.min(CHUNK_ROWS);
+        if is_same && rows == self.rows {
+            return code.chunk_rows;
+        }
+        self.rows = rows;
+        let rows_chunk = rows.min(code.chunk_rows);
         if !is_same || rows_chunk > self.rows_max {
             self.registers = code.storages.iter().map(|&storage| Cells::new(storage, rows_chunk)).collect();
             for (instruction, cells) in code.instructions.iter().zip(&mut self.registers) {
                 if let Instruction::Literal(number) = *instruction {
-                    cells.fill(&code.literals[number as usize], number, code.inputs.len());
+                    cells.fill(&code.literals[number as usize], number);
                 }
             }
             self.rows_max = rows_chunk;
@@ -149,13 +111,20 @@ impl Scratch {
             output.validity.resize(rows, false);
             resize(&mut output.data, rows);
         }
+        code.chunk_rows
     }
 
-    /// The register that an instruction writes, and those below it, which it reads.
-    pub(crate) fn split(&mut self, register: Register) -> (&[Cells], &mut Cells) {
+    /// The register that an instruction writes, those below it, which it reads, and the memory for new text.
+    pub(crate) fn split(&mut self, register: Register) -> (&[Cells], &mut Cells, &mut TextPool) {
         let (below, rest) = self.registers.split_at_mut(register as usize);
-        (below, &mut rest[0])
+        (below, &mut rest[0], &mut self.pool)
     }
+}
+
+/// How many rows a program computes at a time.
+pub(crate) fn chunk_rows(instructions: &[Instruction]) -> usize {
+    let builders = instructions.iter().filter(|instruction| instruction.builds()).count();
+    (BUILT_VALUES_MAX / builders.max(1)).clamp(1, CHUNK_ROWS)
 }
 
 fn resize(data: &mut ColumnData, rows: usize) {

@@ -35,13 +35,14 @@ fn compile(output: &str, expr: Value) -> headrace_types::Result<Program> {
 /// The value for x = 2.5, n = 7, city = "oslo", when = 2013-01-01T06:30:00Z (a Tuesday), flag = true, tags = a list.
 fn value(output: &str, expr: Value) -> Cell {
     let (x, n, when, flag) = ([2.5], [7], [1_357_021_800_000_000], [true]);
+    let tags = [vec![Cell::String("a".into()), Cell::Null, Cell::String("b".into())]];
     let slices = [
         ColumnSlice::Float64(&x),
         ColumnSlice::Int64(&n),
         ColumnSlice::Str(&["oslo"]),
         ColumnSlice::Timestamp(&when),
         ColumnSlice::Bool(&flag),
-        ColumnSlice::List(headrace_types::ScalarType::String, 1),
+        ColumnSlice::List(headrace_types::ScalarType::String, &tags),
     ];
     let columns = slices.map(|data| ColumnView { data, validity: None });
     let mut scratch = Scratch::new();
@@ -111,10 +112,11 @@ fn text_and_choices() {
     assert_eq!(value("bool", call("and", json!([unknown, col("flag")]))), Cell::Null);
 }
 
+/// The first line of the message, without the expression that is shown below it.
 fn refused(output: &str, expr: Value) -> String {
     let error = compile(output, expr).unwrap_err();
     assert_ne!(error.hint, "");
-    error.message
+    error.message.lines().next().unwrap().to_owned()
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn a_wrong_type_is_named_with_its_path() {
         refused("float64", call("not", json!([col("n")]))),
         "field 'out': not(args[0]): expected a bool, got int"
     );
-    assert_eq!(refused("string", col("tags")), "field 'out': cannot cast list to string");
+    assert_eq!(refused("string", col("tags")), "field 'out': cannot cast list of string to string");
 }
 
 #[test]
@@ -140,7 +142,10 @@ fn unknown_names_are_refused_with_suggestions() {
     let error = compile("float64", call("sine", json!([col("x")]))).unwrap_err();
     assert_eq!(
         (error.code, error.message.as_str()),
-        (ErrorCode::InvalidExpression, "field 'out': 'sine' is not an operation")
+        (
+            ErrorCode::InvalidExpression,
+            "field 'out': 'sine' is not an operation\n    sine(col(\"x\"))\n    ^^^^^^^^^^^^^^"
+        )
     );
     assert!(error.hint.contains("'sin'"), "{}", error.hint);
     let error = compile("float64", col("wehn")).unwrap_err();
@@ -168,7 +173,20 @@ fn malformed_nodes_are_refused() {
         json!({"op": "lit", "dtype": "float64", "value": "infinity"}),
         json!({"op": "lit", "dtype": "bytes", "value": "AA=="}),
         json!({"op": "lit", "dtype": "list<int64>", "value": []}),
-        json!({"op": "cast", "dtype": "bool", "args": [col("x")]}),
+        json!({"op": "cast", "dtype": "bool", "args": [col("when")]}),
+        json!({"op": "hour", "zone": "Mars/Olympus", "args": [col("when")]}),
+        json!({"op": "truncate", "unit": "fortnight", "args": [col("when")]}),
+        json!({"op": "split", "by": "", "args": [col("city")]}),
+        json!({"op": "bucketize", "boundaries": [2, 1], "args": [col("x")]}),
+        json!({"op": "bucketize", "boundaries": [], "args": [col("x")]}),
+        json!({"op": "hash", "buckets": 0, "args": [col("x")]}),
+        json!({"op": "is_in", "dtype": "string", "values": [1], "args": [col("city")]}),
+        json!({"op": "lookup", "key_dtype": "string", "keys": ["a"], "dtype": "int64", "values": [], "args": [col("city")]}),
+        json!({"op": "lookup", "key_dtype": "string", "keys": ["a", "a"], "dtype": "int64", "values": [1, 2], "args": [col("city")]}),
+        json!({"op": "list_contains", "args": [col("tags"), col("x")]}),
+        json!({"op": "steps", "steps": []}),
+        json!({"op": "steps", "steps": [{"op": "ref", "step": 0}]}),
+        json!({"op": "ref", "step": 0}),
         json!({"op": "cast", "args": [col("x")]}),
         json!({"op": "lt", "args": [col("flag"), col("flag")]}),
         json!({"op": "eq", "args": [col("tags"), col("tags")]}),
@@ -215,13 +233,14 @@ fn one_scratch_serves_programs_and_sizes_in_turn() {
     for rows in [1usize, 700, 3] {
         let (x, n) = (vec![1.5; rows], vec![4i64; rows]);
         let (text, times, flags) = (vec!["a"; rows], vec![0i64; rows], vec![true; rows]);
+        let tags = vec![Vec::new(); rows];
         let columns = [
             ColumnSlice::Float64(&x),
             ColumnSlice::Int64(&n),
             ColumnSlice::Str(&text),
             ColumnSlice::Timestamp(&times),
             ColumnSlice::Bool(&flags),
-            ColumnSlice::List(headrace_types::ScalarType::String, rows),
+            ColumnSlice::List(headrace_types::ScalarType::String, &tags),
         ]
         .map(|data| ColumnView { data, validity: None });
         first.run(&columns, rows, &mut scratch).unwrap();
@@ -229,4 +248,54 @@ fn one_scratch_serves_programs_and_sizes_in_turn() {
         second.run(&columns, rows, &mut scratch).unwrap();
         assert_eq!((scratch.outputs()[0].validity.len(), scratch.outputs()[0].number(rows - 1)), (rows, 4.0));
     }
+}
+
+#[test]
+fn lists_and_their_items() {
+    assert_eq!(value("int64", call("list_length", json!([col("tags")]))), Cell::Int(3));
+    let at = |index: i64| call("list_get", json!([col("tags"), {"op": "lit", "dtype": "int64", "value": index}]));
+    assert_eq!(value("string", at(0)), Cell::String("a".into()));
+    assert_eq!(value("string", at(-1)), Cell::String("b".into()));
+    assert_eq!(value("string", at(1)), Cell::Null);
+    assert_eq!(value("string", at(3)), Cell::Null);
+    let parts = json!({"op": "split", "by": "l", "args": [col("city")]});
+    assert_eq!(value("list<string>", parts), Cell::List(vec![Cell::String("os".into()), Cell::String("o".into())]));
+}
+
+#[test]
+fn an_error_points_at_the_part_that_is_wrong() {
+    let expr = call("add", json!([col("x"), call("hour", json!([col("n")]))]));
+    let error = compile("float64", expr).unwrap_err();
+    assert!(
+        error.message.ends_with("\n    (col(\"x\") + hour(col(\"n\")))\n                ^^^^^^^^^^^^^^"),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn an_error_in_a_long_expression_shows_its_surroundings() {
+    let long: Vec<Value> =
+        (0..200).map(|n| if n == 150 { call("sin", json!([col("city")])) } else { col("x") }).collect();
+    let error = compile("float64", call("add", json!(long))).unwrap_err();
+    let lines: Vec<&str> = error.message.lines().collect();
+    let (begin, width) = (lines[2].find('^').unwrap(), lines[2].matches('^').count());
+    assert_eq!(&lines[1][begin..begin + width], "sin(col(\"city\"))");
+}
+
+#[test]
+fn steps_go_as_deep_as_instructions_allow() {
+    let mut steps = vec![col("x")];
+    steps.extend((0..5_000).map(|step| call("add", json!([{"op": "ref", "step": step}, col("n")]))));
+    assert_eq!(value("float64", json!({"op": "steps", "steps": steps})), Cell::Float64(35_002.5));
+}
+
+#[test]
+fn strings_that_grow_without_bound_are_null() {
+    let twice = |step: usize| json!([{"op": "ref", "step": step}, {"op": "ref", "step": step}]);
+    let mut steps = vec![col("city")];
+    steps.extend((0..40).map(|step| call("concat", twice(step))));
+    assert_eq!(value("string", json!({"op": "steps", "steps": steps})), Cell::Null);
+    let kept = json!({"op": "steps", "steps": steps[..15]});
+    assert_eq!(value("string", kept), Cell::String("oslo".repeat(1 << 14)));
 }

@@ -490,7 +490,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, column: &Column, row: usize) {
         D::Float64(v) => write(out, &v[row]),
         D::String(v) => write(out, &v[row]),
         D::Bytes(v) => write(out, &base64::encode(&v[row])),
-        D::Timestamp(v) => write(out, &headrace_engine::format_timestamp(v[row])),
+        D::Timestamp(v) => write(out, &headrace_types::format_timestamp(v[row])),
         D::List(element, v) => write_list(out, *element, &v[row]),
     }
 }

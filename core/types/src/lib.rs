@@ -16,6 +16,7 @@ mod model;
 mod online;
 mod schema;
 mod tensor;
+mod timestamp;
 mod value;
 
 pub use clock::{Clock, SystemClock, TimestampUs, VirtualClock};
@@ -27,4 +28,5 @@ pub use model::{Model, Objective, Task};
 pub use online::{EVENT_TS_ALWAYS, FeatureStatus, RowVersion};
 pub use schema::{Field, Schema};
 pub use tensor::Tensor;
+pub use timestamp::{format_timestamp, parse_timestamp, timestamp_of_text};
 pub use value::Value;

@@ -6,6 +6,7 @@
 mod digest;
 mod engine;
 mod error;
+mod expressions;
 mod fork;
 mod frame;
 mod interrupt;
@@ -28,6 +29,8 @@ mod _native {
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
     #[pymodule_export]
     use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::expressions::Expressions;
     #[pymodule_export]
     use crate::fork::skip_inherited_exit_handlers;
     #[pymodule_export]

@@ -113,8 +113,18 @@ pub(crate) fn evaluate(expr: &Value, batch: &Batch, row: usize) -> V {
             V::Float(float_binary("min", low, float(&args[2])))
         }
         _ if args.len() == 1 => V::Float(float_unary(op, float(&args[0]))),
-        _ => V::Float(args[1..].iter().fold(float(&args[0]), |left, right| float_binary(op, left, float(right)))),
+        _ if own_kind == "float" && args.len() > 2 => fold(op, &args),
+        _ => V::Float(float_binary(op, float(&args[0]), float(&args[1]))),
     }
+}
+
+/// From left to right, two at a time: ints stay ints until the first float.
+fn fold(op: &str, args: &[V]) -> V {
+    args[1..].iter().fold(args[0].clone(), |left, right| match (&left, right) {
+        (V::Null, _) => V::Null,
+        (V::Int(x), V::Int(y)) => int_binary(op, *x, *y).map_or(V::Null, V::Int),
+        (x, y) => V::Float(float_binary(op, float(x), float(y))),
+    })
 }
 
 fn read(cell: Cell) -> V {

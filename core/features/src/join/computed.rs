@@ -10,13 +10,13 @@ use arrow_array::types::{
 };
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
-    Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    Int64Array, ListArray, StringArray, TimestampMicrosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
-use arrow_buffer::{BooleanBuffer, NullBuffer};
+use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow_schema::DataType;
 use arrow_select::concat::concat;
 use headrace_expr::{ColumnSlice, ColumnView, Output, Scratch};
-use headrace_types::{ColumnData, DType, Error, Field, Result};
+use headrace_types::{Column, ColumnData, DType, Error, Field, Result, ScalarType, Value};
 
 use super::entities::EntityRows;
 use super::parallel::{Cancel, parallel_map};
@@ -81,6 +81,7 @@ enum Values<'a> {
     Bools(Vec<bool>),
     Strings(Vec<&'a str>),
     Bytes(Vec<&'a [u8]>),
+    Lists(ScalarType, Vec<Vec<Value>>),
 }
 
 impl<'a> Lent<'a> {
@@ -115,7 +116,7 @@ impl<'a> Lent<'a> {
                 Values::Bytes(rows.clone().map(|row| array.value(row)).collect())
             }
             other => match field.dtype {
-                DType::List(element) => Values::Slice(ColumnSlice::List(element, rows.len())),
+                DType::List(element) => Values::Lists(element, lists(array, element, rows.clone())?),
                 DType::Scalar(_) => {
                     return Err(Error::internal(format!("input '{}' has the type {other}", field.name)));
                 }
@@ -125,15 +126,42 @@ impl<'a> Lent<'a> {
         Ok(Self { values, validity })
     }
 
+    /// One value, owned.
+    fn value(&self, row: usize) -> Value {
+        if self.validity.as_ref().is_some_and(|validity| !validity[row]) {
+            return Value::Null;
+        }
+        match &self.values {
+            Values::Slice(slice) => slice.get(row),
+            Values::Bools(values) => Value::Bool(values[row]),
+            Values::Strings(values) => Value::String(values[row].to_owned()),
+            Values::Bytes(values) => Value::Bytes(values[row].to_vec()),
+            Values::Lists(_, values) => Value::List(values[row].clone()),
+        }
+    }
+
     fn view(&self) -> ColumnView<'_> {
         let data = match &self.values {
             Values::Slice(slice) => *slice,
             Values::Bools(values) => ColumnSlice::Bool(values),
             Values::Strings(values) => ColumnSlice::Str(values),
             Values::Bytes(values) => ColumnSlice::ByteSlice(values),
+            Values::Lists(element, values) => ColumnSlice::List(*element, values),
         };
         ColumnView { data, validity: self.validity.as_deref() }
     }
+}
+
+/// The lists of a range of rows as values; a null list is empty here.
+fn lists(array: &ArrayRef, element: ScalarType, rows: Range<usize>) -> Result<Vec<Vec<Value>>> {
+    let array = array.as_list::<i32>();
+    rows.map(|row| {
+        let items = array.value(row);
+        let count = items.len();
+        let lent = Lent::new(&items, &Field::new("items", DType::Scalar(element)), 0..count)?;
+        Ok((0..count).map(|item| lent.value(item)).collect())
+    })
+    .collect()
 }
 
 /// An output column as an Arrow array.
@@ -162,6 +190,14 @@ fn array(output: Output) -> Result<ArrayRef> {
         ColumnData::Bytes(values) => Arc::new(
             values.iter().enumerate().map(|(row, value)| rows_of(row).then_some(value)).collect::<BinaryArray>(),
         ),
-        ColumnData::List(_, _) => return Err(Error::internal("an expression gave a list")),
+        ColumnData::List(element, lists) => {
+            let offsets = OffsetBuffer::from_lengths(lists.iter().map(Vec::len));
+            let items = Column::from_values(DType::Scalar(element), lists.into_iter().flatten())?;
+            let rows = items.len();
+            let items =
+                array(Output { data: items.data, validity: items.validity.unwrap_or_else(|| vec![true; rows]) })?;
+            let field = Arc::new(arrow_schema::Field::new_list_field(items.data_type().clone(), true));
+            Arc::new(ListArray::new(field, offsets, items, nulls))
+        }
     })
 }

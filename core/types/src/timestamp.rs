@@ -1,6 +1,6 @@
-//! RFC 3339 text to microseconds UTC and back: requests may write a time as text, and answers always do.
+//! RFC 3339 text to microseconds UTC and back: requests and expressions may read a time from text, and answers always write it.
 
-use headrace_types::{Error, ErrorCode, Result, TimestampUs};
+use crate::{Error, ErrorCode, Result, TimestampUs};
 
 const US_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -11,7 +11,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// # Errors
 /// `type_mismatch` quoting the text.
 pub fn parse_timestamp(text: &str) -> Result<TimestampUs> {
-    parse(text.as_bytes()).ok_or_else(|| {
+    timestamp_of_text(text.as_bytes()).ok_or_else(|| {
         Error::new(
             ErrorCode::TypeMismatch,
             format!("'{}' is not a timestamp", text.chars().take(40).collect::<String>()),
@@ -20,7 +20,8 @@ pub fn parse_timestamp(text: &str) -> Result<TimestampUs> {
     })
 }
 
-fn parse(text: &[u8]) -> Option<TimestampUs> {
+/// As [`parse_timestamp`], without an error to say what was wrong.
+pub fn timestamp_of_text(text: &[u8]) -> Option<TimestampUs> {
     let mut reader = Reader { rest: text };
     let year = i64::from(reader.digits(4)?);
     reader.expect(b'-')?;

@@ -1,4 +1,6 @@
-//! Parts of a UTC time in the proleptic Gregorian calendar, for every `i64` of microseconds.
+//! Parts of a time without a zone in the proleptic Gregorian calendar, for every `i64` of microseconds.
+
+use crate::ops::TimeUnit;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -13,9 +15,13 @@ fn second_of_day(us: i64) -> i64 {
     us.rem_euclid(MICROS_PER_DAY) / MICROS_PER_SECOND
 }
 
-/// Year, month (1-12) and day (1-31). Counts years from March, so that the leap day is the last of a year, in eras of 400 years.
 fn civil(us: i64) -> (i64, i64, i64) {
-    let days = day_number(us) + 719_468;
+    civil_of_day(day_number(us))
+}
+
+/// Year, month (1-12) and day (1-31). Counts years from March, so that the leap day is the last of a year, in eras of 400 years.
+fn civil_of_day(day_number: i64) -> (i64, i64, i64) {
+    let days = day_number + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -60,10 +66,54 @@ pub(crate) fn day_of_week(us: i64) -> i64 {
 }
 
 pub(crate) fn day_of_year(us: i64) -> i64 {
-    const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let (year, month, day) = civil(us);
+    day_in_year(year, month, day)
+}
+
+fn day_in_year(year: i64, month: i64, day: i64) -> i64 {
+    const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let leap_day = i64::from(month > 2 && is_leap(year));
     DAYS_BEFORE_MONTH[usize::try_from(month - 1).expect("a month is 1 to 12")] + leap_day + day
+}
+
+pub(crate) fn quarter(us: i64) -> i64 {
+    (month(us) + 2) / 3
+}
+
+pub(crate) fn microsecond(us: i64) -> i64 {
+    us.rem_euclid(MICROS_PER_SECOND)
+}
+
+pub(crate) fn seconds(us: i64) -> i64 {
+    second_of_day(us)
+}
+
+/// The week of ISO 8601: a week belongs to the year of its Thursday.
+pub(crate) fn week(us: i64) -> i64 {
+    let thursday = day_number(us) - day_of_week(us) + 3;
+    let (year, month, day) = civil_of_day(thursday);
+    (day_in_year(year, month, day) - 1) / 7 + 1
+}
+
+/// The begin of the second, minute, ... that a time lies in; weeks begin on Monday. `None` where it is before the `i64`s.
+pub(crate) fn truncate(unit: TimeUnit, us: i64) -> Option<i64> {
+    let floor = |width: i64| us.checked_sub(us.rem_euclid(width));
+    match unit {
+        TimeUnit::Second => floor(MICROS_PER_SECOND),
+        TimeUnit::Minute => floor(60 * MICROS_PER_SECOND),
+        TimeUnit::Hour => floor(3_600 * MICROS_PER_SECOND),
+        TimeUnit::Day => floor(MICROS_PER_DAY),
+        _ => {
+            let (year, month, day) = civil(us);
+            let days_back = match unit {
+                TimeUnit::Week => day_of_week(us),
+                TimeUnit::Month => day - 1,
+                TimeUnit::Quarter => day_in_year(year, month, day) - day_in_year(year, (month - 1) / 3 * 3 + 1, 1),
+                _ => day_in_year(year, month, day) - 1,
+            };
+            (day_number(us) - days_back).checked_mul(MICROS_PER_DAY)
+        }
+    }
 }
 
 #[cfg(test)]

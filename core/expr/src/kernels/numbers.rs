@@ -1,9 +1,11 @@
-//! The scalar functions, each written once. Transcendental ones come from `libm`, which has the same bits on every platform.
+//! Numbers. Transcendental functions come from `libm`, which has the same bits on every platform.
 
 use std::f64::consts::PI;
 
-use crate::calendar;
-use crate::ops::{Comparison, FloatBinary, FloatUnary, IntBinary, IntUnary, TimePart};
+use crate::ops::{Comparison, FloatBinary, FloatUnary, IntBinary, IntUnary};
+
+/// The mean radius of the Earth of the International Union of Geodesy and Geophysics, (2a + b) / 3.
+const EARTH_RADIUS_KM: f64 = 6_371.008_8;
 
 /// Applies a function to each value. The match on the operation is outside the loop.
 macro_rules! each {
@@ -53,9 +55,39 @@ pub(crate) fn float_binary(op: FloatBinary, x: &[f64], y: &[f64], out: &mut [f64
         FloatBinary::Mod => each!(x, y, out, float_mod),
         FloatBinary::Pow => each!(x, y, out, libm::pow),
         FloatBinary::Atan2 => each!(x, y, out, libm::atan2),
-        FloatBinary::Min => each!(x, y, out, |x: f64, y: f64| if x.is_nan() || !(y < x || y.is_nan()) { x } else { y }),
-        FloatBinary::Max => each!(x, y, out, |x: f64, y: f64| if x.is_nan() || !(y > x || y.is_nan()) { x } else { y }),
+        FloatBinary::Min => each!(x, y, out, float_min),
+        FloatBinary::Max => each!(x, y, out, float_max),
     }
+}
+
+/// NaN if one is; of equals the first.
+pub(crate) fn float_min(x: f64, y: f64) -> f64 {
+    if x.is_nan() || !(y < x || y.is_nan()) { x } else { y }
+}
+
+/// NaN if one is; of equals the first.
+pub(crate) fn float_max(x: f64, y: f64) -> f64 {
+    if x.is_nan() || !(y > x || y.is_nan()) { x } else { y }
+}
+
+/// Great-circle distances in kilometres between points of latitude and longitude in degrees, by the haversine formula.
+pub(crate) fn haversine([latitude, longitude, to_latitude, to_longitude]: [&[f64]; 4], out: &mut [f64]) {
+    let points = latitude.iter().zip(longitude).zip(to_latitude.iter().zip(to_longitude));
+    for (out, ((&latitude, &longitude), (&to_latitude, &to_longitude))) in out.iter_mut().zip(points) {
+        let (from, to) = (latitude * (PI / 180.0), to_latitude * (PI / 180.0));
+        let half_latitude = libm::sin((to - from) / 2.0);
+        let half_longitude = libm::sin((to_longitude - longitude) * (PI / 180.0) / 2.0);
+        let chord = half_latitude * half_latitude + libm::cos(from) * libm::cos(to) * (half_longitude * half_longitude);
+        // Rounding may lift the chord of opposite points above 1.
+        *out = 2.0 * EARTH_RADIUS_KM * libm::asin(libm::sqrt(float_min(chord, 1.0)));
+    }
+}
+
+/// The number of boundaries at or below each value; null for NaN.
+pub(crate) fn bucketize(boundaries: &[f64], x: &[f64], out: &mut [i64], valid: &mut [bool]) {
+    int_checked(x, out, valid, |x: f64| {
+        (!x.is_nan()).then(|| boundaries.partition_point(|&boundary| boundary <= x) as i64)
+    });
 }
 
 /// The remainder with the sign of the divisor; a zero result has that sign too.
@@ -88,6 +120,11 @@ macro_rules! each_checked {
             *out = result.unwrap_or(0);
         }
     }};
+}
+
+/// Applies a function that may have no answer, which is null.
+pub(crate) fn int_checked<T: Copy>(x: &[T], out: &mut [i64], valid: &mut [bool], f: impl Fn(T) -> Option<i64>) {
+    each_checked!(x, out, valid, f);
 }
 
 pub(crate) fn int_unary(op: IntUnary, x: &[i64], out: &mut [i64], valid: &mut [bool]) {
@@ -136,29 +173,5 @@ pub(crate) fn compare<T: PartialOrd + Copy>(op: Comparison, x: &[T], y: &[T], ou
         Comparison::Le => each!(x, y, out, |x: T, y: T| x <= y),
         Comparison::Gt => each!(x, y, out, |x: T, y: T| x > y),
         Comparison::Ge => each!(x, y, out, |x: T, y: T| x >= y),
-    }
-}
-
-pub(crate) fn compare_text(op: Comparison, x: &[u8], y: &[u8]) -> bool {
-    match op {
-        Comparison::Eq => x == y,
-        Comparison::Ne => x != y,
-        Comparison::Lt => x < y,
-        Comparison::Le => x <= y,
-        Comparison::Gt => x > y,
-        Comparison::Ge => x >= y,
-    }
-}
-
-pub(crate) fn time_part(part: TimePart, x: &[i64], out: &mut [i64]) {
-    match part {
-        TimePart::Year => each!(x, out, calendar::year),
-        TimePart::Month => each!(x, out, calendar::month),
-        TimePart::Day => each!(x, out, calendar::day),
-        TimePart::Hour => each!(x, out, calendar::hour),
-        TimePart::Minute => each!(x, out, calendar::minute),
-        TimePart::Second => each!(x, out, calendar::second),
-        TimePart::DayOfWeek => each!(x, out, calendar::day_of_week),
-        TimePart::DayOfYear => each!(x, out, calendar::day_of_year),
     }
 }
