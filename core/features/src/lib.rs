@@ -7,6 +7,7 @@ mod arrow;
 mod join;
 mod online;
 mod plan;
+mod windows;
 
 pub use arrow::{arrow_type, plain_array, plain_column};
 pub use join::{
@@ -24,3 +25,4 @@ pub use plan::{
     PLAN_BYTES_MAX, PLAN_FORMAT, Plan, PlanDiff, REQUEST, ServiceFeature, ServicePlan, Source, StoredFeature,
     TablePlan, ViewPlan,
 };
+pub use windows::{HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind};
