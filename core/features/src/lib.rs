@@ -15,9 +15,9 @@ pub use join::{
     STATUS_SUFFIX, SourceRows, ViewCounts, point_in_time_join,
 };
 pub use online::{
-    ApplyCounts, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore, OpenMode,
-    REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys, TableReader,
-    TableStats, encode_rows,
+    ApplyCounts, EncodeOptions, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore,
+    OpenMode, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys,
+    TableReader, TableStats, encode_rows,
 };
 pub use plan::{
     Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,

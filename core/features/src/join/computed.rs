@@ -10,16 +10,17 @@ use arrow_array::types::{
 };
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
-    Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    Int64Array, ListArray, StringArray, TimestampMicrosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
-use arrow_buffer::{BooleanBuffer, NullBuffer};
-use arrow_schema::DataType;
+use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow_schema::{DataType, Field as ArrowField};
 use arrow_select::concat::concat;
 use headrace_expr::{ColumnSlice, ColumnView, Output, Scratch};
-use headrace_types::{ColumnData, DType, Error, Field, Result};
+use headrace_types::{Column, ColumnData, DType, Error, Field, Result};
 
 use super::entities::EntityRows;
 use super::parallel::{Cancel, parallel_map};
+use crate::arrow::arrow_type;
 use crate::plan::{InputFrom, ServicePlan};
 
 /// Rows computed as one job.
@@ -71,7 +72,7 @@ pub(super) fn compute(
 }
 
 /// A range of rows of an Arrow column in the form that a program reads: bits become bools, strings become slices.
-struct Lent<'a> {
+pub(super) struct Lent<'a> {
     values: Values<'a>,
     validity: Option<Vec<bool>>,
 }
@@ -84,7 +85,7 @@ enum Values<'a> {
 }
 
 impl<'a> Lent<'a> {
-    fn new(array: &'a ArrayRef, field: &Field, rows: Range<usize>) -> Result<Self> {
+    pub(super) fn new(array: &'a ArrayRef, field: &Field, rows: Range<usize>) -> Result<Self> {
         macro_rules! slice {
             ($variant:ident, $type:ty) => {
                 Values::Slice(ColumnSlice::$variant(&array.as_primitive::<$type>().values()[rows.clone()]))
@@ -125,7 +126,7 @@ impl<'a> Lent<'a> {
         Ok(Self { values, validity })
     }
 
-    fn view(&self) -> ColumnView<'_> {
+    pub(super) fn view(&self) -> ColumnView<'_> {
         let data = match &self.values {
             Values::Slice(slice) => *slice,
             Values::Bools(values) => ColumnSlice::Bool(values),
@@ -139,7 +140,14 @@ impl<'a> Lent<'a> {
 /// An output column as an Arrow array.
 fn array(output: Output) -> Result<ArrayRef> {
     let Output { data, validity } = output;
-    let nulls = validity.contains(&false).then(|| NullBuffer::new(BooleanBuffer::from(validity.as_slice())));
+    let validity = validity.contains(&false).then_some(validity);
+    column_array(Column { data, validity })
+}
+
+/// A column as an Arrow array.
+pub(super) fn column_array(column: Column) -> Result<ArrayRef> {
+    let Column { data, validity } = column;
+    let nulls = validity.map(|validity| NullBuffer::new(BooleanBuffer::from(validity.as_slice())));
     let rows_of = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
     Ok(match data {
         ColumnData::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
@@ -162,6 +170,11 @@ fn array(output: Output) -> Result<ArrayRef> {
         ColumnData::Bytes(values) => Arc::new(
             values.iter().enumerate().map(|(row, value)| rows_of(row).then_some(value)).collect::<BinaryArray>(),
         ),
-        ColumnData::List(_, _) => return Err(Error::internal("an expression gave a list")),
+        ColumnData::List(element, lists) => {
+            let offsets = OffsetBuffer::from_lengths(lists.iter().map(Vec::len));
+            let items = Column::from_values(DType::Scalar(element), lists.into_iter().flatten())?;
+            let field = Arc::new(ArrowField::new_list_field(arrow_type(DType::Scalar(element)), true));
+            Arc::new(ListArray::new(field, offsets, column_array(items)?, nulls))
+        }
     })
 }

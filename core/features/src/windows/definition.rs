@@ -133,9 +133,9 @@ pub(super) struct Tiling {
 
 /// The aggregates of a view, compiled.
 #[derive(Debug)]
-pub struct WindowPlan {
+pub(crate) struct WindowPlan {
     /// The columns of an event.
-    pub columns: Vec<Field>,
+    pub(crate) columns: Vec<Field>,
     /// The definition as it is written: what was stored for another one cannot be used.
     pub(super) definition: String,
     pub(super) filters: Option<Program>,
@@ -172,6 +172,11 @@ impl WindowPlan {
         }
         plan.filters = filters.finish();
         Ok((plan, fields))
+    }
+
+    /// The type of a feature.
+    pub(crate) fn dtype(&self, feature: usize) -> DType {
+        self.features[feature].dtype
     }
 
     fn add(&mut self, json: AggregationJson, filters: &mut Filters) -> Result<Field> {
