@@ -31,6 +31,7 @@ use entities::EntityRows;
 use groups::Groups;
 use parallel::{Cancel, parallel_map};
 use view::{ViewJoin, ViewValues};
+use windows::WindowView;
 
 pub use source::{CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, SourceRows};
 pub use view::ViewCounts;
@@ -181,7 +182,8 @@ fn join_views(
             None => view::join(view, source, rows, groups, cancel),
             Some(windows) => {
                 let fields = fields_of(service, name);
-                windows::join(view, windows, &fields, source, rows, groups, threads, cancel).map(|join| ViewJoin {
+                let asked = WindowView { view, windows, fields: &fields };
+                windows::join(&asked, source, rows, groups, threads, cancel).map(|join| ViewJoin {
                     found: join.found,
                     values: ViewValues::Aggregated(fields, join.columns),
                     counts: join.counts,

@@ -24,17 +24,22 @@ pub(super) struct WindowJoin {
     pub(super) counts: ViewCounts,
 }
 
-/// `fields` are the numbers of the features asked for.
+/// A view of aggregates, and the numbers of the features asked for.
+pub(super) struct WindowView<'a> {
+    pub(super) view: &'a ViewPlan,
+    pub(super) windows: &'a WindowPlan,
+    pub(super) fields: &'a [usize],
+}
+
 pub(super) fn join(
-    view: &ViewPlan,
-    windows: &WindowPlan,
-    fields: &[usize],
+    asked: &WindowView<'_>,
     source: &SourceRows,
     entities: &EntityRows,
     groups: &Groups<'_>,
     threads: usize,
     cancel: &Cancel<'_>,
 ) -> Result<WindowJoin> {
+    let WindowView { view, windows, fields } = *asked;
     let times = SourceTimes::new(view, source, entities.cutoff.is_some())?;
     let keys =
         view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
@@ -68,7 +73,14 @@ pub(super) fn join(
         cancel.check()?;
         Ok(answer(windows, fields, &history, &questions, job.clone()))
     })?;
-    scatter(view, fields, entities.count, &parts, &keys, &times, rows)
+    let counts = ViewCounts {
+        source_rows: rows as u64,
+        null_event_ts: times.null_event_ts,
+        null_created_ts: times.null_created_ts,
+        null_keys: null_keys(&keys),
+        ..ViewCounts::default()
+    };
+    scatter(asked, entities.count, &parts, counts)
 }
 
 struct SourceHistory<'a> {
@@ -162,20 +174,14 @@ fn answer(
     answers
 }
 
-fn scatter(
-    view: &ViewPlan,
-    fields: &[usize],
-    count: usize,
-    parts: &[Answers],
-    keys: &[ArrayRef],
-    times: &SourceTimes,
-    source_rows: usize,
-) -> Result<WindowJoin> {
+/// Puts the answers where their entity rows are.
+fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], counts: ViewCounts) -> Result<WindowJoin> {
     let mut found = vec![FeatureStatus::NotFound; count];
     for &row in parts.iter().flat_map(|part| &part.rows) {
         found[row as usize] = FeatureStatus::Present;
     }
-    let columns = fields
+    let columns = asked
+        .fields
         .iter()
         .enumerate()
         .map(|(at, &field)| {
@@ -185,18 +191,10 @@ fn scatter(
                     values[row as usize].clone_from(value);
                 }
             }
-            column_array(Column::from_values(view.fields[field].dtype, values)?)
+            column_array(Column::from_values(asked.view.fields[field].dtype, values)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let known = found.iter().filter(|status| **status == FeatureStatus::Present).count() as u64;
-    let counts = ViewCounts {
-        source_rows: source_rows as u64,
-        null_event_ts: times.null_event_ts,
-        null_created_ts: times.null_created_ts,
-        null_keys: null_keys(keys),
-        found: known,
-        not_found: count as u64 - known,
-        outside_max_age: 0,
-    };
+    let counts = ViewCounts { found: known, not_found: count as u64 - known, ..counts };
     Ok(WindowJoin { found, columns, counts })
 }
