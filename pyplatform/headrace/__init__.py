@@ -12,6 +12,7 @@ risk = FeatureService("risk", [weather])
 from __future__ import annotations
 
 from headrace._native import Model, OnlinePlan, __version__
+from headrace.aggregations import Aggregation
 from headrace.definitions import (
     Entity,
     FeatureSelection,
@@ -70,6 +71,7 @@ from headrace.plan_diff import PlanDiff
 from headrace.project import Project
 
 __all__ = [
+    "Aggregation",
     "Bool",
     "Bytes",
     "DType",

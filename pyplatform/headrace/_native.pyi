@@ -101,7 +101,13 @@ class LocalStore:
     ) -> LocalStore: ...
     def write_snapshot(self, folder: str | os.PathLike[str]) -> None: ...
     def encode(
-        self, view: str, batch: object, first_sequence: int, now_us: int, max_future_skew_us: int
+        self,
+        view: str,
+        batch: object,
+        first_sequence: int,
+        now_us: int,
+        max_future_skew_us: int,
+        resets: bool = False,
     ) -> tuple[bytes, int, dict[str, int]]:
         """The rows as one value of the log, how many they are, and how many were refused for which reason."""
 
@@ -111,6 +117,9 @@ class LocalStore:
     def online_plan(self, service: str) -> OnlinePlan: ...
     def stats(self) -> dict[str, dict[str, int]]:
         """Table -> keys, row_bytes, used_bytes, index_bytes."""
+
+    def windows_stats(self) -> dict[str, dict[str, int]]:
+        """View of aggregates -> keys, used_bytes."""
 
     def __len__(self) -> int: ...
 

@@ -146,8 +146,8 @@ def _inputs_of(view: OnDemandFeatureView) -> list[tuple[Field, str, bool]]:
         if isinstance(source, Field):
             found.append((source, "request", True))
         elif isinstance(source, FeatureSelection):
-            fields = {field.name: field for field in source.view.schema}
+            fields = {field.name: field for field in source.view.features}
             found.extend((fields[name], source.view.name, True) for name in source.names)
         else:
-            found.extend((field, source.name, False) for field in source.schema)
+            found.extend((field, source.name, False) for field in source.features)
     return found

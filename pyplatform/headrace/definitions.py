@@ -12,10 +12,11 @@ import os
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headrace.aggregations import Aggregation
 from headrace.dtypes import DType, DTypeLike, as_dtype
 from headrace.errors import DefinitionError, make_error, nearest_hint
 from headrace.expression_nodes import for_plan
@@ -245,7 +246,7 @@ class FeatureSelection:
 
 def _select(view: FeatureView | OnDemandFeatureView, names: Any) -> FeatureSelection:
     listed = [names] if isinstance(names, str) else list(names)
-    known = [field.name for field in view.schema]
+    known = [field.name for field in view.features]
     for name in listed:
         if name not in known:
             raise make_error(
@@ -261,10 +262,11 @@ class FeatureView(_Described):
     Args:
         name: for example "weather".
         entities: whose features they are; the key is all their join keys, in this order. May be empty.
-        schema: the features.
+        schema: the features; with aggregations, the columns of an event.
         source: where rows come from.
         ttl: online and in training, an older row does not count; None keeps it for ever. Static rows have none.
         online: whether `materialize` loads it into the online table.
+        aggregations: functions over windows; then each row is an event, and these give the features.
     """
 
     name: str
@@ -273,6 +275,7 @@ class FeatureView(_Described):
     source: FileSource | PushSource
     ttl: dt.timedelta | None = None
     online: bool = True
+    aggregations: Sequence[Aggregation] = ()
 
     def __post_init__(self) -> None:
         _check_name("a feature view", self.name)
@@ -302,8 +305,29 @@ class FeatureView(_Described):
                 f"{owner} has a ttl, and its rows have no event time",
                 "name the source's event_ts, or leave the ttl out",
             )
-        names = [key.name for key in self.join_keys] + [field.name for field in schema]
-        _check_distinct(owner, "columns", names)
+        names = [key.name for key in self.join_keys]
+        _check_distinct(owner, "columns", names + [field.name for field in schema])
+        aggregations = [self.aggregations] if isinstance(self.aggregations, Aggregation) else list(self.aggregations)
+        object.__setattr__(self, "aggregations", aggregations)
+        if aggregations:
+            if ttl_us is not None or self.source.event_ts is None:
+                raise DefinitionError(
+                    "invalid_definition",
+                    f"{owner} has aggregations and {'no event time' if ttl_us is None else 'a ttl'}",
+                    "name the source's event_ts, and leave the ttl out: the windows say what is too old",
+                )
+            _check_distinct(owner, "features", names + [field.name for field in self.features])
+
+    @property
+    def features(self) -> list[Field]:
+        """What the view gives: its schema, or its aggregates."""
+        if not self.aggregations:
+            return list(self.schema)
+        return [Field(name, dtype) for name, dtype, _ in self._aggregates()]
+
+    def _aggregates(self) -> Iterator[tuple[str, DType, dict[str, Any]]]:
+        for aggregation in self.aggregations:
+            yield from aggregation.features(f"feature view '{self.name}'", self.schema)
 
     @property
     def join_keys(self) -> list[Field]:
@@ -318,6 +342,7 @@ class FeatureView(_Described):
         return {
             "entities": [entity.name for entity in self.entities],
             "fields": [{"name": field.name, "dtype": str(field.dtype)} for field in self.schema],
+            **({"aggregations": [json for _, _, json in self._aggregates()]} if self.aggregations else {}),
             "ttl_us": ttl_us or None,  # a ttl of zero is no ttl
             "online": self.online,
             "source": self.source.to_json(),
@@ -362,6 +387,11 @@ class OnDemandFeatureView(_Described):
                     f"{owner}: its input {source!r} is neither a request field nor of a stored view",
                     "use a Field, a FeatureView, or view[[names]]",
                 )
+
+    @property
+    def features(self) -> list[Field]:
+        """What the view gives."""
+        return list(self.schema)
 
     def __getitem__(self, names: str | Sequence[str]) -> FeatureSelection:
         return _select(self, names)
@@ -410,7 +440,7 @@ class FeatureService(_Described):
         return [
             part
             if isinstance(part, FeatureSelection)
-            else FeatureSelection(part, tuple(field.name for field in part.schema))
+            else FeatureSelection(part, tuple(field.name for field in part.features))
             for part in self.features
         ]
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, NullArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use headrace_features::{LocalStore, Plan, StoreOptions, encode_rows};
+use headrace_features::{EncodeOptions, LocalStore, Plan, StoreOptions, encode_rows};
 use headrace_types::{Batch, Clock, Column, DType, ErrorCode, FeatureStatus, Field, Value, VirtualClock};
 use serde_json::{Value as Json, json};
 
@@ -65,7 +65,7 @@ fn filled_store(plan: &Plan) -> Arc<LocalStore> {
         ("year", Arc::new(Int32Array::from(vec![Some(2000), None]))),
     ]);
     for (view, batch) in [("weather", weather.unwrap()), ("planes", planes.unwrap())] {
-        let encoded = encode_rows(plan.view(view).unwrap(), &batch, 1, NOW_US, 0).unwrap();
+        let encoded = encode_rows(plan.view(view).unwrap(), &batch, &EncodeOptions::new(1, NOW_US, 0)).unwrap();
         assert_eq!(encoded.rows, 2);
         store.apply(&encoded.bytes).unwrap();
     }
@@ -392,7 +392,8 @@ fn writes_are_seen_by_the_next_request_and_time_ages_them() {
         ("temp", Arc::new(Float64Array::from(vec![1.0]))),
         ("wind", Arc::new(Float64Array::from(vec![0.0]))),
     ]);
-    let encoded = encode_rows(plan.view("weather").unwrap(), &newer.unwrap(), 9, NOW_US, 0).unwrap();
+    let encoded =
+        encode_rows(plan.view("weather").unwrap(), &newer.unwrap(), &EncodeOptions::new(9, NOW_US, 0)).unwrap();
     engine.store().unwrap().apply(&encoded.bytes).unwrap();
     assert_eq!(engine.predict("late", None, &request).unwrap().margins, [2014.0]);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_array::{ArrayRef, Float32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use headrace_features::{LocalStore, Plan, StoreOptions, encode_rows};
+use headrace_features::{EncodeOptions, LocalStore, Plan, StoreOptions, encode_rows};
 use serde_json::json;
 
 const FIELDS: usize = 50;
@@ -52,7 +52,8 @@ fn main() {
         for start in (0..rows).step_by(BATCH_ROWS) {
             let batch = batch(start, event_ts);
             let began = Instant::now();
-            let encoded = encode_rows(plan.view("v").unwrap(), &batch, start as u64, 10, 0).unwrap();
+            let encoded =
+                encode_rows(plan.view("v").unwrap(), &batch, &EncodeOptions::new(start as u64, 10, 0)).unwrap();
             encode += began.elapsed().as_secs_f64();
             let began = Instant::now();
             store.apply(&encoded.bytes).unwrap();

@@ -7,6 +7,7 @@ mod arrow;
 mod join;
 mod online;
 mod plan;
+mod windows;
 
 pub use arrow::{arrow_type, plain_array, plain_column};
 pub use join::{
@@ -14,9 +15,9 @@ pub use join::{
     STATUS_SUFFIX, SourceRows, ViewCounts, point_in_time_join,
 };
 pub use online::{
-    ApplyCounts, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore, OpenMode,
-    REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys, TableReader,
-    TableStats, encode_rows,
+    ApplyCounts, EncodeOptions, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore,
+    OpenMode, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys,
+    TableReader, TableStats, encode_rows,
 };
 pub use plan::{
     Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,
@@ -24,3 +25,4 @@ pub use plan::{
     PLAN_BYTES_MAX, PLAN_FORMAT, Plan, PlanDiff, REQUEST, ServiceFeature, ServicePlan, Source, StoredFeature,
     TablePlan, ViewPlan,
 };
+pub use windows::{HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind};

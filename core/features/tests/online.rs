@@ -13,8 +13,8 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use headrace_features::{
-    ApplyCounts, EncodedBatch, KeysRef, LocalStore, OpenMode, Plan, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS,
-    REFUSED_NULL_KEY, StoreOptions, encode_rows,
+    ApplyCounts, EncodeOptions, EncodedBatch, KeysRef, LocalStore, OpenMode, Plan, REFUSED_FUTURE,
+    REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, encode_rows,
 };
 use headrace_types::{Batch, Column, ColumnData, EVENT_TS_ALWAYS, ErrorCode, FeatureStatus, Field, RowVersion, Value};
 use serde_json::json;
@@ -64,7 +64,8 @@ fn weather(origins: Vec<Option<&str>>, hours: Vec<Option<i64>>, temps: Vec<Optio
 }
 
 fn apply(store: &LocalStore, plan: &Plan, view: &str, rows: &RecordBatch, first_sequence: u64) -> ApplyCounts {
-    let encoded = encode_rows(plan.view(view).unwrap(), rows, first_sequence, i64::MAX, 0).unwrap();
+    let encoded =
+        encode_rows(plan.view(view).unwrap(), rows, &EncodeOptions::new(first_sequence, i64::MAX, 0)).unwrap();
     store.apply(&encoded.bytes).unwrap()
 }
 
@@ -146,7 +147,8 @@ fn rows_that_no_store_may_take_are_counted_by_reason() {
         vec![Some(1), Some(1), None, Some(9), Some(2)],
         vec![Some(1.0); 5],
     );
-    let encoded = encode_rows(plan.view("weather").unwrap(), &rows, 40, 7 * HOUR_US, HOUR_US).unwrap();
+    let encoded =
+        encode_rows(plan.view("weather").unwrap(), &rows, &EncodeOptions::new(40, 7 * HOUR_US, HOUR_US)).unwrap();
     assert_eq!(encoded.rows, 2);
     let expected = [(REFUSED_FUTURE, 1), (REFUSED_NULL_EVENT_TS, 1), (REFUSED_NULL_KEY, 1)];
     assert_eq!(encoded.refused, expected.into());
@@ -160,8 +162,8 @@ fn a_row_exactly_at_the_bound_of_the_future_is_taken() {
     let plan = common::plan(&common::flights());
     let rows = weather(vec![Some("A")], vec![Some(8)], vec![Some(1.0)]);
     let view = plan.view("weather").unwrap();
-    assert_eq!(encode_rows(view, &rows, 0, 7 * HOUR_US, HOUR_US).unwrap().rows, 1);
-    assert_eq!(encode_rows(view, &rows, 0, 7 * HOUR_US, HOUR_US - 1).unwrap().rows, 0);
+    assert_eq!(encode_rows(view, &rows, &EncodeOptions::new(0, 7 * HOUR_US, HOUR_US)).unwrap().rows, 1);
+    assert_eq!(encode_rows(view, &rows, &EncodeOptions::new(0, 7 * HOUR_US, HOUR_US - 1)).unwrap().rows, 0);
 }
 
 #[test]
@@ -179,7 +181,8 @@ fn a_null_creation_time_is_stamped_as_the_source_declares() {
         for name in ["origin", "temp", "wind_dir", "wind_speed"] {
             columns.push((name, rows.column_by_name(name).unwrap().clone()));
         }
-        let encoded = encode_rows(plan.view("weather").unwrap(), &batch(columns), 0, now_us, 0).unwrap();
+        let encoded =
+            encode_rows(plan.view("weather").unwrap(), &batch(columns), &EncodeOptions::new(0, now_us, 0)).unwrap();
         EncodedBatch::decode(&encoded.bytes).unwrap().version(0)
     };
     assert_eq!(version(json!({}), None).created_ts, HOUR_US);
@@ -198,7 +201,7 @@ fn static_rows_have_no_times() {
         ("year", Arc::new(Int32Array::from(vec![None]))),
         ("model", strings(vec![None])),
     ]);
-    let encoded = encode_rows(plan.view("plane").unwrap(), &rows, 5, 0, 0).unwrap();
+    let encoded = encode_rows(plan.view("plane").unwrap(), &rows, &EncodeOptions::new(5, 0, 0)).unwrap();
     let version = EncodedBatch::decode(&encoded.bytes).unwrap().version(0);
     assert_eq!(version, RowVersion { event_ts: EVENT_TS_ALWAYS, created_ts: i64::MIN, sequence: 5 });
 }
@@ -333,7 +336,7 @@ fn a_snapshot_brings_every_row_back() {
             assert_eq!(found, (Value::Float64(temp), FeatureStatus::Present));
         }
         let rows = weather(vec![Some("B")], vec![Some(2)], vec![Some(3.0)]);
-        let encoded = encode_rows(plan.view("weather").unwrap(), &rows, 2, i64::MAX, 0).unwrap();
+        let encoded = encode_rows(plan.view("weather").unwrap(), &rows, &EncodeOptions::new(2, i64::MAX, 0)).unwrap();
         match mode {
             OpenMode::Private => assert_eq!(opened.apply(&encoded.bytes).unwrap().replaced, 1),
             OpenMode::ReadOnlyShared => assert_eq!(opened.apply(&encoded.bytes).unwrap_err().code, ErrorCode::ReadOnly),
@@ -437,7 +440,7 @@ fn what_is_wrong_with_a_call_is_named() {
     assert_eq!(error.code, ErrorCode::LengthMismatch);
     assert_eq!(store.apply(b"nonsense").unwrap_err().code, ErrorCode::CorruptStore);
     let no_temp = batch(vec![("origin", strings(vec![Some("A")])), ("__event_ts", times(vec![Some(1)]))]);
-    let error = encode_rows(plan.view("weather").unwrap(), &no_temp, 0, 1, 0).unwrap_err();
+    let error = encode_rows(plan.view("weather").unwrap(), &no_temp, &EncodeOptions::new(0, 1, 0)).unwrap_err();
     assert_eq!(error.code, ErrorCode::MissingColumn);
     assert!(error.message.contains("weather") && error.message.contains("temp"), "{error}");
 

@@ -12,7 +12,7 @@ use arrow_array::{
     Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use headrace_features::{
-    AsKnownAt, JoinOptions, LocalStore, SourceRows, StoreOptions, encode_rows, point_in_time_join,
+    AsKnownAt, EncodeOptions, JoinOptions, LocalStore, SourceRows, StoreOptions, encode_rows, point_in_time_join,
 };
 use headrace_types::{Batch, Column, DType, FeatureStatus, Value};
 use proptest::prelude::*;
@@ -110,7 +110,7 @@ proptest! {
             for (sequence, row) in rows.iter().enumerate() {
                 if row.event_ts + row.delay == now_us {
                     let view = plan.view("v").unwrap();
-                    let encoded = encode_rows(view, &source_batch(&[row]), sequence as u64, now_us, 0).unwrap();
+                    let encoded = encode_rows(view, &source_batch(&[row]), &EncodeOptions::new(sequence as u64, now_us, 0)).unwrap();
                     store.apply(&encoded.bytes).unwrap();
                 }
             }

@@ -3,8 +3,9 @@ use crate::{DType, ScalarType, TimestampUs};
 /// One value of any type, for the paths where convenience matters more than speed.
 ///
 /// NaN is a float and not `Null`: the two are different everywhere in headrace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum Value {
+    #[default]
     Null,
     Bool(bool),
     /// Any of int8..int64; the column's type says which.

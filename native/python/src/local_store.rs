@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use headrace_cpu::OpenMode;
-use headrace_features::{StoreOptions, encode_rows};
+use headrace_features::{EncodeOptions, StoreOptions, encode_rows};
 use headrace_types::Result;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -76,6 +76,8 @@ impl LocalStore {
     }
 
     /// Rows of a view as one value of the log: (the value, its rows, rows refused by reason).
+    #[pyo3(signature = (view, batch, first_sequence, now_us, max_future_skew_us, resets=false))]
+    #[allow(clippy::too_many_arguments)] // as Python passes them
     fn encode<'py>(
         &self,
         py: Python<'py>,
@@ -84,12 +86,15 @@ impl LocalStore {
         first_sequence: u64,
         now_us: i64,
         max_future_skew_us: i64,
+        resets: bool,
     ) -> Outcome<(Bound<'py, PyBytes>, usize, Bound<'py, PyDict>)> {
         self.checked()?;
         let batch = batch_of(&format!("the rows of view '{view}'"), batch)?;
         let plan = &self.plan;
-        let encoded =
-            detached(py, || encode_rows(plan.view(view)?, &batch, first_sequence, now_us, max_future_skew_us))?;
+        let encoded = detached(py, || {
+            let limits = EncodeOptions { first_sequence, now_us, max_future_skew_us, resets };
+            encode_rows(plan.view(view)?, &batch, &limits)
+        })?;
         let refused = PyDict::new(py);
         for (reason, count) in &encoded.refused {
             refused.set_item(*reason, *count)?;
@@ -130,6 +135,18 @@ impl LocalStore {
             tables.set_item(name, table)?;
         }
         Ok(tables)
+    }
+
+    /// The keys and used bytes of each view of aggregates.
+    fn windows_stats<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyDict>> {
+        let views = PyDict::new(py);
+        for (name, keys, used_bytes) in self.checked()?.windows_stats() {
+            let view = PyDict::new(py);
+            view.set_item("keys", keys)?;
+            view.set_item("used_bytes", used_bytes)?;
+            views.set_item(name, view)?;
+        }
+        Ok(views)
     }
 
     /// Keys of all tables together.

@@ -13,13 +13,14 @@ use arrow_array::{
     Int64Array, ListArray, StringArray, TimestampMicrosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field as ArrowField};
 use arrow_select::concat::concat;
 use headrace_expr::{ColumnSlice, ColumnView, Output, Scratch};
 use headrace_types::{Column, ColumnData, DType, Error, Field, Result, ScalarType, Value};
 
 use super::entities::EntityRows;
 use super::parallel::{Cancel, parallel_map};
+use crate::arrow::arrow_type;
 use crate::plan::{InputFrom, ServicePlan};
 
 /// Rows computed as one job.
@@ -71,7 +72,7 @@ pub(super) fn compute(
 }
 
 /// A range of rows of an Arrow column in the form that a program reads: bits become bools, strings become slices.
-struct Lent<'a> {
+pub(super) struct Lent<'a> {
     values: Values<'a>,
     validity: Option<Vec<bool>>,
 }
@@ -85,7 +86,7 @@ enum Values<'a> {
 }
 
 impl<'a> Lent<'a> {
-    fn new(array: &'a ArrayRef, field: &Field, rows: Range<usize>) -> Result<Self> {
+    pub(super) fn new(array: &'a ArrayRef, field: &Field, rows: Range<usize>) -> Result<Self> {
         macro_rules! slice {
             ($variant:ident, $type:ty) => {
                 Values::Slice(ColumnSlice::$variant(&array.as_primitive::<$type>().values()[rows.clone()]))
@@ -140,7 +141,7 @@ impl<'a> Lent<'a> {
         }
     }
 
-    fn view(&self) -> ColumnView<'_> {
+    pub(super) fn view(&self) -> ColumnView<'_> {
         let data = match &self.values {
             Values::Slice(slice) => *slice,
             Values::Bools(values) => ColumnSlice::Bool(values),
@@ -167,7 +168,14 @@ fn lists(array: &ArrayRef, element: ScalarType, rows: Range<usize>) -> Result<Ve
 /// An output column as an Arrow array.
 fn array(output: Output) -> Result<ArrayRef> {
     let Output { data, validity } = output;
-    let nulls = validity.contains(&false).then(|| NullBuffer::new(BooleanBuffer::from(validity.as_slice())));
+    let validity = validity.contains(&false).then_some(validity);
+    column_array(Column { data, validity })
+}
+
+/// A column as an Arrow array.
+pub(super) fn column_array(column: Column) -> Result<ArrayRef> {
+    let Column { data, validity } = column;
+    let nulls = validity.map(|validity| NullBuffer::new(BooleanBuffer::from(validity.as_slice())));
     let rows_of = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
     Ok(match data {
         ColumnData::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
@@ -193,11 +201,8 @@ fn array(output: Output) -> Result<ArrayRef> {
         ColumnData::List(element, lists) => {
             let offsets = OffsetBuffer::from_lengths(lists.iter().map(Vec::len));
             let items = Column::from_values(DType::Scalar(element), lists.into_iter().flatten())?;
-            let rows = items.len();
-            let items =
-                array(Output { data: items.data, validity: items.validity.unwrap_or_else(|| vec![true; rows]) })?;
-            let field = Arc::new(arrow_schema::Field::new_list_field(items.data_type().clone(), true));
-            Arc::new(ListArray::new(field, offsets, items, nulls))
+            let field = Arc::new(ArrowField::new_list_field(arrow_type(DType::Scalar(element)), true));
+            Arc::new(ListArray::new(field, offsets, column_array(items)?, nulls))
         }
     })
 }

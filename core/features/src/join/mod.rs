@@ -15,6 +15,7 @@ mod parallel;
 mod source;
 mod timeline;
 mod view;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use crate::plan::{FeatureFrom, Plan, ServicePlan};
 use entities::EntityRows;
 use groups::Groups;
 use parallel::{Cancel, parallel_map};
-use view::ViewJoin;
+use view::{ViewJoin, ViewValues};
+use windows::WindowView;
 
 pub use source::{CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, SourceRows};
 pub use view::ViewCounts;
@@ -111,15 +113,23 @@ pub fn point_in_time_join(
     let rows = EntityRows::new(service, entities, options).map_err(|error| error.within("entity rows"))?;
 
     let views = views_of(service);
-    let joined = join_views(plan, &views, &rows, sources, threads, &cancel)?;
+    let joined = join_views(plan, service, &views, &rows, sources, threads, &cancel)?;
     let names: Vec<&str> = views.iter().map(|(name, _)| *name).collect();
     let stored = parallel_map(threads, &service.stored, |feature| {
         cancel.check()?;
         let view = names.iter().position(|name| *name == feature.view);
         let (view, source) =
             view.zip(sources.get(&feature.view)).ok_or_else(|| Error::internal("a view is missing"))?;
-        let column = source.column(&feature.field, feature.dtype);
-        let gathered = column.and_then(|column| view::gather(&column, &joined[view].picked, &feature.field));
+        let gathered = match &joined[view].values {
+            ViewValues::Picked(picked) => source
+                .column(&feature.field, feature.dtype)
+                .and_then(|column| view::gather(&column, picked, &feature.field)),
+            ViewValues::Aggregated(fields, columns) => fields
+                .iter()
+                .position(|&field| field == feature.field_index)
+                .map(|at| Arc::clone(&columns[at]))
+                .ok_or_else(|| Error::internal("an aggregate is missing")),
+        };
         gathered.map_err(|error| error.within(format!("view '{}'", feature.view)))
     })?;
     let computed = computed::compute(service, &rows, &stored, threads, &cancel)?;
@@ -135,6 +145,7 @@ pub fn point_in_time_join(
 /// Finds the source rows of each view, in the order of `views`.
 fn join_views(
     plan: &Plan,
+    service: &ServicePlan,
     views: &[(&str, &[usize])],
     rows: &EntityRows,
     sources: &BTreeMap<String, SourceRows>,
@@ -166,7 +177,19 @@ fn join_views(
         })?;
         let groups =
             &groups[key_sets.binary_search(&positions).map_err(|_| Error::internal("a key set is missing"))?];
-        let join = view::join(plan.view(name)?, source, rows, groups, cancel);
+        let view = plan.view(name)?;
+        let join = match &view.windows {
+            None => view::join(view, source, rows, groups, cancel),
+            Some(windows) => {
+                let fields = fields_of(service, name);
+                let asked = WindowView { view, windows, fields: &fields };
+                windows::join(&asked, source, rows, groups, threads, cancel).map(|join| ViewJoin {
+                    found: join.found,
+                    values: ViewValues::Aggregated(fields, join.columns),
+                    counts: join.counts,
+                })
+            }
+        };
         Ok((index, join.map_err(|error| error.within(format!("view '{name}'")))?))
     })?;
     joined.sort_by_key(|(index, _)| *index);
@@ -182,6 +205,11 @@ fn views_of(service: &ServicePlan) -> Vec<(&str, &[usize])> {
         }
     }
     views
+}
+
+/// The features of a view that a service reads.
+fn fields_of(service: &ServicePlan, view: &str) -> Vec<usize> {
+    service.stored.iter().filter(|feature| feature.view == view).map(|feature| feature.field_index).collect()
 }
 
 fn check_names(service: &ServicePlan, entities: &RecordBatch, statuses: bool) -> Result<()> {

@@ -50,6 +50,11 @@ impl Timelines {
         Self { offsets, rows, event_ts: sorted_event_ts, created_ts }
     }
 
+    /// The rows of a group, in their order.
+    pub(super) fn rows_of(&self, group: usize) -> &[u32] {
+        &self.rows[self.offsets[group] as usize..self.offsets[group + 1] as usize]
+    }
+
     /// The newest row of a group with `event_ts <= at_us` and, with a cutoff, `created_ts <= cutoff`: its number and event time.
     ///
     /// `hint` is a place of that group's timeline to start from, and is moved to the place found: entity rows in the order of time then

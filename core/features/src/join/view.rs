@@ -36,9 +36,16 @@ pub struct ViewCounts {
 pub(super) struct ViewJoin {
     /// For each entity row, whether a row was found: `Present`, `NotFound` or `OutsideMaxAge`.
     pub(super) found: Vec<FeatureStatus>,
-    /// For each entity row, the source row found; null where there is none.
-    pub(super) picked: UInt32Array,
+    pub(super) values: ViewValues,
     pub(super) counts: ViewCounts,
+}
+
+/// Where a view's values come from.
+pub(super) enum ViewValues {
+    /// For each entity row, the source row found; null where there is none.
+    Picked(UInt32Array),
+    /// Aggregates: the numbers of the features asked for, and their columns.
+    Aggregated(Vec<usize>, Vec<ArrayRef>),
 }
 
 pub(super) fn join(
@@ -77,7 +84,7 @@ pub(super) fn join(
             _ => counts.not_found += 1,
         }
     }
-    Ok(ViewJoin { found, picked, counts })
+    Ok(ViewJoin { found, values: ViewValues::Picked(picked), counts })
 }
 
 /// The source row of each entity row, null where there is none, and how it was found.
@@ -117,7 +124,7 @@ fn pick(
     Ok((UInt32Array::new(picked.into(), Some(nulls)), found))
 }
 
-fn null_keys(keys: &[ArrayRef]) -> u64 {
+pub(super) fn null_keys(keys: &[ArrayRef]) -> u64 {
     match keys {
         [] => 0,
         [key] => key.null_count() as u64,

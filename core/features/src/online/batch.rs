@@ -14,6 +14,17 @@ pub(super) struct BatchHeader {
     pub(super) view: String,
     pub(super) keys: Vec<Field>,
     pub(super) fields: Vec<Field>,
+    /// Of events for aggregates, the time at which they were taken in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) now_us: Option<i64>,
+    /// Whether the view's aggregates are built anew from here on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) resets: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The parts of a batch, before they are bytes.
@@ -133,6 +144,21 @@ impl<'a> EncodedBatch<'a> {
         &self.header.fields
     }
 
+    /// When the rows were taken in, where that matters.
+    pub(super) fn now_us(&self) -> Option<i64> {
+        self.header.now_us
+    }
+
+    /// Whether what the view has aggregated so far is to be forgotten first.
+    pub(super) fn resets(&self) -> bool {
+        self.header.resets
+    }
+
+    /// The sequence number of the first row.
+    pub(super) fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.tombstones.len()
@@ -237,6 +263,8 @@ mod tests {
 
     fn bytes() -> Vec<u8> {
         let header = BatchHeader {
+            now_us: None,
+            resets: false,
             view: "weather".into(),
             keys: vec![Field::new("origin", DType::STRING)],
             fields: vec![Field::new("temp", DType::FLOAT64)],

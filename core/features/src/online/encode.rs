@@ -39,6 +39,26 @@ pub struct EncodedRows {
     pub refused: BTreeMap<&'static str, u64>,
 }
 
+/// How rows are encoded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EncodeOptions {
+    /// The sequence number of the first row; the others follow by one.
+    pub first_sequence: u64,
+    /// The time of the ingest.
+    pub now_us: i64,
+    /// A row further ahead of it is refused.
+    pub max_future_skew_us: i64,
+    /// Whether what the view has aggregated so far is to be forgotten before these rows.
+    pub resets: bool,
+}
+
+impl EncodeOptions {
+    /// Of rows that add to what is there.
+    pub fn new(first_sequence: u64, now_us: i64, max_future_skew_us: i64) -> Self {
+        Self { first_sequence, now_us, max_future_skew_us, resets: false }
+    }
+}
+
 /// Encodes rows of a view: its join keys and fields, and the columns `__event_ts`, `__created_ts` and `__deleted` as in
 /// [`SourceRows`](crate::SourceRows). Rows that no store may take are left out and counted,
 /// each under the first reason that applies: null key, null event time, future.
@@ -48,25 +68,13 @@ pub struct EncodedRows {
 ///
 /// # Errors
 /// `missing_column` or `type_mismatch` naming the column; `too_large` for a batch over 4 GiB.
-pub fn encode_rows(
-    view: &ViewPlan,
-    batch: &RecordBatch,
-    first_sequence: u64,
-    now_us: i64,
-    max_future_skew_us: i64,
-) -> Result<EncodedRows> {
-    encode(view, batch, first_sequence, now_us, max_future_skew_us)
-        .map_err(|error| error.within(format!("view '{}'", view.name)))
+pub fn encode_rows(view: &ViewPlan, batch: &RecordBatch, options: &EncodeOptions) -> Result<EncodedRows> {
+    encode(view, batch, options).map_err(|error| error.within(format!("view '{}'", view.name)))
 }
 
-fn encode(
-    view: &ViewPlan,
-    batch: &RecordBatch,
-    first_sequence: u64,
-    now_us: i64,
-    max_future_skew_us: i64,
-) -> Result<EncodedRows> {
-    let layout = ImageLayout::new(&view.fields);
+fn encode(view: &ViewPlan, batch: &RecordBatch, options: &EncodeOptions) -> Result<EncodedRows> {
+    let EncodeOptions { first_sequence, now_us, max_future_skew_us, resets } = *options;
+    let layout = ImageLayout::new(view.row_fields());
     let mut parts = BatchParts { key_offsets: vec![0], ..BatchParts::default() };
     let mut refused = BTreeMap::new();
     let times = RowTimes::new(view, batch, now_us)?;
@@ -98,7 +106,13 @@ fn encode(
         .map(|field| field_column(batch, &field.name, field.dtype, &parts.tombstones))
         .collect::<Result<Vec<_>>>()?;
     encode_images(&layout, &columns, &taken, &mut parts)?;
-    let header = BatchHeader { view: view.name.clone(), keys: view.join_keys.clone(), fields: view.fields.clone() };
+    let header = BatchHeader {
+        view: view.name.clone(),
+        keys: view.join_keys.clone(),
+        fields: view.row_fields().to_vec(),
+        now_us: view.is_windowed().then_some(now_us),
+        resets,
+    };
     Ok(EncodedRows { bytes: parts.to_bytes(&header, first_sequence)?, rows: taken.len(), refused })
 }
 

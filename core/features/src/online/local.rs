@@ -11,7 +11,9 @@ use headrace_types::{Column, Error, ErrorCode, Result, TimestampUs};
 use super::batch::EncodedBatch;
 use super::plan::OnlinePlan;
 use super::store::{ApplyCounts, OnlineStore, TableReader};
+use super::windows::{LocalWindows, WindowReader, apply_events, windows_of};
 use crate::plan::{Plan, TablePlan};
+use crate::windows::{WindowPlan, WindowTable};
 
 /// Rows between the request of a row's index line and its write.
 const INDEX_AHEAD: usize = 16;
@@ -45,6 +47,7 @@ pub struct LocalStore {
 pub(super) struct LocalTable {
     pub(super) name: String,
     pub(super) table: Arc<RowTable>,
+    pub(super) windows: Vec<LocalWindows>,
 }
 
 impl LocalStore {
@@ -56,7 +59,8 @@ impl LocalStore {
         let options = table_options(options);
         let create = |table: &TablePlan| {
             let rows = RowTable::create(table_schema(plan, table)?, &options)?;
-            Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows) })
+            let windows = windows_of(plan, table, |_, _| Ok(None), options.budget.bytes_max())?;
+            Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows), windows })
         };
         let tables = plan.tables().iter().map(create).collect::<Result<Vec<_>>>()?;
         Ok(Self { tables, options, is_read_only: false })
@@ -81,7 +85,12 @@ impl LocalStore {
                     }
                     _ => Arc::new(RowTable::create(schema, &self.options)?),
                 };
-                Ok(LocalTable { name: table.name.clone(), table: rows })
+                let known = |name: &str, windows: &Arc<WindowPlan>| {
+                    let old = old.and_then(|old| old.windows.iter().find(|old| old.name == name));
+                    Ok(old.filter(|old| old.table.is_of(windows)).map(|old| old.table.clone()))
+                };
+                let windows = windows_of(plan, table, known, self.options.budget.bytes_max())?;
+                Ok(LocalTable { name: table.name.clone(), table: rows, windows })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { tables, options: self.options.clone(), is_read_only: self.is_read_only })
@@ -102,6 +111,9 @@ impl LocalStore {
         }
         let batch = EncodedBatch::decode(batch)?;
         let place = |error: Error| error.within(format!("view '{}'", batch.view()));
+        if let Some(windows) = self.find_windows(&batch) {
+            return apply_events(windows, &batch).map_err(place);
+        }
         match self.find_view(&batch) {
             Some((table, view)) => apply_batch(table, view, &batch).map_err(place),
             None => Ok(ApplyCounts { skipped: batch.rows() as u64, ..ApplyCounts::default() }),
@@ -116,9 +128,16 @@ impl LocalStore {
         OnlinePlan::compile(self, plan, service)
     }
 
-    /// Keys of all tables together.
+    /// Keys of all tables together, and of all views of aggregates.
     pub fn len(&self) -> usize {
-        self.tables.iter().map(|table| table.table.len()).sum()
+        let windows = self.tables.iter().flat_map(|table| &table.windows).map(|windows| windows.table.len());
+        self.tables.iter().map(|table| table.table.len()).chain(windows).sum()
+    }
+
+    /// The keys and the used bytes of each view of aggregates, by name.
+    pub fn windows_stats(&self) -> Vec<(String, usize, u64)> {
+        let windows = self.tables.iter().flat_map(|table| &table.windows);
+        windows.map(|windows| (windows.name.clone(), windows.table.len(), windows.table.used_bytes())).collect()
     }
 
     /// Whether no table has a key.
@@ -134,6 +153,12 @@ impl LocalStore {
     /// Whether rows can only be read.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
+    }
+
+    fn find_windows(&self, batch: &EncodedBatch<'_>) -> Option<&WindowTable> {
+        let table = self.tables.iter().find(|table| table.table.schema().keys == batch.keys())?;
+        let windows = table.windows.iter().find(|windows| windows.name == batch.view())?;
+        Some(&windows.table)
     }
 
     fn find_view(&self, batch: &EncodedBatch<'_>) -> Option<(&RowTable, usize)> {
@@ -173,26 +198,48 @@ impl OnlineStore for LocalStore {
                 "bring the store to this plan first",
             ));
         }
-        let plan = local.table.gather_plan(features, ttl_us, width)?;
-        Ok(Box::new(LocalReader { table: local.table.clone(), plan }))
+        let of_windows = |feature: &GatherFeature| local.windows.iter().any(|w| w.view_index == feature.view);
+        let plain: Vec<GatherFeature> = features.iter().filter(|feature| !of_windows(feature)).copied().collect();
+        let rows = match plain.is_empty() {
+            true => None,
+            false => Some((local.table.clone(), local.table.gather_plan(&plain, ttl_us, width)?)),
+        };
+        let windows = local.windows.iter().filter_map(|windows| {
+            let features: Vec<_> = features
+                .iter()
+                .filter(|feature| feature.view == windows.view_index)
+                .map(|feature| (feature.field, windows.table.plan().dtype(feature.field), feature.position))
+                .collect();
+            (!features.is_empty()).then(|| WindowReader::new(windows.table.clone(), features, width))
+        });
+        let windows = windows.collect();
+        Ok(Box::new(LocalReader { rows, windows }))
     }
 }
 
 #[derive(Debug)]
 struct LocalReader {
-    table: Arc<RowTable>,
-    plan: GatherPlan,
+    /// The plain features; none when there are only aggregates.
+    rows: Option<(Arc<RowTable>, GatherPlan)>,
+    windows: Vec<WindowReader>,
 }
 
 impl TableReader for LocalReader {
+    #[allow(clippy::cast_possible_truncation)] // a float32 tensor
     fn read_f32(
         &self,
         keys: KeysRef<'_>,
         now_us: TimestampUs,
         out: &mut [f32],
-        status: Option<&mut [u8]>,
+        mut status: Option<&mut [u8]>,
     ) -> Result<()> {
-        self.table.gather_f32(&self.plan, keys, now_us, out, status)
+        if let Some((table, plan)) = &self.rows {
+            table.gather_f32(plan, keys, now_us, out, status.as_deref_mut())?;
+        }
+        for windows in &self.windows {
+            windows.read_numbers(keys, now_us, status.as_deref_mut(), |at, value| out[at] = value as f32)?;
+        }
+        Ok(())
     }
 
     fn read_f64(
@@ -200,9 +247,15 @@ impl TableReader for LocalReader {
         keys: KeysRef<'_>,
         now_us: TimestampUs,
         out: &mut [f64],
-        status: Option<&mut [u8]>,
+        mut status: Option<&mut [u8]>,
     ) -> Result<()> {
-        self.table.gather_f64(&self.plan, keys, now_us, out, status)
+        if let Some((table, plan)) = &self.rows {
+            table.gather_f64(plan, keys, now_us, out, status.as_deref_mut())?;
+        }
+        for windows in &self.windows {
+            windows.read_numbers(keys, now_us, status.as_deref_mut(), |at, value| out[at] = value)?;
+        }
+        Ok(())
     }
 
     fn read_columns(
@@ -212,7 +265,10 @@ impl TableReader for LocalReader {
         columns: &mut [Column],
         status: &mut [u8],
     ) -> Result<()> {
-        self.table.gather_columns(&self.plan, keys, now_us, columns, status)
+        if let Some((table, plan)) = &self.rows {
+            table.gather_columns(plan, keys, now_us, columns, status)?;
+        }
+        self.windows.iter().try_for_each(|windows| windows.read_columns(keys, now_us, columns, status))
     }
 }
 
@@ -220,14 +276,15 @@ pub(super) fn table_options(options: StoreOptions) -> TableOptions {
     TableOptions { budget: MemoryBudget::new(options.bytes_max), huge_pages: options.huge_pages }
 }
 
-/// The rows of a table of the plan. A view that is not online keeps its place and has no fields.
+/// The rows of a table of the plan. A view that is not online, or that aggregates, keeps its place and has no fields.
 pub(super) fn table_schema(plan: &Plan, table: &TablePlan) -> Result<TableSchema> {
     let views = table
         .views
         .iter()
         .map(|name| {
             let view = plan.view(name)?;
-            let fields = if view.online { view.fields.clone() } else { Vec::new() };
+            let has_rows = view.online && !view.is_windowed();
+            let fields = if has_rows { view.fields.clone() } else { Vec::new() };
             Ok(ViewSchema { name: name.clone(), fields })
         })
         .collect::<Result<Vec<_>>>()?;

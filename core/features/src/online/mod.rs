@@ -11,7 +11,7 @@
 //! 4        u32 length of the header
 //! 8        u64 rows
 //! 8        u64 sequence of the first row; the others follow by one
-//! header   JSON: {"view": name, "keys": [{"name", "dtype"}], "fields": [{"name", "dtype"}]}
+//! header   JSON: {"view": name, "keys": [{"name", "dtype"}], "fields": [{"name", "dtype"}]}; of events also "now_us", and "resets"
 //! 8 rows   i64 event_ts, microseconds UTC; the smallest i64 for a row without one
 //! 8 rows   i64 created_ts
 //! rows     u8: 1 for a tombstone, else 0
@@ -29,11 +29,12 @@ mod local;
 mod plan;
 mod snapshot;
 mod store;
+mod windows;
 
 pub use headrace_cpu::{EncodedKeys, KeysRef, OpenMode, TableStats};
 
 pub use batch::EncodedBatch;
-pub use encode::{EncodedRows, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, encode_rows};
+pub use encode::{EncodeOptions, EncodedRows, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, encode_rows};
 pub use local::{LocalStore, StoreOptions};
 pub use plan::{OnlinePlan, StoredColumns, TableKeys};
 pub use store::{ApplyCounts, OnlineStore, TableReader};

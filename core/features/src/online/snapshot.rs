@@ -1,12 +1,14 @@
 //! The folder of a store's snapshot.
 //!
 //! ```text
-//! manifest.json   {"format": 1, "tables": [{"name": join keys, "file": file name}, ...]}
+//! manifest.json   {"format": 1, "tables": [{"name": join keys, "file": file name, "windows": {view: file name}}, ...]}
 //! N-I.table       table I of snapshot number N (native/README.md draws the file)
+//! N-I-V.windows   the aggregates of the table's view V: "HRWINDOW", u32 format, u32 CRC-32 of the rest, the keys' tiles (postcard)
 //! ```
 //! A new snapshot writes files of new names, then replaces the manifest, then removes the files that it no longer names. So a
 //! crash at any moment leaves the old snapshot or the new one, and a process that has mapped old files keeps them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -17,11 +19,14 @@ use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
 use super::local::{LocalStore, LocalTable, StoreOptions, rebuild, table_options, table_schema};
+use super::windows::windows_of;
 use crate::plan::{Plan, TablePlan};
+use crate::windows::{WindowPlan, WindowTable};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
 const TABLE_SUFFIX: &str = ".table";
+const WINDOWS_SUFFIX: &str = ".windows";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
@@ -33,6 +38,15 @@ struct Manifest {
 struct TableEntry {
     name: String,
     file: String,
+    /// View -> the file of its aggregates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    windows: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    fn files(&self) -> impl Iterator<Item = &String> {
+        self.tables.iter().flat_map(|table| std::iter::once(&table.file).chain(table.windows.values()))
+    }
 }
 
 impl LocalStore {
@@ -49,11 +63,17 @@ impl LocalStore {
         for (i, table) in self.tables.iter().enumerate() {
             let file = format!("{number}-{i}{TABLE_SUFFIX}");
             table.table.write_snapshot(&folder.join(&file))?;
-            manifest.tables.push(TableEntry { name: table.name.clone(), file });
+            let mut windows = BTreeMap::new();
+            for of_view in &table.windows {
+                let file = format!("{number}-{i}-{}{WINDOWS_SUFFIX}", of_view.view_index);
+                of_view.table.write_snapshot(&folder.join(&file))?;
+                windows.insert(of_view.name.clone(), file);
+            }
+            manifest.tables.push(TableEntry { name: table.name.clone(), file, windows });
         }
         write_manifest(folder, &manifest).map_err(place)?;
         for file in table_files(folder)? {
-            if !manifest.tables.iter().any(|table| table.file == file) {
+            if !manifest.files().any(|known| *known == file) {
                 fs::remove_file(folder.join(file)).map_err(place)?;
             }
         }
@@ -71,7 +91,14 @@ impl LocalStore {
         let options = table_options(options);
         let open = |table: &TablePlan| {
             let rows = open_table(plan, table, &manifest, folder, mode, &options)?;
-            Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows) })
+            let known = |view: &str, windows: &Arc<WindowPlan>| {
+                let entry = manifest.tables.iter().find(|entry| entry.name == table.name);
+                let Some(file) = entry.and_then(|entry| entry.windows.get(view)) else { return Ok(None) };
+                let bytes_max = options.budget.bytes_max();
+                Ok(WindowTable::open_snapshot(windows.clone(), &folder.join(file), bytes_max)?.map(Arc::new))
+            };
+            let windows = windows_of(plan, table, known, options.budget.bytes_max())?;
+            Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows), windows })
         };
         let tables = plan.tables().iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(Self { tables, options, is_read_only: mode == OpenMode::ReadOnlyShared })
@@ -136,10 +163,10 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
         ));
     }
     // A name that leads out of the folder is nothing that we wrote.
-    if let Some(entry) = manifest.tables.iter().find(|entry| number_of(&entry.file).is_none()) {
+    if let Some(file) = manifest.files().find(|file| number_of(file).is_none()) {
         return Err(Error::new(
             ErrorCode::CorruptStore,
-            format!("{} names the file '{}'", path.display(), entry.file),
+            format!("{} names the file '{}'", path.display(), file),
             "delete the folder: the store is rebuilt from its log, or materialize again",
         ));
     }
@@ -158,7 +185,8 @@ fn table_files(folder: &Path) -> Result<Vec<String>> {
 
 /// The number of the snapshot that a file belongs to; none for a name that is not a table's.
 fn number_of(file: &str) -> Option<u64> {
-    let (number, table) = file.strip_suffix(TABLE_SUFFIX)?.split_once('-')?;
+    let stem = file.strip_suffix(TABLE_SUFFIX).or_else(|| file.strip_suffix(WINDOWS_SUFFIX))?;
+    let (number, table) = stem.split_once('-')?;
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (is_digits(number) && is_digits(table)).then(|| number.parse().ok()).flatten()
+    (is_digits(number) && table.split('-').all(is_digits)).then(|| number.parse().ok()).flatten()
 }

@@ -1,6 +1,7 @@
 //! What each definition must satisfy on its own and towards the definitions that it names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use headrace_expr::{ProgramBuilder, did_you_mean};
 use headrace_types::{DType, Error, ErrorCode, Field, Result, ScalarType};
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::json::{self, EntityJson, OnDemandJson, Source, ViewJson};
 use super::{EntityPlan, OnDemandInput, OnDemandViewPlan, ViewPlan, unknown_view};
+use crate::windows::WindowPlan;
 
 /// The longest name of a definition or a field, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -129,7 +131,8 @@ pub(super) fn views(
 
 fn view(name: &str, value: Value, known: &BTreeMap<String, EntityPlan>) -> Result<ViewPlan> {
     check_view_name(name)?;
-    let ViewJson { entities, fields, ttl_us, online, source, description, tags, owner } = json::definition(value)?;
+    let ViewJson { entities, fields, aggregations, ttl_us, online, source, description, tags, owner } =
+        json::definition(value)?;
     check_limit("entities", entities.len(), ENTITIES_PER_VIEW_MAX)?;
     let mut join_keys = Vec::new();
     for entity in &entities {
@@ -164,11 +167,14 @@ fn view(name: &str, value: Value, known: &BTreeMap<String, EntityPlan>) -> Resul
         }
         _ => {}
     }
+    let (fields, windows) = windows(fields, &aggregations, ttl_us, &source)?;
+    check_fields("columns", join_keys.iter().chain(&fields))?;
     Ok(ViewPlan {
         name: name.into(),
         entities,
         join_keys,
         fields,
+        windows,
         ttl_us,
         online,
         source,
@@ -178,6 +184,27 @@ fn view(name: &str, value: Value, known: &BTreeMap<String, EntityPlan>) -> Resul
         tags,
         owner,
     })
+}
+
+/// The features of a view, and what they are aggregated from if they are aggregates.
+fn windows(
+    fields: Vec<Field>,
+    aggregations: &[Value],
+    ttl_us: Option<i64>,
+    source: &Source,
+) -> Result<(Vec<Field>, Option<Arc<WindowPlan>>)> {
+    if aggregations.is_empty() {
+        return Ok((fields, None));
+    }
+    check_limit("aggregations", aggregations.len(), FIELDS_PER_VIEW_MAX)?;
+    if ttl_us.is_some() {
+        return Err(invalid("it has aggregations and a ttl", "leave the ttl out: the windows say what is too old"));
+    }
+    if source.event_ts.is_none() {
+        return Err(invalid("it has aggregations, and its rows have no event time", "name the source's event_ts"));
+    }
+    let (windows, features) = WindowPlan::compile(fields, aggregations)?;
+    Ok((features, Some(Arc::new(windows))))
 }
 
 fn check_view_name(name: &str) -> Result<()> {

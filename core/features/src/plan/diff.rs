@@ -145,6 +145,9 @@ fn parts(kind: DefinitionKind, definition: &Value) -> BTreeMap<String, String> {
                 let expression = field.get("expr").map(|expr| format!(" = {expr}")).unwrap_or_default();
                 parts.insert(format!("field '{}'", text(&field["name"])), text(&field["dtype"]) + &expression);
             }
+            for feature in list("aggregations") {
+                parts.insert(format!("aggregation '{}'", text(&feature["name"])), feature.to_string());
+            }
             for input in list("inputs") {
                 let from = format!("{} from {}", text(&input["dtype"]), text(&input["from"]));
                 parts.insert(format!("input '{}'", text(&input["name"])), from);
@@ -165,7 +168,7 @@ fn contents(kind: DefinitionKind, definition: &Value) -> Vec<String> {
 }
 
 fn changes(kind: DefinitionKind, old: &Value, new: &Value) -> Vec<String> {
-    const LISTED: [&str; 4] = ["fields", "inputs", "features", "join_keys"];
+    const LISTED: [&str; 5] = ["fields", "aggregations", "inputs", "features", "join_keys"];
     let (old_parts, new_parts) = (parts(kind, old), parts(kind, new));
     let mut lines = Vec::new();
     for (name, text) in &new_parts {

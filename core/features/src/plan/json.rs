@@ -46,6 +46,9 @@ pub(super) struct EntityJson {
 pub(super) struct ViewJson {
     pub(super) entities: Vec<String>,
     pub(super) fields: Vec<Field>,
+    /// Functions over windows; then the fields are columns of events, and these are the features.
+    #[serde(default)]
+    pub(super) aggregations: Vec<Value>,
     #[serde(default)]
     pub(super) ttl_us: Option<i64>,
     #[serde(default = "yes")]
@@ -178,7 +181,7 @@ pub(super) fn read(text: &str) -> Result<(PlanJson, String)> {
 }
 
 /// Reads one definition strictly: a member that is not known is refused by name.
-pub(super) fn definition<T: DeserializeOwned>(value: Value) -> Result<T> {
+pub(crate) fn definition<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|error| {
         Error::new(
             ErrorCode::InvalidDefinition,

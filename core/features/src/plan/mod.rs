@@ -10,15 +10,19 @@ mod json;
 mod service;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use headrace_expr::did_you_mean;
 use headrace_types::{DType, Error, ErrorCode, Field, Result, TimestampUs, digest_bytes};
 use serde_json::Value;
 
+use crate::windows::WindowPlan;
+
 pub use check::{
     ENTITIES_PER_VIEW_MAX, FEATURES_PER_SERVICE_MAX, FIELDS_PER_VIEW_MAX, JOIN_KEYS_MAX, NAME_BYTES_MAX, REQUEST,
 };
 pub use diff::{Breaking, DefinitionKind, DefinitionRef, PlanDiff};
+pub(crate) use json::definition;
 pub use json::{PLAN_BYTES_MAX, PLAN_FORMAT, Source};
 pub use service::{FeatureFrom, InputFrom, ServiceFeature, ServicePlan, StoredFeature};
 
@@ -38,7 +42,7 @@ pub struct EntityPlan {
 }
 
 /// A view of stored features.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ViewPlan {
     /// The view's name.
     pub name: String,
@@ -48,6 +52,8 @@ pub struct ViewPlan {
     pub join_keys: Vec<Field>,
     /// Its features.
     pub fields: Vec<Field>,
+    /// Of a view of aggregates, what they are made of; its rows are events.
+    pub(crate) windows: Option<Arc<WindowPlan>>,
     /// A row older than this does not count; none keeps rows for ever.
     pub ttl_us: Option<i64>,
     /// Whether the online table is to be filled from it.
@@ -67,6 +73,16 @@ pub struct ViewPlan {
 }
 
 impl ViewPlan {
+    /// The columns of its rows beside the join keys: its features, or, in a view of aggregates, what they are computed from.
+    pub fn row_fields(&self) -> &[Field] {
+        self.windows.as_ref().map_or(&self.fields, |windows| &windows.columns)
+    }
+
+    /// Whether its rows are events over which its features are aggregates.
+    pub fn is_windowed(&self) -> bool {
+        self.windows.is_some()
+    }
+
     /// Whether its rows have no event time and are always true.
     pub fn is_static(&self) -> bool {
         self.source.event_ts.is_none()

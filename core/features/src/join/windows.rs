@@ -1,0 +1,200 @@
+//! The part of the join of a view of aggregates: for each entity row, the events of its key are put together over each window.
+
+use arrow_array::ArrayRef;
+use headrace_types::{Column, FeatureStatus, Result, RowVersion, Value};
+
+use super::computed::{Lent, column_array};
+use super::entities::EntityRows;
+use super::groups::{Groups, NO_GROUP};
+use super::parallel::{Cancel, parallel_map};
+use super::source::{SourceRows, SourceTimes};
+use super::timeline::Timelines;
+use super::view::{ViewCounts, null_keys};
+use crate::plan::ViewPlan;
+use crate::windows::{Events, History, Question, Timeline, WindowPlan};
+
+/// Entity rows answered as one job.
+const JOB_ROWS: usize = 16_384;
+
+pub(super) struct WindowJoin {
+    /// For each entity row, whether its key is known: `Present` or `NotFound`.
+    pub(super) found: Vec<FeatureStatus>,
+    /// The features asked for, in the order of their fields.
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) counts: ViewCounts,
+}
+
+/// A view of aggregates, and the numbers of the features asked for.
+pub(super) struct WindowView<'a> {
+    pub(super) view: &'a ViewPlan,
+    pub(super) windows: &'a WindowPlan,
+    pub(super) fields: &'a [usize],
+}
+
+pub(super) fn join(
+    asked: &WindowView<'_>,
+    source: &SourceRows,
+    entities: &EntityRows,
+    groups: &Groups<'_>,
+    threads: usize,
+    cancel: &Cancel<'_>,
+) -> Result<WindowJoin> {
+    let WindowView { view, windows, fields } = *asked;
+    let times = SourceTimes::new(view, source, entities.cutoff.is_some())?;
+    let keys =
+        view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
+    let rows = source.rows();
+    let mut source_groups = groups.of_sources(&keys, rows)?;
+    for (group, takes_part) in source_groups.iter_mut().zip(&times.takes_part) {
+        if !takes_part {
+            *group = NO_GROUP;
+        }
+    }
+    cancel.check()?;
+    let timelines = Timelines::new(&source_groups, groups.count, &times.event_ts, &times.created_ts, false);
+    let arrays = windows
+        .columns
+        .iter()
+        .map(|column| source.column(&column.name, column.dtype))
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    let lent = arrays
+        .iter()
+        .zip(&windows.columns)
+        .map(|(array, field)| Lent::new(array, field, 0..rows))
+        .collect::<Result<Vec<_>>>()?;
+    let views: Vec<_> = lent.iter().map(Lent::view).collect();
+    let events = Events::new(windows, &views, rows)?;
+    cancel.check()?;
+
+    let questions = Questions::new(entities, groups);
+    let history = SourceHistory { events: &events, timelines: &timelines, times: &times };
+    let jobs = questions.jobs(groups.count);
+    let parts = parallel_map(threads, &jobs, |job| {
+        cancel.check()?;
+        Ok(answer(windows, fields, &history, &questions, job.clone()))
+    })?;
+    let counts = ViewCounts {
+        source_rows: rows as u64,
+        null_event_ts: times.null_event_ts,
+        null_created_ts: times.null_created_ts,
+        null_keys: null_keys(&keys),
+        ..ViewCounts::default()
+    };
+    scatter(asked, entities.count, &parts, counts)
+}
+
+struct SourceHistory<'a> {
+    events: &'a Events<'a>,
+    timelines: &'a Timelines,
+    times: &'a SourceTimes,
+}
+
+/// The entity rows that can find something, by group and time.
+struct Questions {
+    offsets: Vec<usize>,
+    rows: Vec<u32>,
+    questions: Vec<Question>,
+}
+
+impl Questions {
+    fn new(entities: &EntityRows, groups: &Groups<'_>) -> Self {
+        let mut asked: Vec<(u32, Question, u32)> = Vec::with_capacity(entities.count);
+        for (row, &group) in groups.of_entities.iter().enumerate() {
+            if group == NO_GROUP {
+                continue;
+            }
+            if let Some((at_us, cutoff_us)) = entities.times(row) {
+                asked.push((group, Question { at_us, cutoff_us }, row as u32)); // the number of rows is checked to fit
+            }
+        }
+        asked.sort_unstable_by_key(|(group, question, row)| (*group, question.at_us, *row));
+        let mut offsets = vec![0; groups.count + 1];
+        for (group, _, _) in &asked {
+            offsets[*group as usize + 1] += 1;
+        }
+        for group in 0..groups.count {
+            offsets[group + 1] += offsets[group];
+        }
+        let (rows, questions) = asked.into_iter().map(|(_, question, row)| (row, question)).unzip();
+        Self { offsets, rows, questions }
+    }
+
+    /// Ranges of groups of about equal numbers of rows.
+    fn jobs(&self, groups_count: usize) -> Vec<std::ops::Range<usize>> {
+        let mut jobs = Vec::new();
+        let mut start = 0;
+        for group in 0..groups_count {
+            if self.offsets[group + 1] - self.offsets[start] >= JOB_ROWS || group + 1 == groups_count {
+                jobs.push(start..group + 1);
+                start = group + 1;
+            }
+        }
+        jobs
+    }
+}
+
+/// Answers of some groups: entity rows, and for each field a value a row.
+struct Answers {
+    rows: Vec<u32>,
+    values: Vec<Vec<Value>>,
+}
+
+fn answer(
+    windows: &WindowPlan,
+    fields: &[usize],
+    history: &SourceHistory<'_>,
+    questions: &Questions,
+    groups: std::ops::Range<usize>,
+) -> Answers {
+    let SourceHistory { events, timelines, times } = history;
+    let versions = |row: u32| RowVersion {
+        event_ts: times.event_ts[row as usize],
+        created_ts: times.created_ts[row as usize],
+        sequence: row.into(),
+    };
+    let is_tombstone = |row: u32| times.deleted.as_ref().is_some_and(|deleted| deleted[row as usize]);
+    let mut answers = Answers { rows: Vec::new(), values: vec![Vec::new(); fields.len()] };
+    for group in groups {
+        let asked = questions.offsets[group]..questions.offsets[group + 1];
+        if asked.is_empty() {
+            continue;
+        }
+        let rows = timelines.rows_of(group);
+        let timeline = Timeline { events, rows, versions: &versions };
+        let of_key = History { timeline, is_tombstone: &is_tombstone };
+        let asked_rows = &questions.rows[asked.clone()];
+        of_key.answer(windows, fields, &questions.questions[asked], |number, found| {
+            let Some(found) = found else { return };
+            answers.rows.push(asked_rows[number]);
+            for (values, value) in answers.values.iter_mut().zip(found) {
+                values.push(value.clone());
+            }
+        });
+    }
+    answers
+}
+
+/// Puts the answers where their entity rows are.
+fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], counts: ViewCounts) -> Result<WindowJoin> {
+    let mut found = vec![FeatureStatus::NotFound; count];
+    for &row in parts.iter().flat_map(|part| &part.rows) {
+        found[row as usize] = FeatureStatus::Present;
+    }
+    let columns = asked
+        .fields
+        .iter()
+        .enumerate()
+        .map(|(at, &field)| {
+            let mut values = vec![Value::Null; count];
+            for part in parts {
+                for (&row, value) in part.rows.iter().zip(&part.values[at]) {
+                    values[row as usize].clone_from(value);
+                }
+            }
+            column_array(Column::from_values(asked.view.fields[field].dtype, values)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let known = found.iter().filter(|status| **status == FeatureStatus::Present).count() as u64;
+    let counts = ViewCounts { found: known, not_found: count as u64 - known, ..counts };
+    Ok(WindowJoin { found, columns, counts })
+}

@@ -1,0 +1,114 @@
+//! The columns of some events in the forms that partials take, with the filters applied.
+
+use std::borrow::Cow;
+
+use headrace_expr::{ColumnSlice, ColumnView, Scratch};
+use headrace_types::{ColumnData, Error, Result};
+
+use super::definition::{Series, WindowPlan};
+use super::partial::Scalar;
+
+/// Events as a view's aggregates see them.
+pub(crate) struct Events<'a> {
+    columns: Vec<Option<EventColumn<'a>>>,
+    /// For each filter, the rows that pass.
+    filters: Vec<Vec<bool>>,
+}
+
+struct EventColumn<'a> {
+    values: Values<'a>,
+    validity: Option<&'a [bool]>,
+}
+
+enum Values<'a> {
+    Int(Cow<'a, [i64]>),
+    UInt(Cow<'a, [u64]>),
+    Float(Cow<'a, [f64]>),
+    Strings(&'a [String]),
+    Texts(&'a [&'a str]),
+    Bytes(&'a [Vec<u8>]),
+    Slices(&'a [&'a [u8]]),
+    /// Only whether there is a value can be asked.
+    Present,
+}
+
+impl<'a> Events<'a> {
+    /// `columns` are those of the plan, each of `rows` rows.
+    pub(crate) fn new(plan: &WindowPlan, columns: &[ColumnView<'a>], rows: usize) -> Result<Self> {
+        let is_used = |index| plan.series.iter().any(|series| series.column == Some(index));
+        let filters = match &plan.filters {
+            None => Vec::new(),
+            Some(program) => {
+                let mut scratch = Scratch::new();
+                program.run(columns, rows, &mut scratch)?;
+                scratch
+                    .take_outputs()
+                    .into_iter()
+                    .map(|output| passes(&output.data, &output.validity))
+                    .collect::<Result<_>>()?
+            }
+        };
+        let columns = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| is_used(index).then(|| EventColumn::new(*column)))
+            .collect();
+        Ok(Self { columns, filters })
+    }
+
+    /// The value of an event for a series; none when it is null or does not pass the filter.
+    pub(super) fn value(&self, series: &Series, row: usize) -> Option<Scalar<'_>> {
+        if series.filter.is_some_and(|filter| !self.filters[filter][row]) {
+            return None;
+        }
+        let Some(column) = series.column else { return Some(Scalar::Int(1)) };
+        let column = self.columns[column].as_ref()?;
+        if column.validity.is_some_and(|validity| !validity[row]) {
+            return None;
+        }
+        Some(match &column.values {
+            Values::Int(values) => Scalar::Int(values[row]),
+            Values::UInt(values) => Scalar::UInt(values[row]),
+            Values::Float(values) => Scalar::Float(values[row]),
+            Values::Strings(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Texts(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Bytes(values) => Scalar::Bytes(&values[row]),
+            Values::Slices(values) => Scalar::Bytes(values[row]),
+            Values::Present => Scalar::Int(1),
+        })
+    }
+}
+
+fn passes(data: &ColumnData, validity: &[bool]) -> Result<Vec<bool>> {
+    let ColumnData::Bool(values) = data else { return Err(Error::internal("a filter gave no bools")) };
+    Ok(values.iter().zip(validity).map(|(value, valid)| *value && *valid).collect())
+}
+
+impl<'a> EventColumn<'a> {
+    fn new(view: ColumnView<'a>) -> Self {
+        macro_rules! wide {
+            ($variant:ident, $values:expr) => {
+                Values::$variant($values.iter().map(|&value| value.into()).collect::<Vec<_>>().into())
+            };
+        }
+        let values = match view.data {
+            ColumnSlice::Bool(values) => wide!(Int, values),
+            ColumnSlice::Int8(values) => wide!(Int, values),
+            ColumnSlice::Int16(values) => wide!(Int, values),
+            ColumnSlice::Int32(values) => wide!(Int, values),
+            ColumnSlice::Int64(values) | ColumnSlice::Timestamp(values) => Values::Int(values.into()),
+            ColumnSlice::UInt8(values) => wide!(UInt, values),
+            ColumnSlice::UInt16(values) => wide!(UInt, values),
+            ColumnSlice::UInt32(values) => wide!(UInt, values),
+            ColumnSlice::UInt64(values) => Values::UInt(values.into()),
+            ColumnSlice::Float32(values) => wide!(Float, values),
+            ColumnSlice::Float64(values) => Values::Float(values.into()),
+            ColumnSlice::String(values) => Values::Strings(values),
+            ColumnSlice::Str(values) => Values::Texts(values),
+            ColumnSlice::Bytes(values) => Values::Bytes(values),
+            ColumnSlice::ByteSlice(values) => Values::Slices(values),
+            ColumnSlice::List(..) => Values::Present,
+        };
+        Self { values, validity: view.validity }
+    }
+}

@@ -1,0 +1,393 @@
+//! What is kept of events: partial aggregates that can be merged, and give their result at the end.
+//!
+//! The same partials are filled from history, filled by ingested events, and merged at a lookup, so that the three agree. Merging does not
+//! depend on the order: counts and sums of ints are exact, sums of floats are kept to twice a float64's digits.
+
+use std::cmp::Ordering;
+
+use headrace_types::{RowVersion, ScalarType, Value};
+use serde::{Deserialize, Serialize};
+
+/// A value of an event, in the few forms that the functions tell apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Scalar<'a> {
+    /// bool, int8..int64 and timestamps.
+    Int(i64),
+    /// uint8..uint64.
+    UInt(u64),
+    /// float32 and float64.
+    Float(f64),
+    /// Strings and bytes.
+    Bytes(&'a [u8]),
+}
+
+/// A value that a partial keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Kept {
+    Int(i64),
+    UInt(u64),
+    Float(f64),
+    Bytes(Box<[u8]>),
+}
+
+impl Scalar<'_> {
+    pub(super) fn keep(self) -> Kept {
+        match self {
+            Scalar::Int(value) => Kept::Int(value),
+            Scalar::UInt(value) => Kept::UInt(value),
+            Scalar::Float(value) => Kept::Float(value),
+            Scalar::Bytes(value) => Kept::Bytes(value.into()),
+        }
+    }
+
+    /// Values of one column are of one form; numbers by size, -0.0 before 0.0, bytes as texts are sorted.
+    fn order(self, other: Scalar<'_>) -> Ordering {
+        match (self, other) {
+            (Scalar::Int(a), Scalar::Int(b)) => a.cmp(&b),
+            (Scalar::UInt(a), Scalar::UInt(b)) => a.cmp(&b),
+            (Scalar::Float(a), Scalar::Float(b)) => a.total_cmp(&b),
+            (Scalar::Bytes(a), Scalar::Bytes(b)) => a.cmp(b),
+            _ => Ordering::Equal,
+        }
+    }
+
+    fn is_nan(self) -> bool {
+        matches!(self, Scalar::Float(value) if value.is_nan())
+    }
+
+    fn as_float(self) -> Wide {
+        match self {
+            Scalar::Int(value) => Wide::of_int(i128::from(value)),
+            Scalar::UInt(value) => Wide::of_int(i128::from(value)),
+            Scalar::Float(value) => Wide { high: value, low: 0.0 },
+            Scalar::Bytes(_) => Wide::default(),
+        }
+    }
+}
+
+impl Kept {
+    pub(super) fn lend(&self) -> Scalar<'_> {
+        match self {
+            Kept::Int(value) => Scalar::Int(*value),
+            Kept::UInt(value) => Scalar::UInt(*value),
+            Kept::Float(value) => Scalar::Float(*value),
+            Kept::Bytes(value) => Scalar::Bytes(value),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        if let Kept::Bytes(value) = self { value.len() } else { 0 }
+    }
+
+    /// The value as one of a column's type.
+    #[allow(clippy::cast_possible_truncation)] // a float32 comes back as it came
+    fn as_value(&self, scalar: ScalarType) -> Value {
+        match (self, scalar) {
+            (Kept::Int(value), ScalarType::Bool) => Value::Bool(*value != 0),
+            (Kept::Int(value), ScalarType::Timestamp) => Value::Timestamp(*value),
+            (Kept::Int(value), _) => Value::Int(*value),
+            (Kept::UInt(value), _) => Value::UInt(*value),
+            (Kept::Float(value), ScalarType::Float32) => Value::Float32(*value as f32),
+            (Kept::Float(value), _) => Value::Float64(*value),
+            (Kept::Bytes(value), ScalarType::String) => Value::String(String::from_utf8_lossy(value).into_owned()),
+            (Kept::Bytes(value), _) => Value::Bytes(value.to_vec()),
+        }
+    }
+}
+
+/// A sum to twice a float64's digits: `high` is the sum rounded, `low` is what rounding left out. Knuth's two-sum and Dekker's product.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Wide {
+    high: f64,
+    low: f64,
+}
+
+impl Wide {
+    #[allow(clippy::cast_precision_loss)] // what is lost is kept in `low`
+    fn of_int(value: i128) -> Self {
+        let high = value as f64;
+        Self { high, low: value.saturating_sub(high as i128) as f64 }
+    }
+
+    fn add(self, other: Self) -> Self {
+        let sum = self.high + other.high;
+        if !sum.is_finite() {
+            return Self { high: sum, low: 0.0 };
+        }
+        let part = sum - self.high;
+        let error = (self.high - (sum - part)) + (other.high - part);
+        let low = error + self.low + other.low;
+        let high = sum + low;
+        Self { high, low: low - (high - sum) }
+    }
+
+    fn times(self, other: Self) -> Self {
+        let product = self.high * other.high;
+        let (a, a_low) = split(self.high);
+        let (b, b_low) = split(other.high);
+        let error = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
+        if !product.is_finite() || !error.is_finite() {
+            return Self { high: product, low: 0.0 };
+        }
+        let low = error + (self.high * other.low + self.low * other.high);
+        let high = product + low;
+        Self { high, low: low - (high - product) }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self.add(Self { high: -other.high, low: -other.low })
+    }
+
+    fn over(self, divisor: f64) -> Self {
+        let quotient = self.high / divisor;
+        if !quotient.is_finite() {
+            return Self { high: quotient, low: 0.0 };
+        }
+        let rest = self.minus(Self { high: quotient, low: 0.0 }.times(Self { high: divisor, low: 0.0 }));
+        Self { high: quotient, low: 0.0 }.add(Self { high: rest.high / divisor, low: 0.0 })
+    }
+
+    fn value(self) -> f64 {
+        self.high + self.low
+    }
+}
+
+/// Halves of a float's digits, so that products of halves are exact.
+fn split(value: f64) -> (f64, f64) {
+    let scaled = 134_217_729.0 * value;
+    let high = scaled - (scaled - value);
+    (high, value - high)
+}
+
+/// The place of an event in the order of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Moment {
+    event_ts: i64,
+    created_ts: i64,
+    sequence: u64,
+}
+
+impl From<RowVersion> for Moment {
+    fn from(version: RowVersion) -> Self {
+        Self { event_ts: version.event_ts, created_ts: version.created_ts, sequence: version.sequence }
+    }
+}
+
+/// What is kept for a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Count,
+    IntSum,
+    FloatSum,
+    /// Sums of the values and of their squares.
+    Moments,
+    Least,
+    Greatest,
+    First,
+    Last,
+    LastK(usize),
+}
+
+/// The partial aggregate of some events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Partial {
+    Count(u64),
+    IntSum {
+        count: u64,
+        sum: i128,
+    },
+    FloatSum {
+        count: u64,
+        sum: Wide,
+    },
+    Moments {
+        count: u64,
+        sum: Wide,
+        squares: Wide,
+    },
+    Least(Option<Kept>),
+    Greatest(Option<Kept>),
+    First(Option<(Moment, Kept)>),
+    Last(Option<(Moment, Kept)>),
+    /// The newest first.
+    LastK {
+        k: usize,
+        items: Vec<(Moment, Kept)>,
+    },
+}
+
+impl Partial {
+    /// Of no events.
+    pub(super) fn empty(state: State) -> Self {
+        match state {
+            State::Count => Partial::Count(0),
+            State::IntSum => Partial::IntSum { count: 0, sum: 0 },
+            State::FloatSum => Partial::FloatSum { count: 0, sum: Wide::default() },
+            State::Moments => Partial::Moments { count: 0, sum: Wide::default(), squares: Wide::default() },
+            State::Least => Partial::Least(None),
+            State::Greatest => Partial::Greatest(None),
+            State::First => Partial::First(None),
+            State::Last => Partial::Last(None),
+            State::LastK(k) => Partial::LastK { k, items: Vec::new() },
+        }
+    }
+
+    /// Whether a partial that was read from a file is of a state.
+    pub(super) fn is_of(&self, state: State) -> bool {
+        match (self, state) {
+            (Partial::LastK { k, items }, State::LastK(of)) => *k == of && items.len() <= of,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(&Self::empty(state)),
+        }
+    }
+
+    /// Takes in one value that is not null.
+    pub(super) fn add(&mut self, value: Scalar<'_>, moment: Moment) {
+        match self {
+            Partial::Count(count) => *count += 1,
+            Partial::IntSum { count, sum } => {
+                *count += 1;
+                match value {
+                    Scalar::Int(value) => *sum += i128::from(value),
+                    Scalar::UInt(value) => *sum += i128::from(value),
+                    Scalar::Float(_) | Scalar::Bytes(_) => {}
+                }
+            }
+            Partial::FloatSum { count, sum } => {
+                *count += 1;
+                *sum = sum.add(value.as_float());
+            }
+            Partial::Moments { count, sum, squares } => {
+                *count += 1;
+                let value = value.as_float();
+                *sum = sum.add(value);
+                *squares = squares.add(value.times(value));
+            }
+            Partial::Least(kept) => extreme(kept, value, Ordering::Less),
+            Partial::Greatest(kept) => extreme(kept, value, Ordering::Greater),
+            Partial::First(kept) => {
+                if kept.as_ref().is_none_or(|(first, _)| moment < *first) {
+                    *kept = Some((moment, value.keep()));
+                }
+            }
+            Partial::Last(kept) => {
+                if kept.as_ref().is_none_or(|(last, _)| moment > *last) {
+                    *kept = Some((moment, value.keep()));
+                }
+            }
+            Partial::LastK { k, items } => {
+                let at = items.partition_point(|(newer, _)| *newer > moment);
+                if at < *k {
+                    items.insert(at, (moment, value.keep()));
+                    items.truncate(*k);
+                }
+            }
+        }
+    }
+
+    /// Takes in the partial of other events.
+    pub(super) fn merge(&mut self, other: &Self) {
+        match (self, other) {
+            (Partial::Count(count), Partial::Count(more)) => *count += more,
+            (Partial::IntSum { count, sum }, Partial::IntSum { count: more, sum: other }) => {
+                *count += more;
+                *sum += other;
+            }
+            (Partial::FloatSum { count, sum }, Partial::FloatSum { count: more, sum: other }) => {
+                *count += more;
+                *sum = sum.add(*other);
+            }
+            (
+                Partial::Moments { count, sum, squares },
+                Partial::Moments { count: more, sum: other, squares: other_squares },
+            ) => {
+                *count += more;
+                *sum = sum.add(*other);
+                *squares = squares.add(*other_squares);
+            }
+            (Partial::Least(kept), Partial::Least(Some(other))) => extreme(kept, other.lend(), Ordering::Less),
+            (Partial::Greatest(kept), Partial::Greatest(Some(other))) => extreme(kept, other.lend(), Ordering::Greater),
+            (this @ Partial::First(_), Partial::First(Some((moment, value))))
+            | (this @ Partial::Last(_), Partial::Last(Some((moment, value)))) => this.add(value.lend(), *moment),
+            (this @ Partial::LastK { .. }, Partial::LastK { items, .. }) => {
+                for (moment, value) in items {
+                    this.add(value.lend(), *moment);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes beside the partial itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Partial::Least(Some(kept)) | Partial::Greatest(Some(kept)) => kept.bytes(),
+            Partial::First(Some((_, kept))) | Partial::Last(Some((_, kept))) => kept.bytes(),
+            Partial::LastK { items, .. } => {
+                items.capacity() * size_of::<(Moment, Kept)>()
+                    + items.iter().map(|(_, kept)| kept.bytes()).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
+    /// What a function gives; `scalar` is the type of the column that it looks at.
+    #[allow(clippy::cast_precision_loss)]
+    pub(super) fn finish(&self, output: Output, scalar: ScalarType) -> Value {
+        match (self, output) {
+            (Partial::Count(count), _) => Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
+            (Partial::IntSum { sum, .. }, Output::Sum) => i64::try_from(*sum).map_or(Value::Null, Value::Int),
+            (Partial::IntSum { count, sum }, _) => mean(*count, Wide::of_int(*sum)),
+            (Partial::FloatSum { sum, .. }, Output::Sum) => Value::Float64(sum.value()),
+            (Partial::FloatSum { count, sum }, _) => mean(*count, *sum),
+            (Partial::Moments { count, sum, squares }, output) => {
+                if *count < 2 {
+                    return Value::Null;
+                }
+                // The sum of squared distances from the mean is that of the squares less the square of the sum over the count.
+                let count = *count as f64;
+                let distances = squares.minus(sum.times(*sum).over(count)).value();
+                let variance = if distances.is_nan() { f64::NAN } else { distances.max(0.0) / (count - 1.0) };
+                Value::Float64(if output == Output::Deviation { variance.sqrt() } else { variance })
+            }
+            (Partial::Least(kept) | Partial::Greatest(kept), _) => {
+                kept.as_ref().map_or(Value::Null, |kept| kept.as_value(scalar))
+            }
+            (Partial::First(kept) | Partial::Last(kept), _) => {
+                kept.as_ref().map_or(Value::Null, |(_, kept)| kept.as_value(scalar))
+            }
+            (Partial::LastK { items, .. }, _) if items.is_empty() => Value::Null,
+            (Partial::LastK { items, .. }, _) => {
+                Value::List(items.iter().map(|(_, kept)| kept.as_value(scalar)).collect())
+            }
+        }
+    }
+}
+
+/// What is made of a partial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Count,
+    Sum,
+    Mean,
+    Variance,
+    Deviation,
+    /// The value or the values kept.
+    Kept,
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn mean(count: u64, sum: Wide) -> Value {
+    if count == 0 { Value::Null } else { Value::Float64(sum.over(count as f64).value()) }
+}
+
+/// NaN gives way to anything else.
+fn extreme(kept: &mut Option<Kept>, value: Scalar<'_>, wanted: Ordering) {
+    let takes = match kept.as_ref().map(Kept::lend) {
+        None => true,
+        Some(known) if known.is_nan() => !value.is_nan(),
+        Some(known) => !value.is_nan() && value.order(known) == wanted,
+    };
+    if takes {
+        *kept = Some(value.keep());
+    }
+}

@@ -1,0 +1,260 @@
+//! What is kept online of one key: partials of its events in tiles, and the events that lie in the future.
+
+use std::collections::VecDeque;
+
+use headrace_types::{RowVersion, TimestampUs, Value};
+use serde::{Deserialize, Serialize};
+
+use super::definition::{Tiling, WindowPlan, floor_to};
+use super::events::Events;
+use super::partial::{Kept, Partial};
+
+/// The partials of the events of a key in `[start_us, start_us + hop)`, one for each series of the tiling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Tile {
+    start_us: TimestampUs,
+    partials: Box<[Partial]>,
+}
+
+/// An event, or a tombstone, of a time that has not come: it must not count before, and a tile does not tell its events apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Pending {
+    event_ts: TimestampUs,
+    created_ts: TimestampUs,
+    sequence: u64,
+    is_tombstone: bool,
+    /// For each series, its value, if it counts.
+    values: Box<[Option<Kept>]>,
+}
+
+impl Pending {
+    fn version(&self) -> RowVersion {
+        RowVersion { event_ts: self.event_ts, created_ts: self.created_ts, sequence: self.sequence }
+    }
+
+    fn takes_away(&self, other: &Pending) -> bool {
+        other.sequence < self.sequence || other.event_ts <= self.event_ts
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct KeyState {
+    /// The first event that counts, in a window or not; the key is known after it.
+    first_event_ts: Option<TimestampUs>,
+    /// Events up to here have been deleted, those to come too.
+    deleted_us: Option<TimestampUs>,
+    /// For each tiling, its tiles by time.
+    tilings: Vec<VecDeque<Tile>>,
+    pending: Vec<Pending>,
+}
+
+/// One event as it comes in.
+pub(super) struct Arrival<'a> {
+    pub(super) events: &'a Events<'a>,
+    pub(super) row: usize,
+    pub(super) version: RowVersion,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Counted,
+    /// Older than every window, or deleted before it came.
+    Late,
+}
+
+impl KeyState {
+    /// Takes in an event. `now_us` is the time of the ingest; times before it are over.
+    pub(super) fn add(&mut self, plan: &WindowPlan, arrival: &Arrival<'_>, now_us: TimestampUs) -> Taken {
+        self.settle(plan, now_us);
+        let version = arrival.version;
+        if self.deleted_us.is_some_and(|deleted_us| version.event_ts <= deleted_us) {
+            return Taken::Late;
+        }
+        let value = |series: usize| arrival.events.value(&plan.series[series], arrival.row);
+        if version.event_ts >= now_us {
+            let values = (0..plan.series.len()).map(|series| value(series).map(|value| value.keep())).collect();
+            self.push_pending(version, false, values);
+            return Taken::Counted;
+        }
+        let mut is_late = true;
+        self.known_from(version.event_ts);
+        for tiling in 0..plan.tilings.len() {
+            let Some(tile) = self.tile(plan, tiling, version.event_ts, now_us) else { continue };
+            is_late = false;
+            for (partial, &series) in tile.partials.iter_mut().zip(&plan.tilings[tiling].series) {
+                if let Some(value) = value(series) {
+                    partial.add(value, version.into());
+                }
+            }
+        }
+        if is_late { Taken::Late } else { Taken::Counted }
+    }
+
+    /// Takes in a tombstone: what has arrived before it goes, and what happened up to its time, whenever it arrives.
+    pub(super) fn delete(&mut self, plan: &WindowPlan, version: RowVersion, now_us: TimestampUs) {
+        self.settle(plan, now_us);
+        if version.event_ts > now_us {
+            self.push_pending(version, true, Box::default());
+        } else {
+            self.clear(version.event_ts);
+        }
+    }
+
+    fn clear(&mut self, deleted_us: TimestampUs) {
+        self.deleted_us = self.deleted_us.max(Some(deleted_us));
+        self.first_event_ts = None;
+        self.tilings.clear();
+        self.pending.clear();
+    }
+
+    fn push_pending(&mut self, version: RowVersion, is_tombstone: bool, values: Box<[Option<Kept>]>) {
+        let RowVersion { event_ts, created_ts, sequence } = version;
+        self.pending.push(Pending { event_ts, created_ts, sequence, is_tombstone, values });
+    }
+
+    fn known_from(&mut self, event_ts: TimestampUs) {
+        self.first_event_ts = Some(self.first_event_ts.map_or(event_ts, |first| first.min(event_ts)));
+    }
+
+    /// Moves what is no longer in the future to the tiles.
+    fn settle(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
+        if self.pending.iter().all(|pending| pending.event_ts >= now_us) {
+            return;
+        }
+        let (mut due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.event_ts < now_us);
+        self.pending = later;
+        due.sort_by_key(|pending| pending.sequence);
+        for pending in due {
+            if pending.is_tombstone {
+                let later = std::mem::take(&mut self.pending);
+                self.clear(pending.event_ts);
+                self.pending = later.into_iter().filter(|other| !pending.takes_away(other)).collect();
+            } else if self.deleted_us.is_none_or(|deleted_us| pending.event_ts > deleted_us) {
+                self.known_from(pending.event_ts);
+                for tiling in 0..plan.tilings.len() {
+                    let Some(tile) = self.tile(plan, tiling, pending.event_ts, now_us) else { continue };
+                    for (partial, &series) in tile.partials.iter_mut().zip(&plan.tilings[tiling].series) {
+                        if let Some(value) = &pending.values[series] {
+                            partial.add(value.lend(), pending.version().into());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The tile of a time, made if need be; none when it is over.
+    fn tile(
+        &mut self,
+        plan: &WindowPlan,
+        tiling: usize,
+        event_ts: TimestampUs,
+        now_us: TimestampUs,
+    ) -> Option<&mut Tile> {
+        let Tiling { hop_us, series, reach_us } = &plan.tilings[tiling];
+        let start_us = floor_to(event_ts, *hop_us);
+        let over_us = now_us.saturating_sub(*reach_us);
+        self.tilings.resize_with(plan.tilings.len(), VecDeque::new);
+        let tiles = &mut self.tilings[tiling];
+        while tiles.front().is_some_and(|tile| is_over(tile.start_us, *hop_us, over_us)) {
+            tiles.pop_front();
+        }
+        if is_over(start_us, *hop_us, over_us) {
+            return None;
+        }
+        // Almost every event belongs to the newest tile.
+        let at = match tiles.back() {
+            Some(tile) if tile.start_us == start_us => tiles.len() - 1,
+            Some(tile) if tile.start_us > start_us => tiles.partition_point(|tile| tile.start_us < start_us),
+            _ => tiles.len(),
+        };
+        if tiles.get(at).is_none_or(|tile| tile.start_us != start_us) {
+            let partials = series.iter().map(|&series| Partial::empty(plan.series[series].state)).collect();
+            tiles.insert(at, Tile { start_us, partials });
+        }
+        tiles.get_mut(at)
+    }
+
+    /// The values of some features at a time, unless the key is not known then. Times before that of the last ingest are answered as far as
+    /// tiles tell.
+    pub(super) fn read(
+        &self,
+        plan: &WindowPlan,
+        features: impl Iterator<Item = usize>,
+        at_us: TimestampUs,
+        mut value: impl FnMut(usize, Value),
+    ) -> bool {
+        let graves = || self.pending.iter().filter(|pending| pending.is_tombstone && pending.event_ts <= at_us);
+        let is_deleted = graves().next().is_some();
+        let pending = || {
+            self.pending.iter().filter(|pending| {
+                !pending.is_tombstone && pending.event_ts < at_us && !graves().any(|grave| grave.takes_away(pending))
+            })
+        };
+        let is_known = !is_deleted && self.first_event_ts.is_some_and(|first| first < at_us);
+        if !is_known && pending().next().is_none() {
+            return false;
+        }
+        for (position, feature) in features.enumerate() {
+            let feature = &plan.features[feature];
+            let (start_us, end_us) = plan.extents[feature.extent].interval(at_us);
+            let mut partial = Partial::empty(plan.series[feature.series].state);
+            if let Some(tiles) = self.tilings.get(feature.tiling).filter(|_| !is_deleted) {
+                let first = tiles.partition_point(|tile| tile.start_us < start_us);
+                for tile in tiles.range(first..).take_while(|tile| tile.start_us < end_us) {
+                    partial.merge(&tile.partials[feature.place]);
+                }
+            }
+            for pending in pending().filter(|pending| start_us <= pending.event_ts && pending.event_ts < end_us) {
+                if let Some(value) = &pending.values[feature.series] {
+                    partial.add(value.lend(), pending.version().into());
+                }
+            }
+            value(position, partial.finish(feature.output, feature.scalar));
+        }
+        true
+    }
+
+    /// Lets go of the tiles that are over.
+    pub(super) fn prune(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
+        for (tiles, tiling) in self.tilings.iter_mut().zip(&plan.tilings) {
+            let over_us = now_us.saturating_sub(tiling.reach_us);
+            while tiles.front().is_some_and(|tile| is_over(tile.start_us, tiling.hop_us, over_us)) {
+                tiles.pop_front();
+            }
+        }
+    }
+
+    /// About how many bytes the key takes beside this structure.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let tile = |tile: &Tile| {
+            size_of::<Tile>()
+                + tile.partials.iter().map(|partial| size_of::<Partial>() + partial.heap_bytes()).sum::<usize>()
+        };
+        let tiles: usize = self.tilings.iter().flatten().map(tile).sum();
+        let pending = |pending: &Pending| size_of::<Pending>() + pending.values.len() * size_of::<Option<Kept>>();
+        tiles + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.iter().map(pending).sum::<usize>()
+    }
+
+    /// Whether a state that was read from a file is one that the plan can have made.
+    pub(super) fn is_of(&self, plan: &WindowPlan) -> bool {
+        let is_tile = |tile: &Tile, tiling: &Tiling| {
+            tile.partials.len() == tiling.series.len()
+                && tile.start_us.rem_euclid(tiling.hop_us) == 0
+                && tile.partials.iter().zip(&tiling.series).all(|(partial, &at)| partial.is_of(plan.series[at].state))
+        };
+        let are_tiles = |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| {
+            tiles.iter().all(|tile| is_tile(tile, tiling)) && tiles.iter().map(|tile| tile.start_us).is_sorted()
+        };
+        (self.tilings.is_empty() || self.tilings.len() == plan.tilings.len())
+            && self.tilings.iter().zip(&plan.tilings).all(are_tiles)
+            && self.pending.iter().all(|pending| pending.is_tombstone || pending.values.len() == plan.series.len())
+    }
+}
+
+fn is_over(start_us: TimestampUs, hop_us: i64, over_us: TimestampUs) -> bool {
+    start_us.saturating_add(hop_us) <= over_us
+}
