@@ -17,6 +17,7 @@ mod online_plan;
 mod plan;
 mod response;
 mod serve;
+mod sketches;
 mod tensor;
 mod values;
 
@@ -42,6 +43,8 @@ mod _native {
     use crate::plan::Plan;
     #[pymodule_export]
     use crate::serve::serve;
+    #[pymodule_export]
+    use crate::sketches::{DistinctSketch, QuantileSketch};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
