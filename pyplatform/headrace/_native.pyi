@@ -205,7 +205,7 @@ class Engine:
 
 @final
 class QuantileSketch:
-    """Approximate quantiles of many numbers, each within 1/128 of its value; mergeable in any order. NaN is left out."""
+    """Approximate quantiles of many numbers, each within 1/128 of its value. NaN is left out."""
 
     def __new__(cls, values: Sequence[float] = ()) -> QuantileSketch: ...
     @staticmethod
@@ -220,7 +220,7 @@ class QuantileSketch:
 
 @final
 class DistinctSketch:
-    """Approximate numbers of distinct values, exact up to 512, then with a standard error of 1.6 %; mergeable in any order."""
+    """How many distinct values there are: exact up to 512, then with a standard error of 1.6 %."""
 
     def __new__(cls, values: Sequence[bytes] = ()) -> DistinctSketch: ...
     @staticmethod

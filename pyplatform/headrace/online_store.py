@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -166,8 +166,7 @@ class OnlineStore:
             self._log_bytes += len(batch)
         if self._next_sequence != end:
             raise corrupt_store(self.folder, f"the log ends at row {self._next_sequence}, and {end} were acknowledged")
-        recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
-        self._intervals = {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
+        self._intervals = _recorded(log)
         return self._next_sequence - start
 
     def refresh(self) -> int:
@@ -316,6 +315,23 @@ class OnlineStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _recorded(log: LogReader) -> dict[str, list[Interval]]:
+    recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
+    return {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
+
+
+def recorded_intervals(folder: Path) -> Callable[[str], list[Interval]]:
+    """View -> its materialized intervals, as the log in an online folder has them; the table is not loaded."""
+    intervals: dict[str, list[Interval]] = {}
+    if (folder / "log/CURRENT").exists():
+        log = open_reader(folder / "log")
+        try:
+            intervals = _recorded(log)
+        finally:
+            log.close()
+    return lambda view: intervals.get(view, [])
 
 
 def merge_interval(spans: list[Interval], new: Interval) -> list[Interval]:

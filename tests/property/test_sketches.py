@@ -12,7 +12,9 @@ from reference_sketches import Distinct, Quantiles, hash_bytes, hash_float, hash
 from headrace._native import DistinctSketch, QuantileSketch
 from headrace.errors import StoreError
 
-FLOATS = st.lists(st.one_of(st.floats(), st.floats(-1000, 1000), st.sampled_from([0.0, -0.0, 1.0, 5e-324])), max_size=80)
+FLOATS = st.lists(
+    st.one_of(st.floats(), st.floats(-1000, 1000), st.sampled_from([0.0, -0.0, 1.0, 5e-324])), max_size=80
+)
 BYTES = st.lists(st.binary(max_size=80), max_size=60)
 QUANTILES = st.floats(0, 1)
 
@@ -73,7 +75,7 @@ def test_many_distinct_values_are_estimated_as_specified(count: int) -> None:
 
 
 @given(st.sampled_from([QuantileSketch, DistinctSketch]), st.binary(max_size=60))
-def test_damaged_bytes_are_refused(kind: type[QuantileSketch] | type[DistinctSketch], data: bytes) -> None:
+def test_damaged_bytes_are_refused(kind: type[QuantileSketch | DistinctSketch], data: bytes) -> None:
     try:
         sketch = kind.from_bytes(b"\x01" + data)
     except StoreError as error:

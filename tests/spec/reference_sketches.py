@@ -1,8 +1,9 @@
 """The executable specification of sketches: what a quantile and a distinct count are, bit for bit, in plain Python.
 
-The quantile sketch is DDSketch (Masson, Rim and Lee, VLDB 2019) with linear interpolation: a bucket is the sign, the exponent
-and the first 6 mantissa bits of a float64. The distinct sketch is a set of 64-bit hashes while there are at most 512, then
-HyperLogLog with 4096 registers and Ertl's estimator (arXiv:1702.01284, algorithm 6). It imports nothing of headrace.
+The quantile sketch is DDSketch (Masson, Rim and Lee, VLDB 2019) with linear interpolation: a bucket is the sign, the
+exponent and the first 6 mantissa bits of a float64. The distinct sketch is a set of 64-bit hashes while there are at
+most 512, then HyperLogLog with 4096 registers and Ertl's estimator (arXiv:1702.01284, algorithm 6). It imports nothing
+of headrace.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ class Distinct:
         for rank in range(RANK_BITS, 0, -1):
             z = 0.5 * (z + ranks[rank])
         z += REGISTERS * sigma(ranks[0] / REGISTERS)
-        return REGISTERS * REGISTERS / (2.0 * math.log(2.0)) / z
+        estimate: float = REGISTERS * REGISTERS / (2.0 * math.log(2.0)) / z
+        return estimate
 
     def to_bytes(self) -> bytes:
         if len(self.hashes) <= EXACT_HASHES_MAX:
