@@ -17,6 +17,7 @@ __all__ = [
     "Model",
     "OnlinePlan",
     "Plan",
+    "Profile",
     "QuantileSketch",
     "__version__",
     "canonical_json",
@@ -202,6 +203,23 @@ class Engine:
         version: int | None = None,
         id: str | None = None,
     ) -> dict[str, Any]: ...
+
+@final
+class Profile:
+    """The statistics of named columns, gathered in one pass; mergeable."""
+
+    def __new__(cls) -> Profile: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Profile: ...
+    def to_bytes(self) -> bytes: ...
+    def add(self, frame: object) -> None:
+        """Adds the rows of anything with `__arrow_c_stream__` or `__arrow_c_array__`."""
+
+    def merge(self, other: Profile) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    def describe(self) -> str:
+        """JSON: `{"rows", "columns": {name: {"dtype", "nulls", "min", "quantiles", "distinct", "top", ..}}}`."""
 
 @final
 class QuantileSketch:

@@ -398,6 +398,32 @@ class FeatureStore:
         graph = lineage_of(self._load_applied()[1], self._models())
         return graph if name is None else graph.about(name)
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """Statistics of what was written to a view, or to the views of a service, gathered at ingest.
+
+        They are of the rows that `push` and `materialize` were given, each as often as it was; deletions are left out.
+
+        Args:
+            name: of a view or a service.
+
+        Returns:
+            `{"name", "kind", "rows", "rows_missed", "event_ts", "columns": {feature: {"dtype", "rows", "nulls", "nans",
+            "min", "max", "mean", "std", "quantiles", "distinct", "top", "histogram", ..}}}`; a computed feature of a
+            service is None. `rows_missed`: rows of all views that a killed process had not yet counted.
+
+        Raises:
+            UnknownNameError: `not_found`.
+            StoreError: `corrupt_store`, the statistics cannot be read.
+        """
+        from headrace.statistics import IngestStatistics, describe_definition
+
+        online = self._online
+        statistics = online.statistics if online is not None else None
+        if statistics is None:
+            statistics = IngestStatistics(self.config.state / "online/statistics")
+        with self._mutex:
+            return describe_definition(self._load_applied()[1], name, statistics)
+
     def _models(self) -> list[ModelUse]:
         return registered_models(self.config.state / "models")
 

@@ -8,6 +8,7 @@ here:
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
 from headrace.files import sync_folder, sync_tree
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, open_reader
+from headrace.statistics import IngestStatistics
 
 _READ_ATTEMPTS_MAX = 5
 Interval = tuple[int | None, int]
@@ -78,6 +80,8 @@ class OnlineStore:
         self._log_bytes = 0
         self._next_sequence = 0
         self._intervals: dict[str, list[Interval]] = {}
+        self.statistics: IngestStatistics | None = None
+        self._fields: dict[str, list[str]] | None = None
         self._seen: tuple[tuple[str, int, int], ...] = ()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,10 @@ class OnlineStore:
     @property
     def log_folder(self) -> Path:
         return self.folder / "log"
+
+    @property
+    def statistics_folder(self) -> Path:
+        return self.folder / "statistics"
 
     @property
     def next_sequence(self) -> int:
@@ -108,6 +116,8 @@ class OnlineStore:
             self.local = self._load(self._log)
             self._remove_old_snapshots()
             self._log.put_meta({"plan_digest": self.plan.digest})
+            if self._settings.statistics:
+                self.statistics = IngestStatistics.for_writing(self.statistics_folder, self._next_sequence)
         except BaseException:
             self._abandon()
             raise
@@ -249,8 +259,17 @@ class OnlineStore:
             if intervals is not None:
                 self._intervals |= intervals
             counts.add(accepted + sum(refused.values()), applied, refused)
+            if accepted and self.statistics is not None:
+                self.statistics.add(view, batch, self._features(view), self._next_sequence)
             if self._log_bytes > self._settings.snapshot_log_bytes:
                 self.snapshot()
+
+    def _features(self, view: str) -> list[str]:
+        """The columns of a view's rows that are neither keys nor times."""
+        if self._fields is None:
+            views: dict[str, Any] = json.loads(self.plan.json)["views"]
+            self._fields = {name: [field["name"] for field in found["fields"]] for name, found in views.items()}
+        return self._fields[view]
 
     def record_interval(self, view: str, start_us: int | None, end_us: int) -> None:
         """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`."""
@@ -300,6 +319,8 @@ class OnlineStore:
         with self._mutex:
             if self.writable and self._log is not None and self._log.is_own:
                 self.snapshot()
+                if self.statistics is not None:
+                    self.statistics.save()
             self._abandon()
 
     def _abandon(self) -> None:

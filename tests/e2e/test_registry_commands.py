@@ -51,3 +51,27 @@ def test_an_unknown_name_and_a_project_without_a_plan_say_what_to_do(
     assert "crosswind" in done.error["hint"]
     for command in ("search", "features", "lineage"):
         assert headrace(command, "--project", project, "--json").error["code"] == "not_applied"
+
+
+def test_describe_shows_a_view_a_service_and_a_file(headrace: Command, trained: Path) -> None:
+    done = headrace("describe", "weather", "--project", trained, "--json")
+    assert done.status == 0
+    assert done.json["columns"]["temp"]["nulls"] == 0
+    shown = headrace("describe", "weather", "--project", trained).stdout
+    [line] = [line for line in shown.splitlines() if line.startswith("wind_dir ")]
+    assert "float64" in line
+    assert "%" in line
+    assert "█" in line
+    service = headrace("describe", "departure_risk", "--project", trained).stdout
+    assert "computed" in service
+    file = headrace("describe", trained / "data/weather.parquet", "--json")
+    assert file.json["rows"] == 4 * 366 * 3
+    assert {item["value"] for item in file.json["columns"]["origin"]["top"]} == {"EWR", "JFK", "LGA"}
+
+
+def test_describe_refuses_what_it_cannot_read(headrace: Command, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"no")
+    (tmp_path / "rows.parquet").write_bytes(b"no")
+    assert headrace("describe", tmp_path / "rows.xlsx", "--json").error["code"] == "invalid_argument"
+    assert headrace("describe", tmp_path / "rows.parquet", "--json").error["code"] == "io"
+    assert headrace("describe", "departure", "--project", trained, "--json").error["code"] == "not_found"

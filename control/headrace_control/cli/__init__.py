@@ -20,6 +20,7 @@ COMMANDS = {
     "search": ("headrace_control.cli.search", "Find entities, views, features, services and models."),
     "features": ("headrace_control.cli.features", "List the features, their owners and their users."),
     "lineage": ("headrace_control.cli.lineage", "Show or draw what features are made of and who uses them."),
+    "describe": ("headrace_control.cli.describe", "Show statistics of a view, a service or a file."),
     "doctor": ("headrace_control.cli.doctor", "Check this machine and this installation."),
     "version": ("headrace_control.cli.version", "Print the versions of headrace and of its engine."),
 }

@@ -60,6 +60,58 @@ impl QuantileSketch {
         self.widen(value, value);
     }
 
+    /// Adds many values; returns how many of them were NaN.
+    pub fn add_slice(&mut self, values: &[f64], scratch: &mut Scratch) -> u64 {
+        if values.len() < DENSE_VALUES_MIN {
+            let before = self.count();
+            values.iter().for_each(|value| self.add(*value));
+            return (values.len() as u64).saturating_sub(self.count().saturating_sub(before));
+        }
+        let seen = Seen::of(values);
+        scratch.counts.resize(BUCKETS, 0);
+        let counts = scratch.counts.as_mut_slice();
+        for value in values {
+            counts[bucket_of(*value) as usize] += 1;
+        }
+        // What is infinite or NaN shares buckets; it was counted apart.
+        for sign in [0, SIGN] {
+            counts[(sign | INDEX_END) as usize..(sign | (SIGN - 1)) as usize + 1].fill(0);
+        }
+        self.infinite.negative = self.infinite.negative.saturating_add(seen.infinite.negative);
+        self.infinite.positive = self.infinite.positive.saturating_add(seen.infinite.positive);
+        let mut left = seen.finite;
+        let mut drain = |sketch: &mut Self, from: u32, to: u32| {
+            for (bucket, count) in (from..to).zip(&mut counts[from as usize..to as usize]) {
+                if *count > 0 {
+                    left -= u64::from(*count);
+                    sketch.add_bucket(bucket, u64::from(std::mem::take(count)));
+                }
+            }
+            left
+        };
+        drain(self, 0, INDEX_MIN);
+        drain(self, SIGN, SIGN | INDEX_MIN);
+        // All but very wide ranges lie within the buckets that are kept below the largest magnitudes.
+        for (sign, highest) in [(SIGN, bucket_of(-seen.low)), (0, bucket_of(seen.high))] {
+            if highest & SIGN == 0 && highest >= INDEX_MIN {
+                let end = highest.min(INDEX_END - 1) + 1;
+                drain(self, sign | end.saturating_sub(BUCKETS_MAX).max(INDEX_MIN), sign | end);
+            }
+        }
+        if drain(self, 0, 0) > 0 {
+            drain(self, 0, INDEX_END);
+            drain(self, SIGN, SIGN | INDEX_END);
+        }
+        let infinite = seen.infinite.negative + seen.infinite.positive;
+        if seen.finite + infinite > 0 {
+            let low = if seen.infinite.negative > 0 { f64::NEG_INFINITY } else { seen.low };
+            let high = if seen.infinite.positive > 0 { f64::INFINITY } else { seen.high };
+            // With infinite values only, one of the two is still the neutral element of its minimum or maximum.
+            self.widen(low.min(high), low.max(high));
+        }
+        values.len() as u64 - seen.finite - infinite
+    }
+
     /// Adds to one bucket of [`bucket_of`]; the caller widens the range.
     pub(crate) fn add_bucket(&mut self, bucket: u32, times: u64) {
         let index = bucket & !SIGN;
@@ -211,6 +263,56 @@ impl QuantileSketch {
             return Err(reader.corrupt("its range and its count do not agree"));
         }
         Ok(sketch)
+    }
+}
+
+/// Fewer values are added one by one.
+const DENSE_VALUES_MIN: usize = 256;
+const BUCKETS: usize = 1 << (64 - SHIFT);
+
+/// A counter for every bucket there is, all zero between uses.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    counts: Vec<u32>,
+}
+
+/// What one pass over the values tells before they are put into buckets.
+struct Seen {
+    finite: u64,
+    infinite: Sides<u64>,
+    /// The smallest and the largest finite value; +inf and -inf when there is none.
+    low: f64,
+    high: f64,
+}
+
+impl Seen {
+    fn of(values: &[f64]) -> Self {
+        const LANES: usize = 8;
+        let mut finite = [0u64; LANES];
+        let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+        let mut add = |lane: usize, value: f64| {
+            let is_finite = value.abs() < f64::INFINITY;
+            finite[lane] += u64::from(is_finite);
+            low[lane] = if is_finite && value < low[lane] { value } else { low[lane] };
+            high[lane] = if is_finite && value > high[lane] { value } else { high[lane] };
+        };
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, value) in chunk.iter().enumerate() {
+                add(lane, *value);
+            }
+        }
+        for (lane, value) in rest.iter().enumerate() {
+            add(lane, *value);
+        }
+        let finite = finite.iter().sum();
+        let mut infinite = Sides::default();
+        if finite < values.len() as u64 {
+            infinite.negative = values.iter().filter(|value| **value == f64::NEG_INFINITY).count() as u64;
+            infinite.positive = values.iter().filter(|value| **value == f64::INFINITY).count() as u64;
+        }
+        let low = low.into_iter().fold(f64::INFINITY, f64::min);
+        Self { finite, infinite, low, high: high.into_iter().fold(f64::NEG_INFINITY, f64::max) }
     }
 }
 

@@ -15,6 +15,7 @@ mod local_store;
 mod model;
 mod online_plan;
 mod plan;
+mod profile;
 mod response;
 mod serve;
 mod sketches;
@@ -41,6 +42,8 @@ mod _native {
     use crate::online_plan::OnlinePlan;
     #[pymodule_export]
     use crate::plan::Plan;
+    #[pymodule_export]
+    use crate::profile::Profile;
     #[pymodule_export]
     use crate::serve::serve;
     #[pymodule_export]
