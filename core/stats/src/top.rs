@@ -10,6 +10,8 @@ use crate::bytes::{Reader, put_varint};
 
 /// How many values are counted.
 pub const COUNTERS_MAX: usize = 64;
+/// Values that are counted at once, so that their counters stay in the cache.
+const PART_VALUES: usize = 4096;
 /// A longer string is shown by its beginning.
 pub const SHOWN_BYTES_MAX: usize = 128;
 
@@ -59,32 +61,41 @@ impl TopValues {
         Self { counters: Vec::new(), error_max: 0, goes_on, given_up: false }
     }
 
-    /// Adds the values of these hashes; `value_at` gives a value to show by its place among them. Returns the distinct hashes, unless it
-    /// has given up.
+    /// Adds the values of these hashes; `value_at` gives a value to show by its place among them. Returns the hashes without most of
+    /// their repetitions, unless it has given up.
     pub(crate) fn add(&mut self, hashes: &[u64], value_at: impl Fn(usize) -> Value) -> Option<Vec<u64>> {
         if self.given_up {
             return None;
         }
         let mut counts: HashMap<u64, (usize, u64), BuildHasherDefault<AsIs>> = HashMap::default();
-        for (place, hash) in hashes.iter().enumerate() {
-            counts.entry(*hash).or_insert((place, 0)).1 += 1;
-            if !self.goes_on && counts.len() > COUNTERS_MAX {
-                self.give_up();
+        let mut distinct = Vec::new();
+        for (part, hashes) in hashes.chunks(PART_VALUES).enumerate() {
+            counts.clear();
+            for (place, hash) in hashes.iter().enumerate() {
+                counts.entry(*hash).or_insert((part * PART_VALUES + place, 0)).1 += 1;
+                if !self.goes_on && counts.len() > COUNTERS_MAX {
+                    self.give_up();
+                    return None;
+                }
+            }
+            distinct.extend(counts.keys());
+            // Most of many values are dropped at once: only the others are shown, and so copied.
+            let cut = cut_of(counts.values().map(|(_, count)| *count));
+            let mut counters: Vec<Counter> = counts
+                .iter()
+                .filter(|(_, (_, count))| *count > cut)
+                .map(|(hash, (place, count))| Counter {
+                    hash: *hash,
+                    value: shown(value_at(*place)),
+                    count: count - cut,
+                })
+                .collect();
+            counters.sort_unstable_by_key(|counter| counter.hash);
+            self.merge(&Self { counters, error_max: cut, goes_on: self.goes_on, given_up: false });
+            if self.given_up {
                 return None;
             }
         }
-        let mut found: Vec<(u64, usize, u64)> =
-            counts.into_iter().map(|(hash, (place, count))| (hash, place, count)).collect();
-        found.sort_unstable();
-        let distinct = found.iter().map(|(hash, ..)| *hash).collect();
-        // Most of many values are dropped at once: only the others are shown, and so copied.
-        let cut = cut_of(found.iter().map(|(_, _, count)| *count));
-        let counters = found
-            .into_iter()
-            .filter(|(_, _, count)| *count > cut)
-            .map(|(hash, place, count)| Counter { hash, value: shown(value_at(place)), count: count - cut })
-            .collect();
-        self.merge(&Self { counters, error_max: cut, goes_on: self.goes_on, given_up: false });
         Some(distinct)
     }
 
