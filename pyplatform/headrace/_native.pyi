@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 __all__ = [
+    "DistinctSketch",
     "Engine",
     "Expressions",
     "JoinedTable",
@@ -17,6 +18,8 @@ __all__ = [
     "Model",
     "OnlinePlan",
     "Plan",
+    "Profile",
+    "QuantileSketch",
     "__version__",
     "canonical_json",
     "digest_bytes",
@@ -222,6 +225,52 @@ class Engine:
         version: int | None = None,
         id: str | None = None,
     ) -> dict[str, Any]: ...
+
+@final
+class Profile:
+    """The statistics of named columns, gathered in one pass; mergeable."""
+
+    def __new__(cls) -> Profile: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Profile: ...
+    def to_bytes(self) -> bytes: ...
+    def add(self, frame: object) -> None:
+        """Adds the rows of anything with `__arrow_c_stream__` or `__arrow_c_array__`."""
+
+    def merge(self, other: Profile) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    def describe(self) -> str:
+        """JSON: `{"rows", "columns": {name: {"dtype", "nulls", "min", "quantiles", "distinct", "top", ..}}}`."""
+
+@final
+class QuantileSketch:
+    """Approximate quantiles of many numbers, each within 1/128 of its value. NaN is left out."""
+
+    def __new__(cls, values: Sequence[float] = ...) -> QuantileSketch: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> QuantileSketch: ...
+    def to_bytes(self) -> bytes: ...
+    def add(self, value: float) -> None: ...
+    def merge(self, other: QuantileSketch) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def quantile(self, q: float) -> float | None:
+        """The value of rank `floor(q * (count - 1))`, approximately."""
+
+@final
+class DistinctSketch:
+    """How many distinct values there are: exact up to 512, then with a standard error of 1.6 %."""
+
+    def __new__(cls, values: Sequence[bytes] = ...) -> DistinctSketch: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> DistinctSketch: ...
+    def to_bytes(self) -> bytes: ...
+    def add(self, value: bytes) -> None: ...
+    def add_int(self, value: int) -> None: ...
+    def add_float(self, value: float) -> None: ...
+    def merge(self, other: DistinctSketch) -> None: ...
+    def estimate(self) -> float: ...
 
 def serve(
     engine: Engine,

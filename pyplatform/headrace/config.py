@@ -40,6 +40,8 @@ class OnlineSection:
     """A snapshot is made when the log since the last one exceeds this."""
     max_future_skew_seconds: float = 300.0
     """A row whose event time is further ahead of the clock is refused and counted."""
+    statistics: bool = True
+    """Whether statistics of each feature are gathered from what is written, for `headrace describe`."""
 
 
 @dataclass(frozen=True)

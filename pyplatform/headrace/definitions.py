@@ -22,6 +22,7 @@ from headrace.errors import DefinitionError, make_error, nearest_hint
 from headrace.expression_nodes import for_plan
 from headrace.expressions import Expr
 
+_VERSION_MAX = 2**32 - 1
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 FileFormat = Literal["parquet", "csv", "jsonl"]
 
@@ -41,6 +42,15 @@ def _check_distinct(owner: str, what: str, names: Sequence[str]) -> None:
         if name in seen:
             raise DefinitionError("name_clash", f"{owner} has two {what} named '{name}'", "rename one of them")
         seen.add(name)
+
+
+def versioned_name(name: str, version: Any) -> str:
+    """The name of a version of a view: `weather`, `weather@v2`."""
+    if type(version) is not int or not 1 <= version <= _VERSION_MAX:
+        raise DefinitionError(
+            "invalid_definition", f"feature view '{name}': its version is {version!r}", "give a number from 1 on"
+        )
+    return name if version == 1 else f"{name}@v{version}"
 
 
 def duration_us(owner: str, what: str, value: Any) -> int | None:
@@ -267,6 +277,8 @@ class FeatureView(_Described):
         ttl: online and in training, an older row does not count; None keeps it for ever. Static rows have none.
         online: whether `materialize` loads it into the online table.
         aggregations: functions over windows; then each row is an event, and these give the features.
+        version: a changed view can be defined beside the one in use: version 2 of "weather" is the view "weather@v2",
+            with its own rows and statistics; who reads "weather" notices nothing. Version 1 is the plain name.
     """
 
     name: str
@@ -276,9 +288,11 @@ class FeatureView(_Described):
     ttl: dt.timedelta | None = None
     online: bool = True
     aggregations: Sequence[Aggregation] = ()
+    version: int = 1
 
     def __post_init__(self) -> None:
         _check_name("a feature view", self.name)
+        object.__setattr__(self, "name", versioned_name(self.name, self.version))
         owner = f"feature view '{self.name}'"
         entities = [self.entities] if isinstance(self.entities, Entity) else list(self.entities)
         schema = list(self.schema)

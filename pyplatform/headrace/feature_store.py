@@ -26,16 +26,18 @@ from headrace.arguments import checked_clock, folder_path, machine_clock, servic
 from headrace.config import Config
 from headrace.errors import DefinitionError, RefusedRowsWarning, make_error
 from headrace.expressions import datetime_us
-from headrace.online_store import OnlineStore, WriteCounts
+from headrace.online_store import OnlineStore, WriteCounts, recorded_intervals
 from headrace.plan_diff import PlanDiff, diff_plans
 from headrace.project import Project
-from headrace.registry import PlanFolder, registered_models
+from headrace.registry import ModelUse, PlanFolder, registered_models
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.catalog import Entry, FeatureUse
     from headrace.definitions import FeatureService
     from headrace.history import ViewHistory
+    from headrace.lineage import Lineage
     from headrace.sources import ViewRows
 
 Progress = Callable[[str, int], None]
@@ -112,7 +114,7 @@ class FeatureStore:
     def _diff(self, plan: _native.Plan) -> PlanDiff:
         head = self.plans.head()
         old = None if head is None else _native.Plan.from_json(self.plans.load(head))
-        return diff_plans(old, plan, registered_models(self.config.state / "models"))
+        return diff_plans(old, plan, self._models())
 
     @property
     def applied(self) -> _native.Plan:
@@ -374,6 +376,86 @@ class FeatureStore:
         store = self.open_online()
         store.refresh()
         return store.local.online_plan(service_name(service))
+
+    # the catalogue
+
+    def search(
+        self, text: str = "", tags: Mapping[str, str] | Sequence[str] | None = None, owner: str | None = None
+    ) -> list[Entry]:
+        """Entities, views, features, services and models that hold every word of a text, best first.
+
+        Words are looked for in names, tags, owners and descriptions; a part of a word is enough.
+
+        Args:
+            text: words in any order; empty finds everything.
+            tags: only what has these: `{"tier": "gold"}`, or a list of `"tier"` and `"tier=gold"`.
+            owner: only what is this owner's.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+            InputError: `invalid_argument`.
+        """
+        from headrace.catalog import entries_of, search
+
+        return search(entries_of(self._load_applied()[1], self._models()), text, tags, owner)
+
+    def features(self) -> list[FeatureUse]:
+        """Every feature with its owner, its freshness, and the services and models that use it.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+        """
+        from headrace.catalog import features_of
+
+        document = self._load_applied()[1]
+        online = self._online
+        spans = online.intervals if online is not None else recorded_intervals(self.config.state / "online")
+        fresh = {view: max(end for _, end in spans(view)) for view in document["views"] if spans(view)}
+        return features_of(document, self._models(), fresh)
+
+    def lineage(self, name: str | None = None) -> Lineage:
+        """From source columns to features, services and models: of the whole project, or what leads to and from a name.
+
+        Args:
+            name: of a feature (`temp`, `weather:temp`), a view, a service, a model (`late`, `late/3`), a source, or a
+                column of one (`data/weather.parquet#temp`).
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has that name, or nothing has been applied.
+        """
+        from headrace.lineage import lineage_of
+
+        graph = lineage_of(self._load_applied()[1], self._models())
+        return graph if name is None else graph.about(name)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Statistics of what was written to a view, or to the views of a service, gathered at ingest.
+
+        They are of the rows that `push` and `materialize` were given, each as often as it was; deletions are left out.
+
+        Args:
+            name: of a view or a service.
+
+        Returns:
+            `{"name", "kind", "rows", "rows_missed", "event_ts", "columns": {feature: {"dtype", "rows", "nulls", "nans",
+            "min", "max", "mean", "std", "quantiles", "distinct", "top", "histogram", ..}}}`; a computed feature of a
+            service is None. `rows_missed`: rows of all views that a killed process had not yet counted.
+
+        Raises:
+            UnknownNameError: `not_found`.
+            StoreError: `corrupt_store`, the statistics cannot be read.
+        """
+        from headrace.statistics import IngestStatistics, describe_definition
+
+        online = self._online
+        statistics = online.statistics if online is not None else None
+        if statistics is None:
+            statistics = IngestStatistics(self.config.state / "online/statistics")
+        with self._mutex:
+            return describe_definition(self._load_applied()[1], name, statistics)
+
+    def _models(self) -> list[ModelUse]:
+        return registered_models(self.config.state / "models")
 
     # state
 

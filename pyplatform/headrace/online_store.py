@@ -7,13 +7,14 @@ writer has acknowledged. No frame library is imported here: `headrace serve` ope
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
 from headrace.files import make_folder, sync_folder, sync_tree
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, has_writer, open_reader
+from headrace.statistics import IngestStatistics
 
 if TYPE_CHECKING:
     from headrace.history import ViewHistory
@@ -92,6 +94,8 @@ class OnlineStore:
         self._next_sequence = 0
         self._snapshot_sequence = 0
         self._intervals: dict[str, list[Interval]] = {}
+        self.statistics: IngestStatistics | None = None
+        self._fields: dict[str, list[str]] | None = None
         self._seen: _Seen = ()
         try:
             make_folder(folder)
@@ -105,6 +109,10 @@ class OnlineStore:
     @property
     def log_folder(self) -> Path:
         return self.folder / "log"
+
+    @property
+    def statistics_folder(self) -> Path:
+        return self.folder / "statistics"
 
     @property
     def next_sequence(self) -> int:
@@ -126,6 +134,8 @@ class OnlineStore:
             self._log.put_meta({"plan_digest": self.plan.digest, "store": store})
             self._acknowledged = AcknowledgedFile(self.folder, store)
             self._acknowledge()
+            if self._settings.statistics:
+                self.statistics = IngestStatistics.for_writing(self.statistics_folder, self._next_sequence)
         except BaseException:
             self._abandon()
             raise
@@ -220,8 +230,7 @@ class OnlineStore:
             end = max(until, self._snapshot_sequence)
         if self._next_sequence != end:
             raise corrupt_store(self.folder, f"the log ends at row {self._next_sequence}, and {end} were acknowledged")
-        recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
-        self._intervals = {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
+        self._intervals = _recorded(log)
 
     def refresh(self) -> int:
         """Brings a reader up to date with the writer; returns the number of rows that came in.
@@ -293,6 +302,8 @@ class OnlineStore:
             else:
                 applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)
             counts.add(accepted + sum(refused.values()), applied, refused)
+            if accepted and self.statistics is not None:
+                self.statistics.add(view, batch, self._features(view), self._next_sequence)
             if self._log_bytes > self._snapshot_log_bytes:
                 self._try_snapshot()
 
@@ -311,6 +322,13 @@ class OnlineStore:
         self._log_bytes += len(encoded)
         self._acknowledge()
         return applied
+
+    def _features(self, view: str) -> list[str]:
+        """The columns of a view's rows that are neither keys nor times."""
+        if self._fields is None:
+            views: dict[str, Any] = json.loads(self.plan.json)["views"]
+            self._fields = {name: [field["name"] for field in found["fields"]] for name, found in views.items()}
+        return self._fields[view]
 
     def record_interval(self, view: str, start_us: int | None, end_us: int) -> None:
         """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`."""
@@ -373,6 +391,8 @@ class OnlineStore:
             try:
                 if self.writable and self._log is not None and self._log.is_own:
                     self._try_snapshot()
+                    if self.statistics is not None:
+                        self.statistics.save()
             finally:
                 self._abandon()
 
@@ -392,6 +412,23 @@ class OnlineStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _recorded(log: LogReader) -> dict[str, list[Interval]]:
+    recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
+    return {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
+
+
+def recorded_intervals(folder: Path) -> Callable[[str], list[Interval]]:
+    """View -> its materialized intervals, as the log in an online folder has them; the table is not loaded."""
+    intervals: dict[str, list[Interval]] = {}
+    if (folder / "log/CURRENT").exists():
+        log = open_reader(folder / "log")
+        try:
+            intervals = _recorded(log)
+        finally:
+            log.close()
+    return lambda view: intervals.get(view, [])
 
 
 def merge_interval(spans: list[Interval], new: Interval) -> list[Interval]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace import _native
@@ -46,12 +46,15 @@ class Breaking:
     services: tuple[str, ...]
     models: tuple[str, ...]
     """`NAME/VERSION` of the registered models that take their inputs from one of the services."""
+    owners: tuple[str, ...] = ()
+    """Of the view or service and of the services that would break: whom to ask first."""
 
     def __str__(self) -> str:
         thing = self.name if self.kind == "view" else f"{self.kind} {self.name}"
         thing = f"{self.kind} {self.name}" if self.field is None else f"{thing}.{self.field}"
         users = [f"service {name}" for name in self.services] + [f"model {name}" for name in self.models]
-        return f"{thing}: {self.old} -> {self.new} would break {', '.join(users)}"
+        owned = f" (owners: {', '.join(self.owners)})" if self.owners else ""
+        return f"{thing}: {self.old} -> {self.new} would break {', '.join(users)}{owned}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class PlanDiff:
                     "new": item.new,
                     "services": list(item.services),
                     "models": list(item.models),
+                    "owners": list(item.owners),
                 }
                 for item in self.breaking
             ],
@@ -158,6 +162,7 @@ def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[Mod
             for item in document[name]
         )
 
+    owners = _Owners(old, new)
     breaking = tuple(
         Breaking(
             kind="view",
@@ -167,12 +172,31 @@ def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[Mod
             new=item["new"],
             services=tuple(item["services"]),
             models=tuple(str(model) for model in models if model.service in item["services"]),
+            owners=owners.of([item["view"]], item["services"]),
         )
         for item in document["breaking"]
     )
     if old is not None:
-        breaking += _broken_models(old, new, models)
+        breaking += tuple(replace(item, owners=owners.of([], [item.name])) for item in _broken_models(old, new, models))
     return PlanDiff(new.digest, changes("added"), changes("changed"), changes("removed"), breaking)
+
+
+class _Owners:
+    """Who answers for views and services: those who did until now, and those who would."""
+
+    def __init__(self, *plans: _native.Plan | None) -> None:
+        self._documents = [json.loads(plan.json) for plan in plans if plan is not None]
+
+    def of(self, views: Sequence[str], services: Sequence[str]) -> tuple[str, ...]:
+        wanted = [("views", view) for view in views] + [("on_demand_views", view) for view in views]
+        wanted += [("services", service) for service in services]
+        found = [
+            document[section][name]["owner"]
+            for section, name in wanted
+            for document in self._documents
+            if name in document[section]
+        ]
+        return tuple(dict.fromkeys(owner for owner in found if owner))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ LAYERS = {
     "headrace-types": 0,
     "headrace-expr": 1,
     "headrace-cpu": 1,
+    "headrace-stats": 1,
     "headrace-features": 2,
     "headrace-models": 2,
     "headrace-engine": 3,

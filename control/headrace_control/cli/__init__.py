@@ -17,6 +17,10 @@ COMMANDS = {
     "bench": ("headrace_control.cli.bench", "Measure the engine beside its peers."),
     "demo": ("headrace_control.cli.demo", "Run the main job on real data, from raw flights to a served prediction."),
     "status": ("headrace_control.cli.status", "Show what is applied, materialized and registered."),
+    "search": ("headrace_control.cli.search", "Find entities, views, features, services and models."),
+    "features": ("headrace_control.cli.features", "List the features, their owners and their users."),
+    "lineage": ("headrace_control.cli.lineage", "Show or draw what features are made of and who uses them."),
+    "describe": ("headrace_control.cli.describe", "Show statistics of a view, a service or a file."),
     "doctor": ("headrace_control.cli.doctor", "Check this machine and this installation."),
     "version": ("headrace_control.cli.version", "Print the versions of headrace and of its engine."),
 }

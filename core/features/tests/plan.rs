@@ -101,6 +101,22 @@ fn assert_refused(code: ErrorCode, message: &str, hint: &str, change: impl FnOnc
 }
 
 #[test]
+fn a_view_may_have_later_versions_beside_the_first() {
+    let mut document = flights();
+    document["views"]["weather@v2"] = document["views"]["weather"].clone();
+    document["views"]["weather@v12"] = document["views"]["weather"].clone();
+    let plan = plan(&document);
+    assert_eq!(plan.tables()[1].views, ["weather", "weather@v12", "weather@v2"]);
+    for name in
+        ["weather@v1", "weather@v0", "weather@v", "weather@v02", "weather@v+2", "weather@2", "@v2", "request@v2"]
+    {
+        let mut document = flights();
+        document["views"][name] = document["views"]["weather"].clone();
+        assert_eq!(refused(&document).code, ErrorCode::InvalidDefinition, "{name}");
+    }
+}
+
+#[test]
 fn unknown_names_are_refused_with_near_ones() {
     use ErrorCode::{UnknownEntity, UnknownFeature, UnknownFeatureView};
     assert_refused(UnknownEntity, "view 'weather': there is no entity 'airprot'", "'airport'", |plan| {

@@ -16,8 +16,10 @@ mod local_store;
 mod model;
 mod online_plan;
 mod plan;
+mod profile;
 mod response;
 mod serve;
+mod sketches;
 mod tensor;
 mod values;
 
@@ -44,7 +46,11 @@ mod _native {
     #[pymodule_export]
     use crate::plan::Plan;
     #[pymodule_export]
+    use crate::profile::Profile;
+    #[pymodule_export]
     use crate::serve::serve;
+    #[pymodule_export]
+    use crate::sketches::{DistinctSketch, QuantileSketch};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -7,6 +7,7 @@ use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, Predict
 use headrace_features::{LocalStore, Plan, StoreOptions};
 use headrace_models::{Features, ModelFormat, NativeModel, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
+use headrace_stats::Profile;
 use headrace_types::{Batch, Column, ColumnData, DType, Field, Model};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
@@ -26,12 +27,23 @@ pub const TARGETS: &[Target] = &[
     Target { name: "model_xgboost_ubj", run: model_xgboost_ubj },
     Target { name: "plan_json", run: plan_json },
     Target { name: "predict_json", run: predict_json },
+    Target { name: "statistics", run: statistics },
     Target { name: "table_snapshot", run: table_snapshot },
 ];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
+}
+
+/// A file of statistics: a profile with all its sketches.
+fn statistics(data: &[u8]) {
+    let Ok(mut profile) = Profile::from_bytes(data) else { return };
+    profile.to_json();
+    let again = Profile::from_bytes(&profile.to_bytes()).expect("what was written can be read");
+    assert_eq!(again.to_bytes(), profile.to_bytes());
+    profile.merge(&profile.clone()).expect("columns of one type");
+    profile.to_json();
 }
 
 /// A plan document, as `headrace apply` and every reader of `.headrace/plans` take it.

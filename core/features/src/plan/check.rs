@@ -207,9 +207,18 @@ fn windows(
     Ok((features, Some(Arc::new(windows))))
 }
 
+/// A view's name may end in `@v2` or a later version: it is a view of its own beside the first, which has the plain name.
 fn check_view_name(name: &str) -> Result<()> {
-    check_name("a view", name)?;
-    if name == REQUEST {
+    let (base, version) = name.split_once("@v").map_or((name, None), |(base, version)| (base, Some(version)));
+    check_name("a view", base)?;
+    let is_version = |text: &str| !text.starts_with('0') && text.parse::<u32>().is_ok_and(|number| number >= 2);
+    if version.is_some_and(|text| text.starts_with('+') || !is_version(text)) {
+        return Err(invalid(
+            format!("{name:?} is not a name for a view"),
+            "write @v2 or a later version behind the name; the first version has the plain name",
+        ));
+    }
+    if base == REQUEST {
         return Err(invalid("a view cannot be named 'request', which stands for the request's fields", "rename it"));
     }
     Ok(())

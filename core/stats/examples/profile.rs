@@ -1,0 +1,64 @@
+//! How fast a frame is profiled: 50 columns, one thread, batches of 65,536 rows. `cargo run --release -p headrace-stats --example profile`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a program for people
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_array::{ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use headrace_stats::{Profile, hash_word};
+
+const COLUMNS: u64 = 50;
+const ROWS: u64 = 65_536;
+const REPEATS: usize = 9;
+
+fn uniform(place: u64) -> f64 {
+    (hash_word(place) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The sum of twelve uniform numbers, as good as a normal one here.
+fn normal(place: u64) -> f64 {
+    (0..12).map(|part| uniform(place * 12 + part)).sum::<f64>() - 6.0
+}
+
+fn measure(name: &str, column: impl Fn(u64) -> ArrayRef) {
+    let columns: Vec<(String, ArrayRef)> = (0..COLUMNS).map(|c| (format!("c{c}"), column(c * ROWS))).collect();
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut seconds: Vec<f64> = (0..REPEATS)
+        .map(|_| {
+            let mut profile = Profile::new();
+            profile.add_batch(&batch).unwrap();
+            let start = Instant::now();
+            profile.add_batch(&batch).unwrap();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[REPEATS / 2];
+    println!(
+        "{name:24} {:6.2} M rows/s  {:5.2} ns a value",
+        ROWS as f64 / median / 1e6,
+        median * 1e9 / (ROWS * COLUMNS) as f64
+    );
+}
+
+fn main() {
+    measure("float64, normal", |at| {
+        Arc::new(Float64Array::from_iter_values((0..ROWS).map(|row| 50.0 + 20.0 * normal(at + row))))
+    });
+    measure("float32, normal", |at| {
+        Arc::new(Float32Array::from_iter_values((0..ROWS).map(|row| (50.0 + 20.0 * normal(at + row)) as f32)))
+    });
+    measure("float64, 10 % null", |at| {
+        Arc::new(Float64Array::from_iter((0..ROWS).map(|row| (uniform(at + row) > 0.1).then(|| normal(at + row)))))
+    });
+    measure("float64, 5 values", |at| {
+        Arc::new(Float64Array::from_iter_values((0..ROWS).map(|row| (uniform(at + row) * 5.0).floor())))
+    });
+    measure("float64, 300 values", |at| {
+        Arc::new(Float64Array::from_iter_values((0..ROWS).map(|row| (uniform(at + row) * 300.0).floor())))
+    });
+    measure("int64, distinct", |at| Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| (at + row) as i64))));
+    measure("string, 100 values", |at| {
+        Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("v{}", (uniform(at + row) * 100.0) as u64))))
+    });
+}

@@ -1,0 +1,172 @@
+"""Statistics of the rows that were written: gathered at ingest for each view, kept beside the online table.
+
+`online/statistics/VIEW.stats` holds one profile of a view, `online/statistics/state.json` up to which row they count.
+They are saved with each snapshot, at close, and every few seconds of writing. They describe, they decide nothing: what
+a killed process had not saved is missing from them, and `rows_missed` says how much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from headrace import _native
+from headrace.errors import HeadraceError, make_error, nearest_hint
+from headrace.files import write_atomic
+
+EVENT_TS = "__event_ts"
+DELETED = "__deleted"
+SAVE_SECONDS = 10.0
+FORMAT = 1
+
+
+class IngestStatistics:
+    """The profiles of all views of an online store, open for writing or for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what was saved.
+
+        Args:
+            folder: `.headrace/online/statistics`; it may not be there yet.
+
+        Raises:
+            StoreError: `corrupt_store` or `newer_format`.
+        """
+        self.folder = folder
+        self.sequence = 0
+        self.rows_missed = 0
+        self._profiles: dict[str, _native.Profile] = {}
+        self._changed: set[str] = set()
+        self._saved_at = time.monotonic()
+        state = folder / "state.json"
+        if not state.exists():
+            return
+        try:
+            document = json.loads(state.read_text("utf-8"))
+            if document["format"] > FORMAT:
+                raise make_error("newer_format", f"{state} has format {document['format']}", "use a newer headrace")
+            self.sequence, self.rows_missed = int(document["sequence"]), int(document["rows_missed"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise make_error(
+                "corrupt_store", f"{state} cannot be read: {error!r}", f"remove {folder}: statistics start anew"
+            ) from error
+
+    def profile(self, view: str) -> _native.Profile:
+        """The profile of a view, empty when none of its rows was seen.
+
+        Raises:
+            StoreError: `corrupt_store` or `newer_format`.
+        """
+        if view not in self._profiles:
+            path = self._path(view)
+            found = _native.Profile.from_bytes(path.read_bytes()) if path.exists() else _native.Profile()
+            self._profiles[view] = found
+        return self._profiles[view]
+
+    @classmethod
+    def for_writing(cls, folder: Path, sequence: int) -> Self:
+        """Those of a store whose next row has the number `sequence`.
+
+        Rows that were written and are not in what was saved count as missed. What cannot be read starts anew:
+        statistics never keep a store from opening.
+        """
+        try:
+            found = cls(folder)
+            for path in folder.glob("*.stats"):
+                found.profile(path.stem)
+        except HeadraceError:
+            shutil.rmtree(folder, ignore_errors=True)
+            found = cls(folder)
+        found.rows_missed += max(sequence - found.sequence, 0)
+        found.sequence = sequence
+        return found
+
+    def add(self, view: str, batch: Any, features: Sequence[str], sequence: int) -> None:
+        """Counts rows of a view, without deletions.
+
+        Args:
+            view: its name.
+            batch: a record batch in the shape of `headrace.sources`.
+            features: the columns to describe; keys are left out, because they may name people.
+            sequence: the number of the row after these.
+        """
+        rows = batch.select([*features, EVENT_TS])
+        if DELETED in batch.schema.names:
+            rows = rows.filter(~batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool))
+        self.profile(view).add(rows)
+        self._changed.add(view)
+        self.sequence = sequence
+        if time.monotonic() - self._saved_at > SAVE_SECONDS:
+            with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
+                self.save()
+
+    def save(self) -> None:
+        """Writes the profiles that have changed, then up to which row they count.
+
+        Raises:
+            OSError: the disk does not take them; nothing is forgotten.
+        """
+        if self._changed:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for view in sorted(self._changed):
+                write_atomic(self._path(view), self._profiles[view].to_bytes())
+            state = {"format": FORMAT, "sequence": self.sequence, "rows_missed": self.rows_missed}
+            write_atomic(self.folder / "state.json", json.dumps(state, sort_keys=True).encode())
+            self._changed.clear()
+        self._saved_at = time.monotonic()
+
+    def _path(self, view: str) -> Path:
+        return self.folder / f"{view}.stats"
+
+
+def describe_definition(plan: Mapping[str, Any], name: str, statistics: IngestStatistics) -> dict[str, Any]:
+    """See `FeatureStore.describe`."""
+
+    def columns(view: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(statistics.profile(view).describe())
+        return found
+
+    base = {"name": name, "rows_missed": statistics.rows_missed}
+    if name in plan["views"]:
+        found = columns(name)
+        event_ts = found["columns"].pop(EVENT_TS, None)
+        return {**base, "kind": "view", "rows": found["rows"], "event_ts": event_ts, "columns": found["columns"]}
+    if name in plan["services"]:
+        entries = plan["services"][name]["features"]
+        views = {
+            view: columns(view) for view in dict.fromkeys(entry["view"] for entry in entries) if view in plan["views"]
+        }
+        features = {
+            entry["name"]: views.get(entry["view"], {}).get("columns", {}).get(entry["feature"]) for entry in entries
+        }
+        rows = {view: found["rows"] for view, found in views.items()}
+        return {**base, "kind": "service", "rows": rows, "event_ts": None, "columns": features}
+    if name in plan["on_demand_views"]:
+        raise make_error(
+            "not_found",
+            f"view '{name}' is computed when it is read: no rows of it are written",
+            "describe the views that it reads, or a training set as a file",
+        )
+    known = [*plan["views"], *plan["services"]]
+    raise make_error("not_found", f"no view or service is named '{name}'", nearest_hint(name, known, "names"))
+
+
+def describe_frame(frame: Any) -> dict[str, Any]:
+    """The statistics of a frame: `{"rows", "columns": {name: {..}}}`.
+
+    Args:
+        frame: anything with the Arrow stream interface (pyarrow, Polars, DuckDB), or an iterable of such.
+
+    Raises:
+        InputError: `type_mismatch`.
+    """
+    profile = _native.Profile()
+    for part in [frame] if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__") else frame:
+        profile.add(part)
+    document: dict[str, Any] = json.loads(profile.describe())
+    return document
