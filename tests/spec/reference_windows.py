@@ -87,8 +87,8 @@ def interval(kind: str, window_us: int, hop_us: int, t: int) -> tuple[int, int]:
 #
 # - those of the key in the interval, that pass the filter;
 # - with a knowledge cutoff, those known by then;
-# - not those that a tombstone took away. Of the tombstones at or before t (and known by the cutoff), each takes away what
-#   arrived before it, and what happened at its time or before, whenever that arrives.
+# - not those that a tombstone took away. Of the tombstones at or before t (and known by the cutoff), each takes away
+#   what arrived before it, and what happened at its time or before, whenever that arrives.
 
 
 def takes_away(tombstone: Event, event: Event) -> bool:
