@@ -64,7 +64,7 @@ class Event:
 
 
 def default_hop(window_us: int) -> int:
-    """The hop where none is given: 5 minutes below 12 hours, an hour below 12 days, else a day; never over the window."""
+    """Where none is given: 5 minutes below 12 hours, an hour below 12 days, else a day; never over the window."""
     hop = 5 * MINUTE_US if window_us < 12 * HOUR_US else HOUR_US if window_us < 12 * DAY_US else DAY_US
     return min(hop, window_us)
 
