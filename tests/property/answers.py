@@ -18,7 +18,10 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 FAR_FUTURE_US = 2**61
 
 
-def to_us(moment: dt.datetime) -> int:
+def to_us(moment: dt.datetime | int) -> int:
+    """A time of a year that a datetime does not have is given as the number that it is."""
+    if isinstance(moment, int):
+        return moment
     return (moment - EPOCH) // dt.timedelta(microseconds=1)
 
 
