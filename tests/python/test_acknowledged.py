@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace import Engine, FeatureStore, HeadraceError
+from headrace import Engine, FeatureStore, HeadraceError, RefusedRowsWarning
 from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
 from headrace.files import make_folder
 from headrace.history import settle
@@ -147,10 +147,12 @@ def test_the_bound_of_the_store_holds_after_a_restart_too(project: Callable[...,
 
 def test_history_holds_what_the_store_accepted_and_nothing_else(project: Callable[..., Path]) -> None:
     store = opened(project())
-    counts = store.push("sales", rows([1], 99.0, at=START + HOUR))
+    with pytest.warns(RefusedRowsWarning):
+        counts = store.push("sales", rows([1], 99.0, at=START + HOUR))
     assert counts.refused == {"future": 1}
     nulls = {"id": pa.array([None, 1]), "at": pa.array([START, None], pa.timestamp("us", "UTC"))}
-    counts = store.push("sales", {**nulls, "made": [START] * 2, "sum": [98.0] * 2})
+    with pytest.warns(RefusedRowsWarning):
+        counts = store.push("sales", {**nulls, "made": [START] * 2, "sum": [98.0] * 2})
     assert counts.refused == {"null_event_ts": 1, "null_key": 1}
     assert offline(store, 1, START + 2 * HOUR) is None
     store.push("sales", rows([1], 1.0))
