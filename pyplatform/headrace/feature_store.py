@@ -152,7 +152,8 @@ class FeatureStore:
             progress: called after each batch of rows.
 
         Returns:
-            View -> what became of its rows. Rows of static views are always read whole.
+            View -> what became of its rows. Rows of static views are always read whole. A view of aggregates is built
+            anew, since an event that comes twice counts twice; `materialize_incremental` adds to it.
 
         Raises:
             InputError, UnknownNameError, StoreError: a source lacks a column, a file is missing, another process
@@ -160,7 +161,10 @@ class FeatureStore:
         """
         start_us = None if start is None else datetime_us(start)
         end_us = self.now_us() if end is None else datetime_us(end)
-        return {view.name: self._materialize_view(view, start_us, end_us, progress) for view in self._file_views(views)}
+        return {
+            view.name: self._materialize_view(view, start_us, end_us, progress, resets=view.is_windowed)
+            for view in self._file_views(views)
+        }
 
     def materialize_incremental(
         self,
@@ -175,7 +179,8 @@ class FeatureStore:
         for view in self._file_views(views):
             spans = store.intervals(view.name)
             start_us = max(span[1] for span in spans) if spans and not view.is_static else None
-            counts[view.name] = self._materialize_view(view, start_us, end_us, progress)
+            resets = view.is_windowed and start_us is None
+            counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets)
         return counts
 
     def _file_views(self, names: Sequence[str] | None) -> list[ViewRows]:
@@ -196,7 +201,7 @@ class FeatureStore:
         return found
 
     def _materialize_view(
-        self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None
+        self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None, resets: bool
     ) -> WriteCounts:
         from headrace.sources import between, read_rows
 
@@ -208,7 +213,8 @@ class FeatureStore:
         for batch in read_rows(view, self.config.sources_root, now_us):
             chosen = batch if view.is_static else between(batch, start_us, end_us)
             if chosen.num_rows:
-                store.write(view.name, chosen, now_us, counts)
+                store.write(view.name, chosen, now_us, counts, resets=resets)
+                resets = resets and counts.rows == sum(counts.refused.values())
             if progress is not None:
                 progress(view.name, counts.rows)
         store.record_interval(view.name, None if view.is_static else start_us, end_us)

@@ -270,6 +270,7 @@ class OnlineStore:
         counts: WriteCounts,
         history: ViewHistory | None = None,
         history_rows: Any = None,
+        resets: bool = False,
     ) -> None:
         """Writes rows of a view. When this returns they are durable and visible; when it fails, nothing has changed.
 
@@ -280,6 +281,7 @@ class OnlineStore:
             counts: what became of the rows is added here.
             history: where the rows are kept for training too.
             history_rows: those of the batch that will be accepted, as an Arrow table.
+            resets: what the view has aggregated so far is forgotten before these rows.
 
         Raises:
             StoreError: `read_only`, `store_full`, `io`.
@@ -288,7 +290,7 @@ class OnlineStore:
         with self._mutex:
             log = self._writable_log()
             sequence = self._next_sequence
-            encoded, accepted, refused = self.local.encode(view, batch, sequence, now_us, skew_us)
+            encoded, accepted, refused = self.local.encode(view, batch, sequence, now_us, skew_us, resets)
             if accepted:
                 aside = None if history is None else history.put_aside(history_rows, sequence)
                 try:

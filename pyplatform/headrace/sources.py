@@ -52,12 +52,18 @@ class ViewRows:
             for entity in view["entities"]
             for key in plan["entities"][entity]["join_keys"]
         }
+        self._is_windowed = bool(view.get("aggregations"))
         self.fields = {field["name"]: DType(field["dtype"]) for field in view["fields"]}
 
     @property
     def is_static(self) -> bool:
         """Whether its rows have no event time."""
         return self.source["event_ts"] is None
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether its rows are events, over which its features are aggregates."""
+        return self._is_windowed
 
     @property
     def is_pushed(self) -> bool:
