@@ -75,10 +75,6 @@ impl Kept {
         }
     }
 
-    fn bytes(&self) -> usize {
-        if let Kept::Bytes(value) = self { value.len() } else { 0 }
-    }
-
     /// The value as one of a column's type.
     #[allow(clippy::cast_possible_truncation)] // a float32 comes back as it came
     fn as_value(&self, scalar: ScalarType) -> Value {
@@ -317,17 +313,10 @@ impl Partial {
         }
     }
 
-    /// Bytes beside the partial itself.
-    pub(super) fn heap_bytes(&self) -> usize {
-        match self {
-            Partial::Least(Some(kept)) | Partial::Greatest(Some(kept)) => kept.bytes(),
-            Partial::First(Some((_, kept))) | Partial::Last(Some((_, kept))) => kept.bytes(),
-            Partial::LastK { items, .. } => {
-                items.capacity() * size_of::<(Moment, Kept)>()
-                    + items.iter().map(|(_, kept)| kept.bytes()).sum::<usize>()
-            }
-            _ => 0,
-        }
+    /// About how many bytes the partial of a state takes.
+    pub(super) fn bytes(state: State) -> usize {
+        let items = if let State::LastK(k) = state { k * size_of::<(Moment, Kept)>() } else { 0 };
+        size_of::<Self>() + items
     }
 
     /// What a function gives; `scalar` is the type of the column that it looks at.

@@ -133,7 +133,7 @@ impl WindowTable {
             Some(state) => state,
             None => shard.entry(key.into()).or_default(),
         };
-        let before = state.heap_bytes();
+        let before = state.heap_bytes(&self.plan);
         let outcome = if is_tombstone {
             state.delete(&self.plan, version, now_us);
             Outcome::Deleted
@@ -144,7 +144,7 @@ impl WindowTable {
             }
         };
         let entry = if is_new { key.len() + size_of::<(Box<[u8]>, KeyState)>() } else { 0 };
-        let after = (state.heap_bytes() + entry) as u64;
+        let after = (state.heap_bytes(&self.plan) + entry) as u64;
         self.used_bytes.fetch_add(after.wrapping_sub(before as u64), Ordering::Relaxed);
         self.next_sequence.store(version.sequence + 1, Ordering::Relaxed);
         Ok(outcome)
@@ -176,9 +176,9 @@ impl WindowTable {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             for (key, state) in shard.iter_mut() {
-                let before = state.heap_bytes();
+                let before = state.heap_bytes(&self.plan);
                 state.prune(&self.plan, now_us);
-                self.used_bytes.fetch_sub((before - state.heap_bytes()) as u64, Ordering::Relaxed);
+                self.used_bytes.fetch_sub((before - state.heap_bytes(&self.plan)) as u64, Ordering::Relaxed);
                 keys.push((key.clone(), state.clone()));
             }
         }
@@ -216,7 +216,7 @@ impl WindowTable {
             if !state.is_of(&table.plan) {
                 return Err(place(corrupt("a key's tiles are not those of its definition")));
             }
-            used_bytes += (state.heap_bytes() + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
+            used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
             let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
             shard.insert(key, state);
         }

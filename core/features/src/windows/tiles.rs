@@ -229,14 +229,11 @@ impl KeyState {
     }
 
     /// About how many bytes the key takes beside this structure.
-    pub(super) fn heap_bytes(&self) -> usize {
-        let tile = |tile: &Tile| {
-            size_of::<Tile>()
-                + tile.partials.iter().map(|partial| size_of::<Partial>() + partial.heap_bytes()).sum::<usize>()
-        };
-        let tiles: usize = self.tilings.iter().flatten().map(tile).sum();
-        let pending = |pending: &Pending| size_of::<Pending>() + pending.values.len() * size_of::<Option<Kept>>();
-        tiles + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.iter().map(pending).sum::<usize>()
+    pub(super) fn heap_bytes(&self, plan: &WindowPlan) -> usize {
+        let tiles: usize =
+            self.tilings.iter().zip(&plan.tilings).map(|(tiles, tiling)| tiles.len() * tile_bytes(plan, tiling)).sum();
+        let pending_bytes = size_of::<Pending>() + plan.series.len() * size_of::<Option<Kept>>();
+        tiles + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.len() * pending_bytes
     }
 
     /// Whether a state that was read from a file is one that the plan can have made.
@@ -253,6 +250,12 @@ impl KeyState {
             && self.tilings.iter().zip(&plan.tilings).all(are_tiles)
             && self.pending.iter().all(|pending| pending.is_tombstone || pending.values.len() == plan.series.len())
     }
+}
+
+/// About how many bytes a tile takes; strings that it keeps are taken to be short.
+fn tile_bytes(plan: &WindowPlan, tiling: &Tiling) -> usize {
+    let partials: usize = tiling.series.iter().map(|&series| Partial::bytes(plan.series[series].state)).sum();
+    size_of::<Tile>() + partials
 }
 
 fn is_over(start_us: TimestampUs, hop_us: i64, over_us: TimestampUs) -> bool {
