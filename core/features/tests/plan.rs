@@ -159,7 +159,8 @@ fn unknown_names_are_refused_with_near_ones() {
 fn expressions_are_checked_even_without_a_service() {
     assert_refused(
         ErrorCode::InvalidExpression,
-        "view 'departure': field 'hour_sin': sin(args[0]): expected a number, got timestamp",
+        "view 'departure': field 'hour_sin': sin(args[0]): expected a number, got timestamp\n    \
+         sin(col(\"planned_departure\"))\n    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
         "epoch_seconds",
         |plan| {
             plan["services"] = json!({});
