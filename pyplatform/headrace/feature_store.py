@@ -148,7 +148,8 @@ class FeatureStore:
         Args:
             start: rows with an earlier event time are left out; None takes all from the beginning.
             end: rows from this event time on are left out; None is now. Without a zone, times are UTC.
-            views: by default every view that is `online` and has a file source.
+            views: by default every view that is `online` and has a file source. Of pushed views only those of
+                aggregates can be named: they are built anew from their history, as after a change of their definition.
             progress: called after each batch of rows.
 
         Returns:
@@ -178,7 +179,8 @@ class FeatureStore:
         counts = {}
         for view in self._file_views(views):
             spans = store.intervals(view.name)
-            start_us = max(span[1] for span in spans) if spans and not view.is_static else None
+            is_current = view.aggregates is None or view.aggregates == store.aggregates_of(view.name)
+            start_us = max(span[1] for span in spans) if spans and not view.is_static and is_current else None
             resets = view.is_windowed and start_us is None
             counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets)
         return counts
@@ -192,7 +194,7 @@ class FeatureStore:
             names = [name for name, view in views.items() if view["online"] and view["source"]["kind"] == "file"]
         found = [ViewRows(document, name) for name in names]
         for view in found:
-            if view.is_pushed:
+            if view.is_pushed and not view.is_windowed:
                 raise make_error(
                     "invalid_argument",
                     f"view '{view.name}' has no files to read",
@@ -203,21 +205,23 @@ class FeatureStore:
     def _materialize_view(
         self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None, resets: bool
     ) -> WriteCounts:
-        from headrace.sources import between, read_rows
+        from headrace.sources import between, read_history, read_rows
 
         store = self.open_online(writable=True)
         counts = WriteCounts()
         now_us = self.now_us()
         if start_us is not None and start_us >= end_us:
             return counts
-        for batch in read_rows(view, self.config.sources_root, now_us):
+        history = self._history_root / view.name
+        rows = read_history(view, history) if view.is_pushed else read_rows(view, self.config.sources_root, now_us)
+        for batch in rows:
             chosen = batch if view.is_static else between(batch, start_us, end_us)
             if chosen.num_rows:
                 store.write(view.name, chosen, now_us, counts, resets=resets)
                 resets = resets and counts.rows == sum(counts.refused.values())
             if progress is not None:
                 progress(view.name, counts.rows)
-        store.record_interval(view.name, None if view.is_static else start_us, end_us)
+        store.record_interval(view.name, None if view.is_static else start_us, end_us, view.aggregates)
         return counts
 
     def push(self, view: str, frame: Any) -> WriteCounts:

@@ -332,13 +332,30 @@ class OnlineStore:
             self._fields = {name: [field["name"] for field in found["fields"]] for name, found in views.items()}
         return self._fields[view]
 
-    def record_interval(self, view: str, start_us: int | None, end_us: int) -> None:
-        """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`."""
+    def record_interval(self, view: str, start_us: int | None, end_us: int, aggregates: str | None = None) -> None:
+        """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`.
+
+        Args:
+            view: the view's name.
+            start_us: in microseconds.
+            end_us: in microseconds.
+            aggregates: of a view of aggregates, what they are: see `aggregates_of`.
+        """
         with self._mutex:
             merged = merge_interval(self._intervals.get(view, []), (start_us, end_us))
-            self._writable_log().put_meta({"intervals": self._intervals | {view: merged}})
+            meta: dict[str, Any] = {"intervals": self._intervals | {view: merged}}
+            log = self._writable_log()
+            if aggregates is not None:
+                meta["aggregates"] = {**(log.meta("aggregates") or {}), view: aggregates}
+            log.put_meta(meta)
             self._intervals[view] = merged
             self._acknowledge()
+
+    def aggregates_of(self, view: str) -> str | None:
+        """What the view was when it was materialized last: aggregates of another definition have to be built anew."""
+        with self._mutex:
+            found: dict[str, str] = self._writable_log().meta("aggregates") or {}
+            return found.get(view)
 
     def _try_snapshot(self) -> None:
         """A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log."""

@@ -7,6 +7,7 @@ rows), and `__deleted` where some rows are deletions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow.csv import ConvertOptions
 from pyarrow.json import ParseOptions
 
+from headrace.digests import digest_json
 from headrace.dtypes import DType
 from headrace.errors import make_error, nearest_hint
 from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
@@ -52,7 +54,7 @@ class ViewRows:
             for entity in view["entities"]
             for key in plan["entities"][entity]["join_keys"]
         }
-        self._is_windowed = bool(view.get("aggregations"))
+        self._aggregations = view.get("aggregations")
         self.fields = {field["name"]: DType(field["dtype"]) for field in view["fields"]}
 
     @property
@@ -63,7 +65,15 @@ class ViewRows:
     @property
     def is_windowed(self) -> bool:
         """Whether its rows are events, over which its features are aggregates."""
-        return self._is_windowed
+        return bool(self._aggregations)
+
+    @property
+    def aggregates(self) -> str | None:
+        """Names what is aggregated from what; None for a plain view."""
+        if not self._aggregations:
+            return None
+        columns = [[name, str(dtype)] for name, dtype in self.fields.items()]
+        return digest_json(json.dumps([columns, self._aggregations]))
 
     @property
     def is_pushed(self) -> bool:

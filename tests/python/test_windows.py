@@ -129,6 +129,24 @@ def test_materializing_again_counts_nothing_twice(root: Path) -> None:
         assert asked(store, "UA")["features"]["delay_count_1h"] == [3]
 
 
+def test_changed_aggregates_are_built_anew(root: Path) -> None:
+    path = root / "features/all.py"
+    with opened(root) as store:
+        store.apply()
+        store.materialize()
+        store.push("told", {"carrier": ["UA"], "at": [START - MINUTE], "delay": [40.0]})
+    path.write_text(path.read_text().replace("> 15", "> 3"))
+    with opened(root, START + MINUTE) as store:
+        store.apply()
+        assert asked(store, "UA")["statuses"]["late_count_1h"] == ["NOT_FOUND"], "nothing of the old ones is used"
+        store.materialize_incremental()
+        store.materialize(views=["told"])
+        assert asked(store, "UA")["features"]["late_count_1h"] == [2]
+        assert asked(store, "UA", service="told_delays")["features"]["late_count_1h"] == [1]
+        store.materialize_incremental()
+        assert asked(store, "UA")["features"]["late_count_1h"] == [2]
+
+
 def test_pushed_events_count_until_they_are_deleted(root: Path) -> None:
     with opened(root) as store:
         store.apply()
