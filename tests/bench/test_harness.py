@@ -166,8 +166,9 @@ def test_difference(found: Any, allowed: float, problem: str | None) -> None:
     assert (said is None) if problem is None else (said is not None and problem in said)
 
 
-@pytest.fixture(scope="module")
-def inputs() -> ModuleType:
+@pytest.fixture
+def inputs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(COMPARE / "host"))  # as a worker has it
     spec = importlib.util.spec_from_file_location("bench_inputs", COMPARE / "host" / "inputs.py")
     assert spec is not None
     assert spec.loader is not None

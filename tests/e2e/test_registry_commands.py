@@ -47,7 +47,7 @@ def test_an_unknown_name_and_a_project_without_a_plan_say_what_to_do(
     headrace: Command, trained: Path, project: Path
 ) -> None:
     done = headrace("lineage", "crosswinds", "--project", trained, "--json")
-    assert done.status == 1
+    assert done.status == 4
     assert "crosswind" in done.error["hint"]
     for command in ("search", "features", "lineage"):
         assert headrace(command, "--project", project, "--json").error["code"] == "not_applied"

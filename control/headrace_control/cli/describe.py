@@ -17,7 +17,7 @@ BARS = "▁▂▃▄▅▆▇█"
 TOP_SHOWN = 4
 TEXT_MAX = 24
 EXAMPLES = epilog(
-    "headrace describe weather", "headrace describe departure_risk --json", "headrace describe rows.parquet"
+    "headrace describe weather", "headrace describe departure_risk --json", "headrace describe data/weather.parquet"
 )
 
 

@@ -10,7 +10,7 @@ from headrace_control.cli.output import Output, epilog, json_option, project_opt
 
 EXAMPLES = epilog(
     "headrace lineage --svg lineage.svg",
-    "headrace lineage weather:temp              what leads to it, what it leads to",
+    "headrace lineage weather:temp    # what leads to it, what it leads to",
     "headrace lineage departure_risk --json",
 )
 
