@@ -11,6 +11,8 @@ out what to do with rows that were put aside when the process ended. Numbers onl
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,23 @@ class ViewHistory:
         self.folder = folder
         self._next_number: int | None = None
 
-    def put_aside(self, rows: Any, sequence: int) -> Path:
-        """Writes rows that are about to be appended to the log from `sequence` on; they do not count yet.
+    @contextmanager
+    def kept(self, rows: Any, sequence: int) -> Iterator[None]:
+        """Keeps rows if the block writes them to the log from `sequence` on, and not if it fails.
 
         Args:
             rows: an Arrow table in the shape of `headrace.sources`, of accepted rows only.
             sequence: that of its first row.
         """
+        aside = self._put_aside(rows, sequence)
+        try:
+            yield
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        aside.rename(_final(aside))
+
+    def _put_aside(self, rows: Any, sequence: int) -> Path:
         import pyarrow.parquet as pq
 
         make_folder(self.folder)
@@ -44,14 +56,6 @@ class ViewHistory:
             os.fsync(file.fileno())
         sync_folder(self.folder)
         return path
-
-    def keep(self, path: Path) -> None:
-        """The log has the rows: they count from now on."""
-        path.rename(_final(path))
-
-    def drop(self, path: Path) -> None:
-        """The log does not have the rows."""
-        path.unlink(missing_ok=True)
 
     def _take_number(self) -> int:
         if self._next_number is None:

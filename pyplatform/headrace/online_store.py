@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -292,15 +293,8 @@ class OnlineStore:
             sequence = self._next_sequence
             encoded, accepted, refused = self.local.encode(view, batch, sequence, now_us, skew_us, resets)
             if accepted:
-                aside = None if history is None else history.put_aside(history_rows, sequence)
-                try:
+                with history.kept(history_rows, sequence) if history is not None else nullcontext():
                     applied = self._append(log, sequence, accepted, encoded)
-                except BaseException:
-                    if history is not None and aside is not None:
-                        history.drop(aside)
-                    raise
-                if history is not None and aside is not None:
-                    history.keep(aside)
             else:
                 applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)
             counts.add(accepted + sum(refused.values()), applied, refused)

@@ -208,22 +208,27 @@ class _ServiceFeature:
         return f"{self.origin}: {self.dtype}"
 
 
-def _features(plan: _native.Plan, service: str) -> dict[str, _ServiceFeature] | None:
-    """The features of a service by name; None when the plan has no such service."""
-    if service not in json.loads(plan.json)["services"]:
-        return None
-    features = json.loads(plan.service(service))["features"]
-    return {item["name"]: _ServiceFeature(f"{item['view']}.{item['feature']}", item["dtype"]) for item in features}
+def _features(plan: _native.Plan, services: set[str]) -> dict[str, dict[str, _ServiceFeature]]:
+    """The features by name of those services that the plan has."""
+    found = {}
+    for service in services & json.loads(plan.json)["services"].keys():
+        features = json.loads(plan.service(service))["features"]
+        found[service] = {
+            item["name"]: _ServiceFeature(f"{item['view']}.{item['feature']}", item["dtype"]) for item in features
+        }
+    return found
 
 
 def _broken_models(old: _native.Plan, new: _native.Plan, models: Sequence[ModelUse]) -> tuple[Breaking, ...]:
     """What a service no longer gives to a model that was trained on it. What its views lose is found by the engine."""
     broken: dict[tuple[str, str | None, str, str], list[str]] = {}
     lost: tuple[str, str | None, str, str]
+    taken = {model.service for model in models if model.service is not None}
+    features_before, features_after = _features(old, taken), _features(new, taken)
     for model in models:
-        if model.service is None or (before := _features(old, model.service)) is None:
+        if model.service is None or model.service not in features_before:
             continue
-        after = _features(new, model.service)
+        before, after = features_before[model.service], features_after.get(model.service)
         if after is None:
             lost = (model.service, None, f"service of {len(before)} features", "removed")
             broken.setdefault(lost, []).append(str(model))

@@ -28,5 +28,5 @@ pub use model::{Model, Objective, Task};
 pub use online::{EVENT_TS_ALWAYS, FeatureStatus, RowVersion};
 pub use schema::{Field, Schema};
 pub use tensor::Tensor;
-pub use timestamp::{format_timestamp, parse_timestamp, timestamp_of_text};
+pub use timestamp::{civil_from_days, days_from_civil, format_timestamp, parse_timestamp, timestamp_of_text};
 pub use value::Value;

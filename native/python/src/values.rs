@@ -3,7 +3,7 @@
 //! Whole frames cross as Arrow ([`crate::frame`]) and tensors as NumPy ([`crate::tensor`]); nothing here is made for millions of values.
 
 use headrace_engine::{ColumnBuilder, RowError};
-use headrace_types::{Column, ColumnData, DType, Error, TimestampUs, Value};
+use headrace_types::{Column, ColumnData, DType, Error, TimestampUs, Value, days_from_civil};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -168,7 +168,8 @@ fn is_not_a_time(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(crate) fn datetime_us(value: &Bound<'_, PyAny>) -> Outcome<TimestampUs> {
     let py = value.py();
     let part = |name: &Bound<'_, PyString>| -> PyResult<i64> { value.getattr(name)?.extract() };
-    let days = days_from_civil(part(intern!(py, "year"))?, part(intern!(py, "month"))?, part(intern!(py, "day"))?);
+    let small = |name: &Bound<'_, PyString>| -> PyResult<u32> { value.getattr(name)?.extract() };
+    let days = days_from_civil(part(intern!(py, "year"))?, small(intern!(py, "month"))?, small(intern!(py, "day"))?);
     let seconds = part(intern!(py, "hour"))? * 3600 + part(intern!(py, "minute"))? * 60 + part(intern!(py, "second"))?;
     let mut us = (days * 86_400 + seconds) * 1_000_000 + part(intern!(py, "microsecond"))?;
     let offset = value.call_method0(intern!(py, "utcoffset"))?;
@@ -179,17 +180,6 @@ pub(crate) fn datetime_us(value: &Bound<'_, PyAny>) -> Outcome<TimestampUs> {
     }
     Ok(us)
 }
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so that a leap day ends its year.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year_from_march = if month <= 2 { year - 1 } else { year };
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let leap_days = year_from_march.div_euclid(4) - year_from_march.div_euclid(100) + year_from_march.div_euclid(400);
-    year_from_march * 365 + leap_days + day_of_year - DAYS_FROM_MARCH_0000_TO_1970
-}
-
-const DAYS_FROM_MARCH_0000_TO_1970: i64 = 719_468;
 
 /// A column as a list of Python values: null is None, a timestamp an aware `datetime`.
 pub(crate) fn list_of<'py>(py: Python<'py>, column: &Column) -> Outcome<Bound<'py, PyList>> {

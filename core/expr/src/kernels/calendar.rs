@@ -1,5 +1,7 @@
 //! Parts of a time without a zone in the proleptic Gregorian calendar, for every `i64` of microseconds.
 
+use headrace_types::civil_from_days;
+
 use crate::ops::TimeUnit;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -16,21 +18,7 @@ fn second_of_day(us: i64) -> i64 {
 }
 
 fn civil(us: i64) -> (i64, i64, i64) {
-    civil_of_day(day_number(us))
-}
-
-/// Year, month (1-12) and day (1-31). Counts years from March, so that the leap day is the last of a year, in eras of 400 years.
-fn civil_of_day(day_number: i64) -> (i64, i64, i64) {
-    let days = day_number + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
+    civil_from_days(day_number(us))
 }
 
 fn is_leap(year: i64) -> bool {
@@ -91,7 +79,7 @@ pub(crate) fn seconds(us: i64) -> i64 {
 /// The week of ISO 8601: a week belongs to the year of its Thursday.
 pub(crate) fn week(us: i64) -> i64 {
     let thursday = day_number(us) - day_of_week(us) + 3;
-    let (year, month, day) = civil_of_day(thursday);
+    let (year, month, day) = civil_from_days(thursday);
     (day_in_year(year, month, day) - 1) / 7 + 1
 }
 

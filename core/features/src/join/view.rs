@@ -55,27 +55,8 @@ pub(super) fn join(
     groups: &Groups<'_>,
     cancel: &Cancel<'_>,
 ) -> Result<ViewJoin> {
-    let times = SourceTimes::new(view, source, entities.cutoff.is_some())?;
-    let keys =
-        view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
-    let rows = source.rows();
-    let mut source_groups = groups.of_sources(&keys, rows)?;
-    for (group, takes_part) in source_groups.iter_mut().zip(&times.takes_part) {
-        if !takes_part {
-            *group = NO_GROUP;
-        }
-    }
-    cancel.check()?;
-    let has_cutoff = entities.cutoff.is_some();
-    let timelines = Timelines::new(&source_groups, groups.count, &times.event_ts, &times.created_ts, has_cutoff);
-    cancel.check()?;
-    let mut counts = ViewCounts {
-        source_rows: rows as u64,
-        null_event_ts: times.null_event_ts,
-        null_created_ts: times.null_created_ts,
-        null_keys: null_keys(&keys),
-        ..ViewCounts::default()
-    };
+    let SourceTimelines { times, timelines, mut counts } =
+        SourceTimelines::new(view, source, entities, groups, entities.cutoff.is_some(), cancel)?;
     let (picked, found) = pick(view, entities, groups, &timelines, times.deleted.as_deref(), cancel)?;
     for status in &found {
         match status {
@@ -85,6 +66,48 @@ pub(super) fn join(
         }
     }
     Ok(ViewJoin { found, values: ViewValues::Picked(picked), counts })
+}
+
+/// A view's source rows by key, in their order.
+pub(super) struct SourceTimelines {
+    pub(super) times: SourceTimes,
+    pub(super) timelines: Timelines,
+    /// What was left out; nothing has been found yet.
+    pub(super) counts: ViewCounts,
+}
+
+impl SourceTimelines {
+    /// With `by_cutoff` the timelines can be searched by creation time.
+    pub(super) fn new(
+        view: &ViewPlan,
+        source: &SourceRows,
+        entities: &EntityRows,
+        groups: &Groups<'_>,
+        by_cutoff: bool,
+        cancel: &Cancel<'_>,
+    ) -> Result<Self> {
+        let times = SourceTimes::new(view, source, entities.cutoff.is_some())?;
+        let keys =
+            view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
+        let rows = source.rows();
+        let mut source_groups = groups.of_sources(&keys, rows)?;
+        for (group, takes_part) in source_groups.iter_mut().zip(&times.takes_part) {
+            if !takes_part {
+                *group = NO_GROUP;
+            }
+        }
+        cancel.check()?;
+        let timelines = Timelines::new(&source_groups, groups.count, &times.event_ts, &times.created_ts, by_cutoff);
+        cancel.check()?;
+        let counts = ViewCounts {
+            source_rows: rows as u64,
+            null_event_ts: times.null_event_ts,
+            null_created_ts: times.null_created_ts,
+            null_keys: null_keys(&keys),
+            ..ViewCounts::default()
+        };
+        Ok(Self { times, timelines, counts })
+    }
 }
 
 /// The source row of each entity row, null where there is none, and how it was found.
@@ -124,7 +147,7 @@ fn pick(
     Ok((UInt32Array::new(picked.into(), Some(nulls)), found))
 }
 
-pub(super) fn null_keys(keys: &[ArrayRef]) -> u64 {
+fn null_keys(keys: &[ArrayRef]) -> u64 {
     match keys {
         [] => 0,
         [key] => key.null_count() as u64,

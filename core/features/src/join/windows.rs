@@ -9,7 +9,7 @@ use super::groups::{Groups, NO_GROUP};
 use super::parallel::{Cancel, parallel_map};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
-use super::view::{ViewCounts, null_keys};
+use super::view::{SourceTimelines, ViewCounts};
 use crate::plan::ViewPlan;
 use crate::windows::{Events, History, Question, Timeline, WindowPlan};
 
@@ -40,18 +40,9 @@ pub(super) fn join(
     cancel: &Cancel<'_>,
 ) -> Result<WindowJoin> {
     let WindowView { view, windows, fields } = *asked;
-    let times = SourceTimes::new(view, source, entities.cutoff.is_some())?;
-    let keys =
-        view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
+    let SourceTimelines { times, timelines, counts } =
+        SourceTimelines::new(view, source, entities, groups, false, cancel)?;
     let rows = source.rows();
-    let mut source_groups = groups.of_sources(&keys, rows)?;
-    for (group, takes_part) in source_groups.iter_mut().zip(&times.takes_part) {
-        if !takes_part {
-            *group = NO_GROUP;
-        }
-    }
-    cancel.check()?;
-    let timelines = Timelines::new(&source_groups, groups.count, &times.event_ts, &times.created_ts, false);
     let arrays = windows
         .columns
         .iter()
@@ -73,13 +64,6 @@ pub(super) fn join(
         cancel.check()?;
         Ok(answer(windows, fields, &history, &questions, job.clone()))
     })?;
-    let counts = ViewCounts {
-        source_rows: rows as u64,
-        null_event_ts: times.null_event_ts,
-        null_created_ts: times.null_created_ts,
-        null_keys: null_keys(&keys),
-        ..ViewCounts::default()
-    };
     scatter(asked, entities.count, &parts, counts)
 }
 

@@ -7,7 +7,7 @@ use headrace_types::{DType, Error, ErrorCode, Field, Result, ScalarType, Timesta
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::partial::{Output, State};
+use super::partial::{Output, Partial, State};
 
 const MINUTE_US: i64 = 60_000_000;
 const HOUR_US: i64 = 60 * MINUTE_US;
@@ -127,6 +127,8 @@ pub(super) struct Tiling {
     pub(super) hop_us: i64,
     /// The series that each tile holds.
     pub(super) series: Vec<usize>,
+    /// About how many bytes the partials of a tile take; strings that they keep are taken to be short.
+    pub(super) partials_bytes: usize,
     /// Tiles that end so long before now are over.
     pub(super) reach_us: i64,
 }
@@ -171,6 +173,9 @@ impl WindowPlan {
             fields.push(added.map_err(|error| error.within(format!("aggregation {place}")))?);
         }
         plan.filters = filters.finish();
+        for tiling in &mut plan.tilings {
+            tiling.partials_bytes = tiling.series.iter().map(|&at| Partial::bytes(plan.series[at].state)).sum();
+        }
         Ok((plan, fields))
     }
 
@@ -206,7 +211,7 @@ impl WindowPlan {
     fn tiling(&mut self, extent: &Extent) -> usize {
         let known = self.tilings.iter().position(|tiling| tiling.hop_us == extent.hop_us);
         let index = known.unwrap_or_else(|| {
-            self.tilings.push(Tiling { hop_us: extent.hop_us, series: Vec::new(), reach_us: 0 });
+            self.tilings.push(Tiling { hop_us: extent.hop_us, series: Vec::new(), partials_bytes: 0, reach_us: 0 });
             self.tilings.len() - 1
         });
         let tiling = &mut self.tilings[index];

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Tiling, WindowPlan, floor_to};
 use super::events::Events;
-use super::partial::{Kept, Partial};
+use super::partial::{Kept, Partial, Scalar};
 
 /// The partials of the events of a key in `[start_us, start_us + hop)`, one for each series of the tiling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,18 +78,30 @@ impl KeyState {
             self.push_pending(version, false, values);
             return Taken::Counted;
         }
-        let mut is_late = true;
-        self.known_from(version.event_ts);
-        for tiling in 0..plan.tilings.len() {
-            let Some(tile) = self.tile(plan, tiling, version.event_ts, now_us) else { continue };
-            is_late = false;
-            for (partial, &series) in tile.partials.iter_mut().zip(&plan.tilings[tiling].series) {
+        if self.count(plan, version, now_us, value) { Taken::Counted } else { Taken::Late }
+    }
+
+    /// Puts an event into the tiles of its time; false when all of them are over.
+    fn count<'a>(
+        &mut self,
+        plan: &WindowPlan,
+        version: RowVersion,
+        now_us: TimestampUs,
+        value: impl Fn(usize) -> Option<Scalar<'a>>,
+    ) -> bool {
+        let event_ts = version.event_ts;
+        self.first_event_ts = Some(self.first_event_ts.map_or(event_ts, |first| first.min(event_ts)));
+        let mut is_counted = false;
+        for (number, tiling) in plan.tilings.iter().enumerate() {
+            let Some(tile) = self.tile(plan, number, event_ts, now_us) else { continue };
+            is_counted = true;
+            for (partial, &series) in tile.partials.iter_mut().zip(&tiling.series) {
                 if let Some(value) = value(series) {
                     partial.add(value, version.into());
                 }
             }
         }
-        if is_late { Taken::Late } else { Taken::Counted }
+        is_counted
     }
 
     /// Takes in a tombstone: what has arrived before it goes, and what happened up to its time, whenever it arrives.
@@ -114,10 +126,6 @@ impl KeyState {
         self.pending.push(Pending { event_ts, created_ts, sequence, is_tombstone, values });
     }
 
-    fn known_from(&mut self, event_ts: TimestampUs) {
-        self.first_event_ts = Some(self.first_event_ts.map_or(event_ts, |first| first.min(event_ts)));
-    }
-
     /// Moves what is no longer in the future to the tiles.
     fn settle(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
         if self.pending.iter().all(|pending| pending.event_ts >= now_us) {
@@ -133,15 +141,7 @@ impl KeyState {
                 self.clear(pending.event_ts);
                 self.pending = later.into_iter().filter(|other| !pending.takes_away(other)).collect();
             } else if self.deleted_us.is_none_or(|deleted_us| pending.event_ts > deleted_us) {
-                self.known_from(pending.event_ts);
-                for tiling in 0..plan.tilings.len() {
-                    let Some(tile) = self.tile(plan, tiling, pending.event_ts, now_us) else { continue };
-                    for (partial, &series) in tile.partials.iter_mut().zip(&plan.tilings[tiling].series) {
-                        if let Some(value) = &pending.values[series] {
-                            partial.add(value.lend(), pending.version().into());
-                        }
-                    }
-                }
+                self.count(plan, pending.version(), now_us, |series| pending.values[series].as_ref().map(Kept::lend));
             }
         }
     }
@@ -154,15 +154,12 @@ impl KeyState {
         event_ts: TimestampUs,
         now_us: TimestampUs,
     ) -> Option<&mut Tile> {
-        let Tiling { hop_us, series, reach_us } = &plan.tilings[tiling];
-        let start_us = floor_to(event_ts, *hop_us);
-        let over_us = now_us.saturating_sub(*reach_us);
         self.tilings.resize_with(plan.tilings.len(), VecDeque::new);
         let tiles = &mut self.tilings[tiling];
-        while tiles.front().is_some_and(|tile| is_over(tile.start_us, *hop_us, over_us)) {
-            tiles.pop_front();
-        }
-        if is_over(start_us, *hop_us, over_us) {
+        let tiling = &plan.tilings[tiling];
+        let start_us = floor_to(event_ts, tiling.hop_us);
+        drop_over(tiles, tiling, now_us);
+        if is_over(start_us, tiling, now_us) {
             return None;
         }
         // Almost every event belongs to the newest tile.
@@ -172,7 +169,8 @@ impl KeyState {
             _ => tiles.len(),
         };
         if tiles.get(at).is_none_or(|tile| tile.start_us != start_us) {
-            let partials = series.iter().map(|&series| Partial::empty(plan.series[series].state)).collect();
+            let empty = |&series: &usize| Partial::empty(plan.series[series].state);
+            let partials = tiling.series.iter().map(empty).collect();
             tiles.insert(at, Tile { start_us, partials });
         }
         tiles.get_mut(at)
@@ -221,17 +219,15 @@ impl KeyState {
     /// Lets go of the tiles that are over.
     pub(super) fn prune(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
         for (tiles, tiling) in self.tilings.iter_mut().zip(&plan.tilings) {
-            let over_us = now_us.saturating_sub(tiling.reach_us);
-            while tiles.front().is_some_and(|tile| is_over(tile.start_us, tiling.hop_us, over_us)) {
-                tiles.pop_front();
-            }
+            drop_over(tiles, tiling, now_us);
         }
     }
 
     /// About how many bytes the key takes beside this structure.
     pub(super) fn heap_bytes(&self, plan: &WindowPlan) -> usize {
-        let tiles: usize =
-            self.tilings.iter().zip(&plan.tilings).map(|(tiles, tiling)| tiles.len() * tile_bytes(plan, tiling)).sum();
+        let tiles_bytes =
+            |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| tiles.len() * (size_of::<Tile>() + tiling.partials_bytes);
+        let tiles: usize = self.tilings.iter().zip(&plan.tilings).map(tiles_bytes).sum();
         let pending_bytes = size_of::<Pending>() + plan.series.len() * size_of::<Option<Kept>>();
         tiles + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.len() * pending_bytes
     }
@@ -252,12 +248,13 @@ impl KeyState {
     }
 }
 
-/// About how many bytes a tile takes; strings that it keeps are taken to be short.
-fn tile_bytes(plan: &WindowPlan, tiling: &Tiling) -> usize {
-    let partials: usize = tiling.series.iter().map(|&series| Partial::bytes(plan.series[series].state)).sum();
-    size_of::<Tile>() + partials
+/// Lets go of the tiles that no window reaches any more.
+fn drop_over(tiles: &mut VecDeque<Tile>, tiling: &Tiling, now_us: TimestampUs) {
+    while tiles.front().is_some_and(|tile| is_over(tile.start_us, tiling, now_us)) {
+        tiles.pop_front();
+    }
 }
 
-fn is_over(start_us: TimestampUs, hop_us: i64, over_us: TimestampUs) -> bool {
-    start_us.saturating_add(hop_us) <= over_us
+fn is_over(start_us: TimestampUs, tiling: &Tiling, now_us: TimestampUs) -> bool {
+    start_us.saturating_add(tiling.hop_us) <= now_us.saturating_sub(tiling.reach_us)
 }
