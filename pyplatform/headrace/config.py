@@ -43,6 +43,14 @@ class OnlineSection:
 
 
 @dataclass(frozen=True)
+class IngestSection:
+    dead_letter_rows_max: int = 1000
+    """Of the rows that one load refuses for one reason, the first so many are kept in `.headrace/dead-letter`."""
+    dead_letter_files_max: int = 100
+    """So many files of refused rows are kept for each view; older ones are removed."""
+
+
+@dataclass(frozen=True)
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -62,6 +70,7 @@ class Config:
     root: Path
     project: ProjectSection = field(default_factory=ProjectSection)
     sources: SourcesSection = field(default_factory=SourcesSection)
+    ingest: IngestSection = field(default_factory=IngestSection)
     online: OnlineSection = field(default_factory=OnlineSection)
     server: ServerSection = field(default_factory=ServerSection)
 
@@ -84,7 +93,13 @@ class Config:
 
 
 Section = TypeVar("Section")
-_SECTIONS = {"project": ProjectSection, "sources": SourcesSection, "online": OnlineSection, "server": ServerSection}
+_SECTIONS = {
+    "project": ProjectSection,
+    "sources": SourcesSection,
+    "ingest": IngestSection,
+    "online": OnlineSection,
+    "server": ServerSection,
+}
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 
 

@@ -16,7 +16,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +33,8 @@ from headrace.registry import PlanFolder, registered_models
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.definitions import FileFormat
+    from headrace.loads import Refusals
     from headrace.sources import ViewRows
 
 Progress = Callable[[str, int], None]
@@ -188,21 +191,10 @@ class FeatureStore:
     def _materialize_view(
         self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None
     ) -> WriteCounts:
-        from headrace.sources import between, read_rows
+        from headrace.loads import load_view
 
         store = self.open_online(writable=True)
-        counts = WriteCounts()
-        now_us = self.now_us()
-        if start_us is not None and start_us >= end_us:
-            return counts
-        for batch in read_rows(view, self.config.sources_root, now_us):
-            chosen = batch if view.is_static else between(batch, start_us, end_us)
-            if chosen.num_rows:
-                store.write(view.name, chosen, now_us, counts)
-            if progress is not None:
-                progress(view.name, counts.rows)
-        store.record_interval(view.name, None if view.is_static else start_us, end_us)
-        return counts
+        return load_view(store, view, self.config, start_us, end_us, self.now_us(), progress)
 
     def push(self, view: str, frame: Any) -> WriteCounts:
         """Writes rows of a view to the online table; when this returns they are durable and visible.
@@ -225,7 +217,10 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
-        return self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
+        with self._refusals(rows, "push") as refusals:
+            shaped = rows.shape(to_table(frame, place), now_us, place, given_by_files=False)
+            self._write(rows, shaped, now_us, refusals)
+        return refusals.counts
 
     def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
         """Deletes rows of a view: their keys are not found any more, also not by later writes of older rows.
@@ -244,19 +239,71 @@ class FeatureStore:
         now_us = self.now_us()
         event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
         table = rows.deletions(keys, event_ts_us, now_us, f"the keys that view '{view}' shall forget")
-        return self._write(rows, table, now_us)
+        with self._refusals(rows, "delete") as refusals:
+            self._write(rows, table, now_us, refusals)
+        return refusals.counts
 
-    def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
-        from headrace.sources import BATCH_ROWS_MAX, append_history
+    def push_file(
+        self,
+        view: str,
+        path: str | os.PathLike[str],
+        file_format: FileFormat | None = None,
+        progress: Progress | None = None,
+    ) -> WriteCounts:
+        """Writes the rows of a file, as `push` does, batch by batch.
+
+        A value of a text file that is not of its type makes its row a refused one; what came before an error stays.
+
+        Args:
+            view: the view's name.
+            path: a file, a folder, a glob or a URL; relative paths start from the current folder.
+            file_format: "parquet", "csv", "jsonl" or "delta"; by default from the name's ending.
+            progress: called after each batch of rows.
+
+        Raises:
+            DefinitionError: `invalid_definition`, the name does not tell the format.
+            InputError, UnknownNameError, StoreError: as `push` and `materialize`.
+        """
+        from headrace.definitions import FileSource
+        from headrace.sources import CREATED_TS, TEXT_FORMATS, ViewRows, read_tables
+
+        rows = ViewRows(self._load_applied()[1], view)
+        file = FileSource(os.fspath(path), format=file_format)
+        place = f"the file {file.path} pushed to view '{view}'"
+        names = rows.columns(False)
+        with self._refusals(rows, file.path) as refusals:
+            tables = read_tables(
+                rows, names, file.path, file.file_format(), Path.cwd(), place, refusals.add, optional=(CREATED_TS,)
+            )
+            for table in tables:
+                now_us = self.now_us()
+                is_text = file.file_format() in TEXT_FORMATS
+                shaped = rows.shape(table, now_us, place, given_by_files=False, from_text=is_text, refuse=refusals.add)
+                self._write(rows, shaped, now_us, refusals)
+                if progress is not None:
+                    progress(view, refusals.counts.rows)
+        return refusals.counts
+
+    @contextmanager
+    def _refusals(self, view: ViewRows, origin: str) -> Iterator[Refusals]:
+        from headrace.loads import Refusals
+
+        refusals = Refusals(self.config, view, origin, self.now_us(), WriteCounts())
+        try:
+            yield refusals
+        finally:
+            refusals.keep()
+
+    def _write(self, view: ViewRows, table: pa.Table, now_us: int, refusals: Refusals) -> None:
+        from headrace.history import append_history
+        from headrace.sources import BATCH_ROWS_MAX
 
         store = self.open_online(writable=True)
-        counts = WriteCounts()
         with self._mutex:
             if view.is_pushed and table.num_rows:
                 append_history(self._history(view.name), store.next_sequence, table)
             for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
-                store.write(view.name, batch, now_us, counts)
-        return counts
+                refusals.write(store, batch, now_us)
 
     def _history(self, view: str) -> Path:
         return self.config.state / "history" / view

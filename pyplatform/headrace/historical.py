@@ -12,7 +12,8 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.frames import cast_column, take_columns, to_table
-from headrace.sources import ViewRows, read_history, read_rows
+from headrace.history import read_history
+from headrace.sources import ViewRows, leave_out, read_rows
 
 
 def historical_features(
@@ -38,7 +39,11 @@ def historical_features(
     sources = {}
     for name in shape["views"]:
         view = ViewRows(document, name)
-        history = read_history(view, history_root / name) if view.is_pushed else read_rows(view, sources_root, now_us)
+        history = (
+            read_history(view, history_root / name)
+            if view.is_pushed
+            else read_rows(view, sources_root, now_us, leave_out)
+        )
         sources[name] = pa.Table.from_batches(history, schema=view.schema())
     joined = _native.point_in_time_join(
         plan, service, entities, sources, event_ts_column, as_known_at=cutoff, threads=threads, statuses=statuses

@@ -23,6 +23,7 @@ from headrace.files import sync_folder, sync_tree
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, open_reader
 
 _READ_ATTEMPTS_MAX = 5
+_PROGRESS = "progress/"  # and the view's name: metadata of the log
 Interval = tuple[int | None, int]
 
 
@@ -51,6 +52,11 @@ class WriteCounts:
         self.skipped += applied["skipped"]
         for reason, count in refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def refuse(self, reason: str, rows: int) -> None:
+        """Counts rows that were refused before they came to the engine."""
+        self.rows += rows
+        self.refused[reason] = self.refused.get(reason, 0) + rows
 
 
 class OnlineStore:
@@ -213,6 +219,7 @@ class OnlineStore:
         now_us: int,
         counts: WriteCounts,
         intervals: Mapping[str, list[Interval]] | None = None,
+        progress: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes rows of a view. When this returns they are durable and visible.
 
@@ -222,6 +229,7 @@ class OnlineStore:
             now_us: rows further in its future than `max_future_skew_seconds` are refused.
             counts: what became of the rows is added here.
             intervals: view -> its materialized intervals, written with the rows.
+            progress: how far the load is that these rows belong to, written with the rows.
 
         Raises:
             StoreError: `read_only`, `store_full`, `io`.
@@ -234,13 +242,16 @@ class OnlineStore:
             meta: dict[str, Any] = {"next_sequence": sequence + accepted}
             if intervals is not None:
                 meta["intervals"] = {**self._intervals, **intervals}
+            if progress is not None:
+                meta[_PROGRESS + view] = progress
             if accepted:
                 log.append(sequence, encoded, meta)
                 try:
                     applied = self.local.apply(encoded)
                 except BaseException:
                     # The write is not acknowledged, and a start must not meet it again.
-                    log.retract(sequence, {"next_sequence": sequence, "intervals": self._intervals})
+                    before = {"next_sequence": sequence, "intervals": self._intervals}
+                    log.retract(sequence, before | ({} if progress is None else {_PROGRESS + view: None}))
                     raise
                 self._next_sequence += accepted
                 self._log_bytes += len(encoded)
@@ -254,11 +265,19 @@ class OnlineStore:
                 self.snapshot()
 
     def record_interval(self, view: str, start_us: int | None, end_us: int) -> None:
-        """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`."""
+        """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`.
+
+        The load that did it is at its end: its progress is forgotten in the same write.
+        """
         with self._mutex:
             merged = merge_interval(self._intervals.get(view, []), (start_us, end_us))
-            self._writable_log().put_meta({"intervals": self._intervals | {view: merged}})
+            self._writable_log().put_meta({"intervals": self._intervals | {view: merged}, _PROGRESS + view: None})
             self._intervals[view] = merged
+
+    def progress(self, view: str) -> Any:
+        """How far a load of the view came that has not ended; None where there is none. For the writer."""
+        with self._mutex:
+            return self._writable_log().meta(_PROGRESS + view)
 
     def snapshot(self) -> None:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""

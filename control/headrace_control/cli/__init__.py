@@ -12,6 +12,7 @@ COMMANDS = {
     "apply": ("headrace_control.cli.apply", "Compile the definitions and make them current."),
     "train": ("headrace_control.cli.train", "Train the project's models and register them."),
     "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
+    "push": ("headrace_control.cli.push", "Write the rows of a file to a view."),
     "serve": ("headrace_control.cli.serve", "Serve features and models over HTTP."),
     "predict": ("headrace_control.cli.predict", "Ask a model for one prediction."),
     "bench": ("headrace_control.cli.bench", "Measure the engine beside its peers."),
