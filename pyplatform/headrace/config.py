@@ -51,6 +51,14 @@ class IngestSection:
 
 
 @dataclass(frozen=True)
+class HistorySection:
+    retention_days: float = 0.0
+    """`headrace compact` removes pushed rows with an older event time, unless a dataset refers to them; 0 keeps all."""
+    file_bytes: int = 128 * 1024 * 1024
+    """`headrace compact` joins files until they have this size."""
+
+
+@dataclass(frozen=True)
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -71,6 +79,7 @@ class Config:
     project: ProjectSection = field(default_factory=ProjectSection)
     sources: SourcesSection = field(default_factory=SourcesSection)
     ingest: IngestSection = field(default_factory=IngestSection)
+    history: HistorySection = field(default_factory=HistorySection)
     online: OnlineSection = field(default_factory=OnlineSection)
     server: ServerSection = field(default_factory=ServerSection)
 
@@ -97,6 +106,7 @@ _SECTIONS = {
     "project": ProjectSection,
     "sources": SourcesSection,
     "ingest": IngestSection,
+    "history": HistorySection,
     "online": OnlineSection,
     "server": ServerSection,
 }

@@ -67,6 +67,10 @@ def delta_table(path: str, root: Path | None, as_of: Any, place: str) -> Any:
         table = deltalake.DeltaTable(uri, version=moment if isinstance(moment, int) else None)
         if isinstance(moment, dt.datetime):
             table.load_as_version(moment)
+            version, moment_ms = table.version(), moment.timestamp() * 1000
+            commits = [entry for entry in table.history() if entry.get("version") == version]
+            if any(entry["timestamp"] > moment_ms for entry in commits):  # deltalake gives its first version then
+                raise ValueError("the table is younger")
     except HeadraceError:
         raise
     except Exception as error:

@@ -33,9 +33,11 @@ from headrace.registry import PlanFolder, registered_models
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.datasets import Dataset, DatasetFolder, Split
     from headrace.definitions import FileFormat
+    from headrace.history import Compaction
     from headrace.loads import Refusals
-    from headrace.sources import ViewRows
+    from headrace.sources import AsOf, ViewRows
 
 Progress = Callable[[str, int], None]
 """Called with a view's name and the number of its rows written so far."""
@@ -295,15 +297,46 @@ class FeatureStore:
             refusals.keep()
 
     def _write(self, view: ViewRows, table: pa.Table, now_us: int, refusals: Refusals) -> None:
+        import pyarrow as pa
+
         from headrace.history import append_history
         from headrace.sources import BATCH_ROWS_MAX
 
         store = self.open_online(writable=True)
         with self._mutex:
-            if view.is_pushed and table.num_rows:
-                append_history(self._history(view.name), store.next_sequence, table)
             for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
+                if view.is_pushed:
+                    rows = pa.Table.from_batches([batch])
+                    append_history(self._history(view.name), store.next_sequence, rows, now_us, store.log_id)
                 refusals.write(store, batch, now_us)
+
+    def compact(self, views: Sequence[str] | None = None) -> dict[str, Compaction]:
+        """Joins the small files of the pushed views' history, removes what is past retention, shortens the log.
+
+        Events older than `history.retention_days` go, unless a dataset refers to them. What ends it loses nothing.
+
+        Args:
+            views: by default all that have a history.
+
+        Raises:
+            StoreError: `store_locked`, another process writes.
+        """
+        from headrace.datasets import history_references
+        from headrace.history import compact_history
+
+        settings = self.config.history
+        store = self.open_online(writable=True)
+        before_us = self.now_us() - round(settings.retention_days * 86_400_000_000) if settings.retention_days else None
+        history = self.config.state / "history"
+        names = views if views is not None else sorted(folder.name for folder in history.glob("*") if folder.is_dir())
+        references = history_references(self.config.state / "datasets")
+        with self._mutex:
+            done = {
+                name: compact_history(history / name, settings.file_bytes, before_us, references.get(name, []))
+                for name in names
+            }
+            store.snapshot()
+        return done
 
     def _history(self, view: str) -> Path:
         return self.config.state / "history" / view
@@ -318,6 +351,7 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         statuses: bool = False,
         threads: int | None = None,
+        as_of: AsOf | Mapping[str, AsOf] = None,
     ) -> pa.Table:
         """A training set: the features of each row as they were at the row's time.
 
@@ -331,6 +365,9 @@ class FeatureStore:
                 column, after the time in it.
             statuses: adds a column `NAME__status` for each feature.
             threads: at most so many; by default one for each core.
+            as_of: reads the views as they were: a time, or a version (of a Delta table) or number of pushes before
+                (of a pushed view); or view -> one of these, for some views. Other files keep no past: they are
+                refused.
 
         Returns:
             Exactly the rows of `entity_df`, in order, with its columns and the service's features. `.to_pandas()`
@@ -356,7 +393,89 @@ class FeatureStore:
             sources_root=self.config.sources_root,
             history_root=self.config.state / "history",
             now_us=self.now_us(),
+            as_of=as_of,
         )
+
+    # datasets
+
+    def create_dataset(
+        self,
+        name: str,
+        service: str,
+        entity_df: Any,
+        splits: Split | None = None,
+        as_known_at: bool | str | None = None,
+        event_ts_column: str = "event_timestamp",
+        as_of: AsOf | Mapping[str, AsOf] = None,
+    ) -> Dataset:
+        """Makes a training set and keeps it for good, as the next version of a dataset.
+
+        Args:
+            name: the dataset's name.
+            service: the feature service's name.
+            entity_df: as `get_historical_features` takes it; so are as_known_at, event_ts_column and as_of.
+            splits: a `TimeSplit` or a `HashSplit`; the part of a row stands in the column `__split`.
+            as_known_at: see `get_historical_features`.
+            event_ts_column: see there.
+            as_of: see there.
+
+        Returns:
+            The new version; if the same rows of the same query are kept already, the version that has them.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `get_historical_features`; `io`, there is no room.
+        """
+        from headrace.datasets import frame_digest
+        from headrace.frames import to_table
+
+        entities = to_table(entity_df, "the entity frame")
+        lineage, states = self.dataset_lineage(service, entities, event_ts_column, as_of)
+        table = self.get_historical_features(service, entities, event_ts_column, as_known_at, as_of=states)
+        query = {
+            "service": service,
+            "event_ts_column": event_ts_column,
+            "as_known_at": as_known_at,
+            "entities": {"digest": frame_digest(entities), "rows": entities.num_rows},
+        }
+        return self.datasets.put(name, table, splits, query, lineage, self.now_us())
+
+    def dataset_lineage(
+        self, service: str, entities: pa.Table, event_ts_column: str, as_of: AsOf | Mapping[str, AsOf] = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a training set of these rows would come from, and the `as_of` with which to join just that."""
+        import pyarrow.compute as pc
+
+        from headrace.datasets import view_lineage
+        from headrace.dtypes import Timestamp
+        from headrace.frames import cast_column, take_columns
+
+        plan, document = self._load_applied()
+        views = json.loads(plan.service(service))["views"]
+        column = take_columns(entities, [event_ts_column], "the entity frame").column(event_ts_column)
+        times = cast_column(column, Timestamp, f"the entity frame, column '{event_ts_column}'")
+        first_us = pc.min(times.cast("int64")).as_py()
+        history = self.config.state / "history"
+        lineage, states = view_lineage(document, views, self.config.sources_root, history, first_us, as_of)
+        return {"plan_digest": plan.digest, "views": lineage}, states
+
+    @property
+    def datasets(self) -> DatasetFolder:
+        """All datasets of the project."""
+        from headrace.datasets import DatasetFolder
+
+        return DatasetFolder(self.config.state / "datasets")
+
+    def dataset(self, name: str, version: int | str | None = None) -> Dataset:
+        """A dataset that was kept.
+
+        Args:
+            name: the dataset's name.
+            version: its number or its digest; by default the newest.
+
+        Raises:
+            UnknownNameError: `not_found`.
+        """
+        return self.datasets.get(name, version)
 
     def get_online_features(
         self, service: str, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Sequence[Any]] | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,8 @@ class OnlineStore:
             self._log = OnlineLog(self.log_folder, writable=True, sync=self._settings.durability == "disk")
             self.local = self._load(self._log)
             self._remove_old_snapshots()
-            self._log.put_meta({"plan_digest": self.plan.digest})
+            self.log_id: str = self._log.meta("log_id") or uuid.uuid4().hex
+            self._log.put_meta({"plan_digest": self.plan.digest, "log_id": self.log_id})
         except BaseException:
             self._abandon()
             raise

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from headrace.cells import cast_rows
+from headrace.digests import digest_file
 from headrace.dtypes import DType
 from headrace.errors import HeadraceError, make_error, nearest_hint
 from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
@@ -193,16 +194,27 @@ def place_of(view: ViewRows, root: Path) -> str:
     return f"the source {path if is_url(path) else root / path} of view '{view.name}'"
 
 
-def fingerprint(view: ViewRows, root: Path) -> Any:
+def fingerprint(view: ViewRows, root: Path, as_of: AsOf = None) -> Any:
     """What changes when the files of a view's source do; of a Delta table, its version."""
     source, place = view.source, place_of(view, root)
     if source["format"] == "delta":
         from headrace.delta import delta_table
 
-        return delta_table(
-            source["path"], None if is_url(source["path"]) else root, source.get("as_of"), place
-        ).version()
+        base = None if is_url(source["path"]) else root
+        return delta_table(source["path"], base, source.get("as_of") if as_of is None else as_of, place).version()
     return find(source["path"], root, place).fingerprint()
+
+
+def source_files(view: ViewRows, root: Path) -> list[dict[str, Any]]:
+    """The files of a view's source with their digests; of files elsewhere, what their place says of them."""
+    location = find(view.source["path"], root, place_of(view, root))
+    if location.filesystem is not None:
+        return [{"path": path, "bytes": size, "marks": marks} for path, size, *marks in location.fingerprint()]
+    found = []
+    for path in map(Path, location.paths):
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        found.append({"path": str(shown), "bytes": path.stat().st_size, "digest": digest_file(path)})
+    return found
 
 
 def read_tables(

@@ -13,6 +13,8 @@ COMMANDS = {
     "train": ("headrace_control.cli.train", "Train the project's models and register them."),
     "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
     "push": ("headrace_control.cli.push", "Write the rows of a file to a view."),
+    "compact": ("headrace_control.cli.compact", "Join small files of the history and remove what is too old."),
+    "dataset": ("headrace_control.cli.dataset", "Keep training sets by name and version, and look at them."),
     "serve": ("headrace_control.cli.serve", "Serve features and models over HTTP."),
     "predict": ("headrace_control.cli.predict", "Ask a model for one prediction."),
     "bench": ("headrace_control.cli.bench", "Measure the engine beside its peers."),
