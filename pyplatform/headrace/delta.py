@@ -47,6 +47,15 @@ def as_of_version_or_time(as_of: Any) -> int | dt.datetime | None:
     return as_of.astimezone(dt.UTC) if as_of.tzinfo is not None else as_of.replace(tzinfo=dt.UTC)
 
 
+def _version_at(table: Any, moment: dt.datetime) -> int:
+    """The newest version committed until a moment."""
+    moment_ms = moment.timestamp() * 1000
+    versions = [entry["version"] for entry in table.history() if entry["timestamp"] <= moment_ms]
+    if not versions:
+        raise ValueError("its oldest version is younger")
+    return int(max(versions))
+
+
 def delta_table(path: str, root: Path | None, as_of: Any, place: str) -> Any:
     """A Delta table at a version.
 
@@ -66,11 +75,7 @@ def delta_table(path: str, root: Path | None, as_of: Any, place: str) -> Any:
     try:
         table = deltalake.DeltaTable(uri, version=moment if isinstance(moment, int) else None)
         if isinstance(moment, dt.datetime):
-            table.load_as_version(moment)
-            version, moment_ms = table.version(), moment.timestamp() * 1000
-            commits = [entry for entry in table.history() if entry.get("version") == version]
-            if any(entry["timestamp"] > moment_ms for entry in commits):  # deltalake gives its first version then
-                raise ValueError("the table is younger")
+            table = deltalake.DeltaTable(uri, version=_version_at(table, moment))
     except HeadraceError:
         raise
     except Exception as error:
