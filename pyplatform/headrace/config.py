@@ -59,6 +59,12 @@ class HistorySection:
 
 
 @dataclass(frozen=True)
+class EraseSection:
+    block_days: float = 0.0
+    """So long are old rows of erased keys refused; 0 is for good. Make it longer than any topic or file is replayed."""
+
+
+@dataclass(frozen=True)
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -80,6 +86,7 @@ class Config:
     sources: SourcesSection = field(default_factory=SourcesSection)
     ingest: IngestSection = field(default_factory=IngestSection)
     history: HistorySection = field(default_factory=HistorySection)
+    erase: EraseSection = field(default_factory=EraseSection)
     online: OnlineSection = field(default_factory=OnlineSection)
     server: ServerSection = field(default_factory=ServerSection)
 
@@ -107,6 +114,7 @@ _SECTIONS = {
     "sources": SourcesSection,
     "ingest": IngestSection,
     "history": HistorySection,
+    "erase": EraseSection,
     "online": OnlineSection,
     "server": ServerSection,
 }

@@ -24,7 +24,7 @@ from headrace.dataset_statistics import column_statistics
 from headrace.digests import canonical_json, digest_bytes, digest_file, digest_json
 from headrace.dtypes import DType
 from headrace.errors import HeadraceError, make_error, nearest_hint
-from headrace.files import sync_folder, sync_tree
+from headrace.files import sync_folder, sync_tree, write_atomic
 from headrace.frames import cast_column, take_columns
 from headrace.history import Reference
 
@@ -162,12 +162,25 @@ class Dataset:
         """The file of the rows."""
         return self.folder / "data.parquet"
 
+    @property
+    def erased(self) -> dict[str, Any] | None:
+        """Of a version whose rows are gone because keys in it were erased: `erasure` (its id) and `replaced_by`."""
+        found: dict[str, Any] | None = self.manifest.get("erased")
+        return found
+
     def verify(self) -> None:
         """Makes sure that the rows are the ones that were kept.
 
         Raises:
             StoreError: `corrupt_store`.
+            UnknownNameError: `not_found`, keys in it were erased.
         """
+        if self.erased is not None:
+            raise make_error(
+                "not_found",
+                f"dataset '{self.name}' version {self.version} held keys that were erased",
+                f"use version {self.erased['replaced_by']}, which is without them",
+            )
         try:
             found = digest_file(self.path)
         except HeadraceError as error:
@@ -271,8 +284,18 @@ class DatasetFolder:
         query: Mapping[str, Any],
         lineage: Mapping[str, Any],
         now_us: int,
+        split_json: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Keeps a table as the next version of a dataset; what is kept already is given back as it is.
+
+        Args:
+            name: the dataset's name.
+            table: the rows.
+            split: how they are to be split.
+            query: what they were asked by, as JSON.
+            lineage: what they come from, as JSON.
+            now_us: the time of the version.
+            split_json: in place of `split`, where the table has its column `__split` already.
 
         Raises:
             InputError: `invalid_argument`, the name or the split is wrong.
@@ -284,17 +307,31 @@ class DatasetFolder:
             )
         if split is not None:
             table = table.append_column(SPLIT, split.parts(table))
+        shape = split.to_json() if split is not None else split_json
         parent = self.folder / name
         unfinished = parent / f".{uuid.uuid4().hex}"
         try:
             unfinished.mkdir(parents=True)
             pq.write_table(table.replace_schema_metadata(None), unfinished / "data.parquet", compression="zstd")
-            manifest = _manifest(table, digest_file(unfinished / "data.parquet"), split, query, lineage)
+            manifest = _manifest(table, digest_file(unfinished / "data.parquet"), shape, query, lineage)
             return self._publish(name, unfinished, manifest, now_us)
         except OSError as error:
             raise make_error("io", f"dataset '{name}' cannot be kept: {error}", "make room on the disk") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def replace(self, old: Dataset, table: pa.Table, erasure: str, now_us: int) -> Dataset:
+        """Makes a version of the remaining rows of another, whose rows and statistics then go.
+
+        The old version's digest, query and lineage stay, so that what refers to it can say what became of it.
+        """
+        query = {**old.manifest["query"], "erased_from": old.version, "erasure": erasure}
+        new = self.put(old.name, table, None, query, old.manifest["lineage"], now_us, old.manifest["split"])
+        kept = {key: value for key, value in old.manifest.items() if key != "statistics"}
+        marked = {**kept, "statistics": {}, "erased": {"erasure": erasure, "replaced_by": new.version}}
+        write_atomic(old.folder / "dataset.json", canonical_json(json.dumps(marked)).encode())
+        old.path.unlink(missing_ok=True)
+        return new
 
     def _publish(self, name: str, unfinished: Path, manifest: dict[str, Any], now_us: int) -> Dataset:
         while True:
@@ -319,7 +356,7 @@ class DatasetFolder:
 
 
 def _manifest(
-    table: pa.Table, digest: str, split: Split | None, query: Mapping[str, Any], lineage: Mapping[str, Any]
+    table: pa.Table, digest: str, split: Mapping[str, Any] | None, query: Mapping[str, Any], lineage: Mapping[str, Any]
 ) -> dict[str, Any]:
     parts = [] if split is None else table.column(SPLIT).value_counts().to_pylist()
     counts = {row["values"]: row["counts"] for row in parts}
@@ -328,7 +365,7 @@ def _manifest(
         "digest": digest,
         "rows": table.num_rows,
         "columns": {field.name: str(field.type) for field in table.schema},
-        "split": None if split is None else split.to_json(),
+        "split": None if split is None else dict(split),
         "parts": counts,
         "query": dict(query),
         "lineage": dict(lineage),

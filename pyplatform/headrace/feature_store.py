@@ -305,10 +305,45 @@ class FeatureStore:
         store = self.open_online(writable=True)
         with self._mutex:
             for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
-                if view.is_pushed:
-                    rows = pa.Table.from_batches([batch])
+                rest = refusals.without_erased(store, batch, now_us)
+                if view.is_pushed and rest.num_rows:
+                    rows = pa.Table.from_batches([rest])
                     append_history(self._history(view.name), store.next_sequence, rows, now_us, store.log_id)
-                refusals.write(store, batch, now_us)
+                refusals.write(store, rest, now_us)
+
+    def erase(self, entity: str, keys: Any, rewrite_datasets: bool = True) -> dict[str, Any]:
+        """Removes all that is kept about some keys, and sees to it that late writes do not bring them back.
+
+        They go from the online table, its log and snapshot, from the history, the refused rows and the datasets. A
+        server that reads the store forgets them at its next refresh. Rows of these keys with an event time until now
+        (static rows: all) are refused from now on, for `erase.block_days` or for good.
+
+        Args:
+            entity: whose keys they are; views with several entities lose all rows with such a key.
+            keys: a frame or a dict of the entity's join keys.
+            rewrite_datasets: datasets with the keys get a new version without them, and the old rows go; False only
+                lists them as holding the keys.
+
+        Returns:
+            The receipt, which is kept in `.headrace/erasures/`: what was removed, and `still_held`: who has the keys
+            still (files of sources, backups, datasets, models that learnt from them).
+
+        Raises:
+            UnknownNameError: `unknown_entity`.
+            InputError: `missing_column`, `type_mismatch`, `null_key`.
+            StoreError: `store_locked`, `io`.
+        """
+        from headrace.erase import ErasedKeys, Eraser
+
+        document = self._load_applied()[1]
+        erased = ErasedKeys.of(document, entity, keys)
+        store = self.open_online(writable=True)
+        now_us = self.now_us()
+        days = self.config.erase.block_days
+        until_us = now_us + round(days * 86_400_000_000) if days else None
+        with self._mutex:
+            eraser = Eraser(self.config.state, self.config.sources_root, document, store, erased, now_us)
+            return eraser.run(entity, until_us, rewrite_datasets)
 
     def compact(self, views: Sequence[str] | None = None) -> dict[str, Compaction]:
         """Joins the small files of the pushed views' history, removes what is past retention, shortens the log.
@@ -337,6 +372,23 @@ class FeatureStore:
             }
             store.snapshot()
         return done
+
+    # day two
+
+    def backup(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
+        """Writes all that headrace keeps of the project to a new folder, at one moment, while a writer may go on.
+
+        Returns:
+            `created_at`, `online_rows` (rows that were accepted until then) and what else backup.json says. Writes that
+            are acknowledged after it began are not in it; neither are the files of sources.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+            StoreError: `io`.
+        """
+        from headrace.backup import make_backup
+
+        return make_backup(self.config, Path(folder).absolute(), self.now_us())
 
     def _history(self, view: str) -> Path:
         return self.config.state / "history" / view

@@ -85,11 +85,23 @@ class Refusals:
     ) -> None:
         """Writes a batch; a sample of the rows that the engine refuses is kept."""
         before = sum(self.counts.refused.values())
+        batch = self.without_erased(store, batch, now_us)
         store.write(self._view.name, batch, now_us, self.counts, progress=progress)
         if sum(self.counts.refused.values()) > before:
             found = refused_by_engine(batch, list(self._view.keys), EVENT_TS, self._latest_us)
             for reason, rows in found.items():
                 self._letters.add(reason, pa.Table.from_batches([rows]))
+
+    def without_erased(self, store: OnlineStore, batch: pa.RecordBatch, now_us: int) -> pa.RecordBatch:
+        """The batch without rows of erased keys, which are counted and never kept."""
+        if store.blocked is None:
+            return batch
+        from headrace.erase import ERASED, Blocked
+
+        rest, removed = Blocked(store.blocked).without(self._view, batch, now_us)
+        if removed:
+            self.counts.refuse(ERASED, removed)
+        return rest
 
     def keep(self) -> None:
         """Writes the sample to its file."""

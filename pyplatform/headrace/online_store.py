@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,9 @@ from headrace.files import sync_folder, sync_tree
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, open_reader
 
 _READ_ATTEMPTS_MAX = 5
+FORMAT = 2
+"""Of the log's metadata. 1 (headrace 0.1.0) had no number and is read as it is; the first writer makes it 2."""
+_KEPT = ("intervals", "log_id", "erasures", "blocked")
 _PROGRESS = "progress/"  # and the view's name: metadata of the log
 Interval = tuple[int | None, int]
 
@@ -86,6 +89,11 @@ class OnlineStore:
         self._next_sequence = 0
         self._intervals: dict[str, list[Interval]] = {}
         self._seen: tuple[tuple[str, int, int], ...] = ()
+        self.known: dict[str, Any] = {}
+        """Metadata of the log, as it was when it was read last, that a copy of the store needs."""
+        self._erasures = 0
+        self._blocked: Any = None
+        self._has_read_blocked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -115,7 +123,7 @@ class OnlineStore:
             self.local = self._load(self._log)
             self._remove_old_snapshots()
             self.log_id: str = self._log.meta("log_id") or uuid.uuid4().hex
-            self._log.put_meta({"plan_digest": self.plan.digest, "log_id": self.log_id})
+            self._log.put_meta({"format": FORMAT, "plan_digest": self.plan.digest, "log_id": self.log_id})
         except BaseException:
             self._abandon()
             raise
@@ -147,9 +155,17 @@ class OnlineStore:
 
     def _load(self, log: LogReader) -> _native.LocalStore:
         """The table as the snapshot and the log after it make it."""
+        number = log.meta("format") or 1
+        if number > FORMAT:
+            raise make_error(
+                "newer_format",
+                f"the online store in {self.folder} has format {number}, this headrace reads up to {FORMAT}",
+                "open it with a newer headrace",
+            )
         snapshot_sequence: int = log.meta("snapshot_sequence") or 0
+        self._erasures = log.meta("erasures") or 0
         if snapshot_sequence:
-            local = _native.LocalStore.open_snapshot(self.plan, self._snapshot(snapshot_sequence), read_only=False)
+            local = _native.LocalStore.open_snapshot(self.plan, self._snapshot(log), read_only=False)
         else:
             local = self._new_table()
         self._next_sequence = snapshot_sequence
@@ -174,6 +190,7 @@ class OnlineStore:
             self._log_bytes += len(batch)
         if self._next_sequence != end:
             raise corrupt_store(self.folder, f"the log ends at row {self._next_sequence}, and {end} were acknowledged")
+        self.known = {name: value for name in _KEPT if (value := log.meta(name)) is not None}
         recorded: dict[str, list[list[int | None]]] = log.meta("intervals") or {}
         self._intervals = {name: [(start, end or 0) for start, end in spans] for name, spans in recorded.items()}
         return self._next_sequence - start
@@ -192,7 +209,8 @@ class OnlineStore:
             before = self._next_sequence
             log = open_reader(self.log_folder)
             try:
-                if (log.meta("snapshot_sequence") or 0) <= before and before:
+                is_same = (log.meta("erasures") or 0) == self._erasures
+                if is_same and (log.meta("snapshot_sequence") or 0) <= before and before:
                     rows = self._replay(log, self.local)
                     self._seen = seen
                     return rows
@@ -284,28 +302,69 @@ class OnlineStore:
     def snapshot(self) -> None:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""
         with self._mutex:
-            log = self._writable_log()
+            self._writable_log()
             sequence = self._next_sequence
             if not self._log_bytes or not sequence:
                 return
-            folder = self._snapshot(sequence)
-            temporary = folder.with_suffix(".tmp")
-            for leftover in (folder, temporary):
-                shutil.rmtree(leftover, ignore_errors=True)
-            temporary.parent.mkdir(exist_ok=True)
-            self.local.write_snapshot(temporary)
-            sync_tree(temporary)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-            log.forget_before(sequence, {"snapshot_sequence": sequence})
+            self._write_snapshot(self.local, f"{sequence:020}", {})
             self._log_bytes = 0
             self._remove_old_snapshots()
 
-    def _snapshot(self, sequence: int) -> Path:
-        return self.folder / "snapshot" / f"{sequence:020}"
+    def _write_snapshot(self, local: _native.LocalStore, name: str, meta: Mapping[str, Any]) -> None:
+        log = self._writable_log()
+        folder = self.folder / "snapshot" / name
+        temporary = folder.with_suffix(".tmp")
+        for leftover in (folder, temporary):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.parent.mkdir(exist_ok=True)
+        local.write_snapshot(temporary)
+        sync_tree(temporary)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+        sequence = self._next_sequence
+        log.forget_before(sequence, {"snapshot_sequence": sequence, "snapshot_name": name, **meta})
+
+    @property
+    def blocked(self) -> Any:
+        """The erased keys that may not be written, as `headrace.erase` keeps them; None where there are none."""
+        with self._mutex:
+            if not self._has_read_blocked:
+                self._blocked = self._writable_log().meta("blocked")
+                self._has_read_blocked = True
+            return self._blocked
+
+    def erase(self, columns: Sequence[str], keys: Sequence[bytes], blocked: Any) -> dict[str, int]:
+        """Takes keys out of the table, the log and the snapshot, and notes that they are not to be written again.
+
+        Args:
+            columns: join keys; tables that have them all are concerned.
+            keys: the canonical bytes of their values.
+            blocked: the new value of `blocked`.
+
+        Returns:
+            Table -> keys that it has lost.
+        """
+        with self._mutex:
+            log = self._writable_log()
+            log.put_meta({"blocked": blocked})
+            self._blocked, self._has_read_blocked = blocked, True
+            local, removed = self.local.without_keys(columns, keys)
+            if self._next_sequence:
+                # Even where no key was found the log before is dropped: it may hold older rows of the keys.
+                erasures = self._erasures + 1
+                self._write_snapshot(local, f"{self._next_sequence:020}-{erasures}", {"erasures": erasures})
+                self._erasures = erasures
+                self._log_bytes = 0
+                self.local = local
+                self._remove_old_snapshots()
+            return removed
+
+    def _snapshot(self, log: LogReader) -> Path:
+        name = log.meta("snapshot_name") or f"{log.meta('snapshot_sequence') or 0:020}"
+        return self.folder / "snapshot" / str(name)
 
     def _remove_old_snapshots(self) -> None:
-        keep = self._snapshot(self._writable_log().meta("snapshot_sequence") or 0)
+        keep = self._snapshot(self._writable_log())
         for folder in (self.folder / "snapshot").glob("*"):
             if folder != keep:
                 shutil.rmtree(folder, ignore_errors=True)
