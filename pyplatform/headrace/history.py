@@ -27,6 +27,8 @@ PART = "__part"
 PUSHED_US = "__pushed_us"
 _LOG_ID = b"headrace.log_id"
 _READ_ATTEMPTS_MAX = 5
+_ends: dict[Path, tuple[str, int]] = {}
+"""Folder -> the log that this process writes, and the number after its last push."""
 Keep = Callable[[pa.Table], Any]
 """Says which rows of a table to keep, as a boolean column."""
 
@@ -45,9 +47,6 @@ class HistoryFile:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             return None
         return cls(int(first), int(last or first), path)
-
-    def covers(self, other: HistoryFile) -> bool:
-        return self != other and self.first <= other.first and other.last <= self.last
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,12 @@ class Compaction:
 def history_files(folder: Path) -> list[HistoryFile]:
     """The files that hold the history, in order."""
     found = [file for path in folder.glob("*.parquet") if (file := HistoryFile.of(path)) is not None]
-    return sorted(
-        file
-        for file in found
-        if not any(other.covers(file) or (other.path != file.path and _is_twin(other, file)) for other in found)
-    )
-
-
-def _is_twin(other: HistoryFile, file: HistoryFile) -> bool:
-    """Whether the same single push is there in a compacted file too."""
-    return (other.first, other.last) == (file.first, file.last) and "-" in other.path.stem
+    shown: list[HistoryFile] = []
+    # Of files that begin alike the longest comes first, and a compacted one before the single push that it holds.
+    for file in sorted(found, key=lambda file: (file.first, -file.last, "-" not in file.path.stem)):
+        if not shown or file.first > shown[-1].last:
+            shown.append(file)
+    return shown
 
 
 def position(folder: Path) -> int:
@@ -95,7 +90,9 @@ def append_history(folder: Path, sequence: int, table: pa.Table, now_us: int, lo
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = sequence
-    end = position(folder)
+    known = _ends.get(folder)
+    # Only the writer adds files, so it need not list thousands of them for each push.
+    end = known[1] if known is not None and known[0] == log_id else position(folder)
     if end > sequence:
         leftover = folder / f"{sequence:020}.parquet"
         if not (end == sequence + 1 and leftover.exists() and _log_id(leftover) == log_id):
@@ -104,6 +101,7 @@ def append_history(folder: Path, sequence: int, table: pa.Table, now_us: int, lo
     parts = table.append_column(PART, pa.repeat(pa.scalar(number, pa.int64()), rows))
     parts = parts.append_column(PUSHED_US, pa.repeat(pa.scalar(now_us, pa.int64()), rows))
     _write(folder / f"{number:020}.parquet", [parts.replace_schema_metadata({_LOG_ID: log_id.encode()})])
+    _ends[folder] = (log_id, number + 1)
 
 
 def _log_id(path: Path) -> str:
