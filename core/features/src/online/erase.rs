@@ -104,16 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_falls_into_its_parts() {
+    fn a_key_falls_into_its_parts() -> Result<()> {
         let field = |name: &str, element| Field { name: name.to_owned(), dtype: DType::Scalar(element) };
         let fields = [field("carrier", ScalarType::String), field("number", ScalarType::Int64)];
         let mut key = vec![2, 0, 0, 0, b'U', b'A'];
         key.extend_from_slice(&7_i64.to_le_bytes());
-        let parts = split_key(&fields, &key).unwrap();
+        let parts = split_key(&fields, &key)?;
         assert_eq!(parts, [&key[..6], &key[6..]]);
         for len in 0..key.len() {
-            assert_eq!(split_key(&fields, &key[..len]).unwrap_err().code, ErrorCode::CorruptStore);
+            let code = split_key(&fields, &key[..len]).map_err(|error| error.code);
+            assert_eq!(code, Err(ErrorCode::CorruptStore));
         }
         assert!(split_key(&fields, &[0xff; 12]).is_err(), "a length past the end");
+        Ok(())
     }
 }
