@@ -13,7 +13,9 @@ from headrace_control.cli.output import Output, epilog, json_option, project_opt
 
 @click.command(
     "erase",
-    epilog=epilog("headrace erase plane --key tailnum=N14228 --yes", "headrace erase plane --key tailnum=N24211 --yes --json"),
+    epilog=epilog(
+        "headrace erase plane --key tailnum=N14228 --yes", "headrace erase plane --key tailnum=N24211 --yes --json"
+    ),
 )
 @click.argument("entity")
 @click.option("--key", "pairs", multiple=True, help="NAME=VALUE of a join key; once for each join key of the entity.")

@@ -9,7 +9,9 @@ import click
 from headrace_control.cli.output import Output, epilog, json_option, project_option
 
 
-@click.command("teardown", epilog=epilog("headrace teardown --yes --keep datasets --keep models", "headrace teardown --yes"))
+@click.command(
+    "teardown", epilog=epilog("headrace teardown --yes --keep datasets --keep models", "headrace teardown --yes")
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--keep", multiple=True, help="A folder of .headrace that stays; may be given several times.")
 @project_option
