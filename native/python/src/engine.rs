@@ -161,13 +161,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the payloads that wait in memory; returns when they are on disk.
-    fn flush_payload(&self, py: Python<'_>) -> Outcome<()> {
-        let engine = self.checked()?;
-        if let Some(payload) = engine.payload() {
+    /// Writes the payloads that wait in memory; returns when they are on disk. In a forked process there is nothing to write.
+    fn flush_payload(&self, py: Python<'_>) {
+        if let Some(payload) = self.inner.payload() {
             py.detach(|| payload.flush());
         }
-        Ok(())
     }
 
     /// What has become of the sampled rows; None without a payload log.
