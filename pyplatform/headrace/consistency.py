@@ -25,8 +25,9 @@ from headrace.errors import HeadraceError
 from headrace.files import write_atomic
 from headrace.frames import TIMESTAMP
 from headrace.historical import historical_features
+from headrace.history import read_history
 from headrace.payload import Lookups, read_lookups
-from headrace.sources import CREATED_TS, ViewRows, read_history, read_rows
+from headrace.sources import CREATED_TS, ViewRows, leave_out, read_rows
 
 if TYPE_CHECKING:
     from headrace.feature_store import FeatureStore
@@ -391,7 +392,7 @@ class Judge:
         config = self.store.config
         if view.is_pushed:
             return read_history(view, config.state / "history" / view.name)
-        return read_rows(view, config.sources_root, self.store.now_us())
+        return read_rows(view, config.sources_root, self.store.now_us(), leave_out)
 
 
 def numbered(table: pa.Table, distinct: pa.Table, keys: list[str]) -> pa.Table:

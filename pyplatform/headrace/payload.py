@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.errors import make_error
+from headrace.errors import HeadraceError, make_error
 from headrace.frames import TIMESTAMP
 
 FORMAT = 1
 LOOKUP = "lookup"
 _METADATA_KEY = b"headrace.payload"
 _HOUR = dt.timedelta(hours=1)
+_TORN_SECONDS = 3600
+"""A file that is still not renamed after this time never will be."""
 _COLUMNS = {
     "request_id": pa.string(),
     "at": TIMESTAMP,
@@ -76,14 +80,55 @@ def read_lookups(
         try:
             found = _read(path)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
-            raise make_error(
-                "corrupt_store",
-                f"the payload segment {path} cannot be read: {reason}",
-                "restore the file, or remove it",
-            ) from error
+            raise _unreadable(path, error) from error
         if deployment is None or found.deployment == deployment:
             yield found
+
+
+def remove_rows(folder: Path, wanted: Callable[[pa.Table], Any]) -> dict[str, int]:
+    """Removes rows from all segments; each file is the old one or the new one.
+
+    Args:
+        folder: the payload log.
+        wanted: which rows go, by a table of their keys.
+
+    Returns:
+        Deployment -> rows that were removed.
+
+    Raises:
+        StoreError: `corrupt_store`, a segment cannot be read; `io`.
+    """
+    removed: dict[str, int] = {}
+    for path in folder.glob("*/*/.*.tmp"):
+        if time.time() - path.stat().st_mtime > _TORN_SECONDS:
+            path.unlink(missing_ok=True)
+    for path in sorted(folder.glob("*/*/*.parquet")):
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read()
+            keys = _members(table.column("keys"))
+            found = pc.fill_null(wanted(pa.table(keys)), False) if keys else None
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(path, error) from error
+        count = 0 if found is None else pc.sum(found).as_py() or 0
+        if not count:
+            continue
+        if count == table.num_rows:
+            path.unlink()
+        else:
+            aside = path.with_name(f".{path.name}.tmp")
+            pq.write_table(table.filter(pc.invert(found)), aside, compression="snappy")
+            aside.replace(path)
+        deployment = table.column("deployment")[0].as_py()
+        removed[deployment] = removed.get(deployment, 0) + count
+    return removed
+
+
+def _unreadable(path: Path, error: Exception) -> HeadraceError:
+    reason = str(error).splitlines()[0] if str(error) else repr(error)
+    return make_error(
+        "corrupt_store", f"the payload segment {path} cannot be read: {reason}", "restore the file, or remove it"
+    )
 
 
 def _may_hold(hour: str, since: dt.datetime | None, until: dt.datetime | None) -> bool:

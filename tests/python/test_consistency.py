@@ -179,8 +179,9 @@ def lose_push(store: FeatureStore, at: dt.datetime, user: str, age: float) -> No
     view = ViewRows(json.loads(store.applied.json), "profile")
     frame = {"user": [user], "at": pa.array([at], pa.timestamp("us", "UTC")), "age": [age]}
     frame |= {"city": ["Oslo"], "scores": pa.array([[1.0, None, NAN]], pa.list_(pa.float32()))}
-    rows = view.shape(pa.table(frame), round(at.timestamp() * 1e6), "a lost push", given_by_files=False)
-    with ViewHistory(store.config.state / "history" / "profile").kept(rows, 10**9):
+    at_us = round(at.timestamp() * 1e6)
+    rows = view.shape(pa.table(frame), at_us, "a lost push", given_by_files=False)
+    with ViewHistory(store.config.state / "history" / "profile").kept(rows, 10**9, at_us):
         pass
 
 
