@@ -14,6 +14,10 @@ from headrace.errors import make_error, nearest_hint
 
 CONFIG_FILE = "headrace.toml"
 STATE_FOLDER = ".headrace"
+PAYLOAD_FOLDER = "payload"
+"""In the state folder: what was served, as `headrace.payload` reads it."""
+CONSISTENCY_FILE = "consistency.json"
+"""In the state folder: what `headrace verify consistency` has found last."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,18 @@ class ServerSection:
 
 
 @dataclass(frozen=True)
+class PayloadSection:
+    sample: float = 0.0
+    """The share of entity keys whose lookups are logged, from 0 (nothing) to 1 (all)."""
+    salt: str = ""
+    """Another text samples other keys."""
+    memory_bytes_max: int = 64 * 1024 * 1024
+    """What sampled rows may hold until they are written; rows that find no room are dropped and counted."""
+    segment_seconds: float = 60.0
+    """How long a sampled row may wait for its file; what a process loses when it is killed."""
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one project. Paths are absolute."""
 
@@ -97,6 +113,7 @@ class Config:
     erase: EraseSection = field(default_factory=EraseSection)
     online: OnlineSection = field(default_factory=OnlineSection)
     server: ServerSection = field(default_factory=ServerSection)
+    payload: PayloadSection = field(default_factory=PayloadSection)
 
     @property
     def name(self) -> str:
@@ -125,6 +142,7 @@ _SECTIONS = {
     "erase": EraseSection,
     "online": OnlineSection,
     "server": ServerSection,
+    "payload": PayloadSection,
 }
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 
@@ -163,6 +181,13 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
             "invalid_argument",
             f"online.durability is '{config.online.durability}'",
             'use "process" (survives the end of the process) or "disk" (and that of the machine)',
+        )
+    payload = config.payload
+    if not 0 <= payload.sample <= 1 or not 0 <= payload.segment_seconds <= 3600 or payload.memory_bytes_max < 0:
+        raise make_error(
+            "invalid_argument",
+            f"payload is {payload}",
+            "sample is a share from 0 to 1, segment_seconds at most 3600, memory_bytes_max not negative",
         )
     return config
 

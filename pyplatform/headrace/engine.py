@@ -11,18 +11,23 @@ No frame library is imported here: `headrace serve` runs the same engine.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headrace import _native
-from headrace.arguments import time_us
+from headrace.arguments import service_name, time_us
+from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER, Config
 from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
 from headrace.registry import model_manifests
+
+if TYPE_CHECKING:
+    from headrace.definitions import FeatureService
 
 LOG = logging.getLogger("headrace.engine")
 
@@ -39,6 +44,13 @@ def stamp_of(folder: Path) -> Stamp | None:
     except FileNotFoundError:
         return None
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files))
+
+
+def _payload_log(config: Config) -> dict[str, Any] | None:
+    """The settings of the payload log, as the engine takes them; None where nothing is sampled."""
+    if not config.payload.sample:
+        return None
+    return {"folder": config.state / PAYLOAD_FOLDER, **dataclasses.asdict(config.payload)}
 
 
 class Engine:
@@ -64,12 +76,16 @@ class Engine:
         """
         self._owns_store = not isinstance(project, FeatureStore)
         self.store = project if isinstance(project, FeatureStore) else FeatureStore(project)
-        self.native = _native.Engine(clock_us=None if clock_us is None else time_us("clock_us", clock_us))
+        self.native = _native.Engine(
+            clock_us=None if clock_us is None else time_us("clock_us", clock_us),
+            payload=_payload_log(self.store.config),
+        )
         self.faults: dict[str, HeadraceError] = {}
         """`NAME/VERSION` of the models that could not be loaded, and why."""
         self._loaded: dict[Path, Stamp] = {}
         """The version folders that have been tried, as they were then."""
         self._installed: tuple[str, _native.LocalStore] | None = None
+        self._verified: Stamp | None = None
         self._bring_in()
         if not self._owns_store:
             self.store.on_new_table(self.refresh)
@@ -95,6 +111,8 @@ class Engine:
             if self._installed is None or current[0] != self._installed[0] or current[1] is not self._installed[1]:
                 self.native.install(online.plan, online.local)
                 self._installed = current
+            self.native.note_applied(online.next_sequence)
+        self._bring_in_verification()
         folders = [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]
         for folder in self._loaded.keys() - set(folders):
             self._forget_model(folder)
@@ -104,6 +122,20 @@ class Engine:
             if stamp is not None and self._loaded.get(folder) != stamp:
                 self._loaded[folder] = stamp
                 self._add_model(folder)
+
+    def _bring_in_verification(self) -> None:
+        """What `headrace verify consistency` has found last goes into the metrics."""
+        path = self.store.config.state / CONSISTENCY_FILE
+        try:
+            stat = path.stat()
+            stamp = ((path.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns),)
+            if stamp != self._verified:
+                self._verified = stamp
+                self.native.set_consistency(path.read_text("utf-8"))
+        except FileNotFoundError:
+            self.native.set_consistency(None)
+        except (HeadraceError, UnicodeDecodeError) as error:
+            LOG.warning("%s is not shown in the metrics: %s", path, error)
 
     def _add_model(self, folder: Path) -> None:
         key = f"{folder.parent.name}/{folder.name}"
@@ -157,6 +189,28 @@ class Engine:
         except UnknownNameError as error:
             raise self._fault_of(model, version) or error from None
 
+    def get_online_features(
+        self,
+        service: str | FeatureService,
+        entities: Mapping[str, Sequence[Any]] | None = None,
+        request: Mapping[str, Sequence[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """The features of some entities now, as `POST /get-online-features` finds them, payload log included.
+
+        Args:
+            service: the feature service, or its name.
+            entities: join key -> values, one for each row.
+            request: request field -> values, for on-demand features.
+
+        Returns:
+            As `FeatureStore.get_online_features`; a row whose values cannot be used is INVALID.
+
+        Raises:
+            UnknownNameError: `unknown_feature_service`, `unknown_entity`.
+            InputError: `missing_column`, `length_mismatch`, `too_large`.
+        """
+        return self.native.get_online_features(service_name(service), entities, request)
+
     def _fault_of(self, model: str, version: int | None) -> HeadraceError | None:
         """Why a model that is registered is not there."""
         wanted = f"{model}/{'' if version is None else version}"
@@ -173,8 +227,21 @@ class Engine:
         """Sets the clock of an engine that was made with `clock_us`."""
         self.native.set_clock(time_us("now_us", now_us))
 
+    def payload_stats(self) -> dict[str, int] | None:
+        """What has become of the rows that were sampled for the payload log; None where there is none.
+
+        `written_rows`, `written_segments`, `dropped_memory_rows`, `dropped_io_rows`, `waiting_rows`, `waiting_bytes`:
+        each sampled row is written, dropped or waiting.
+        """
+        return self.native.payload_stats()
+
+    def flush_payload(self) -> None:
+        """Writes the sampled rows that wait; when this returns they can be read."""
+        self.native.flush_payload()
+
     def close(self) -> None:
-        """Closes the store, if the engine opened it."""
+        """Writes the sampled rows that wait, and closes the store if the engine opened it."""
+        self.native.flush_payload()
         if self._owns_store:
             self.store.close()
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER
 from headrace.datasets import Dataset, DatasetFolder
 from headrace.digests import canonical_json
 from headrace.dtypes import DType
@@ -29,6 +30,7 @@ from headrace.files import write_atomic
 from headrace.frames import cast_column, take_columns, to_table
 from headrace.history import remove_rows
 from headrace.online_store import OnlineStore
+from headrace.payload import remove_rows as remove_lookups
 from headrace.sources import EVENT_TS, ViewRows, leave_out, read_rows
 
 FORMAT = 1
@@ -221,6 +223,7 @@ class Eraser:
                 "online": online,
                 "history": {name: rows for name in views if (rows := self._history(name))},
                 "dead_letters": self._dead_letters(),
+                "payload": self._payload(),
                 "statistics": self.store.forget_statistics(views),
                 "datasets": [],
             },
@@ -231,6 +234,11 @@ class Eraser:
         receipt["still_held"].append(
             {"kind": "backup", "where": "every backup made before", "hint": "erase again after restoring one"}
         )
+        if (self.state / PAYLOAD_FOLDER).is_dir():
+            hint = "erase again when payload.segment_seconds have gone by"
+            receipt["still_held"].append(
+                {"kind": "payload", "where": "what servers have not written yet", "hint": hint}
+            )
         path = self.state / "erasures" / f"{receipt['id']}.json"
         write_atomic(path, canonical_json(json.dumps(receipt)).encode())
         return {**receipt, "path": str(path)}
@@ -257,6 +265,11 @@ class Eraser:
                 temporary.replace(path)
             removed[path.parent.name] = removed.get(path.parent.name, 0) + count
         return removed
+
+    def _payload(self) -> dict[str, int]:
+        """Lookups of the keys in the payload log, and the examples in the report of the last verification."""
+        (self.state / CONSISTENCY_FILE).unlink(missing_ok=True)
+        return remove_lookups(self.state / PAYLOAD_FOLDER, self.keys.found_in)
 
     def _datasets(self, receipt: dict[str, Any], rewrite: bool) -> None:
         folder = DatasetFolder(self.state / "datasets")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.catalog import Entry, FeatureUse
+    from headrace.consistency import ConsistencyReport
     from headrace.datasets import Dataset, DatasetFolder, Split
     from headrace.definitions import FeatureService, FileFormat
     from headrace.history import Compaction, ViewHistory
@@ -610,6 +611,30 @@ class FeatureStore:
             InputError: `type_mismatch`, `length_mismatch`, `missing_column`.
         """
         return self.online_plan(service).read(entities, request or {}, now_us=self.now_us())
+
+    def verify_consistency(
+        self,
+        deployment: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        lag: dt.timedelta = dt.timedelta(seconds=5),
+    ) -> ConsistencyReport:
+        """Recomputes the lookups of the payload log offline, as of their times, and compares value by value.
+
+        What it found is also kept in `.headrace/consistency.json`, from where a server takes it into its metrics.
+
+        Args:
+            deployment: only this one's (a model, or a feature service); by default all.
+            since: only lookups from this time on.
+            until: only lookups before this time.
+            lag: how late online may be: a value that was right a moment before counts as late, not as wrong.
+
+        Raises:
+            StoreError: `corrupt_store`, a segment or a source cannot be read; `newer_format`.
+        """
+        from headrace.consistency import verify
+
+        return verify(self, deployment, since, until, lag)
 
     def online_plan(self, service: str | FeatureService) -> _native.OnlinePlan:
         """A service prepared for fast reads: `plan.read_into(keys, out, status=None)` fills the caller's array.

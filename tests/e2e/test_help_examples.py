@@ -67,6 +67,10 @@ def test_every_example_of_the_help_runs(name: str, copy_of_trained: Path, tmp_pa
         assert shell(examples("backup")[0], copy_of_trained).returncode == 0
     if name == "init":  # makes a folder of that name
         shutil.rmtree(copy_of_trained / "my_project")
+    if name == "verify":  # what has been served
+        asked = next(command for command in examples("predict") if "--clock" in command).replace("11-05T", "11-01T")
+        done = shell(f"HEADRACE_PAYLOAD_SAMPLE=1 {asked}", copy_of_trained)
+        assert done.returncode == 0, done.stderr
     at_server = [command for command in commands if ADDRESS in command]
     for command in commands:
         if command not in at_server:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import FeatureStore, HeadraceError
+from headrace import Engine, FeatureStore, HeadraceError
 from headrace.dtypes import DType
 from headrace.erase import ErasedKeys, canonical_keys
 
@@ -91,6 +91,25 @@ GONE = {
     "paid_count_30d": [None, 2],
     "paid_sum_30d": [None, 5.0],
 }
+
+
+def test_the_payload_log_forgets_too(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PAYLOAD_SAMPLE", "1")
+    at = store.now_us()
+    with Engine(store.config.root, clock_us=at) as engine:
+        for names in ([SECRET, OTHER], [SECRET]):
+            engine.get_online_features("all_of_it", {"name": names, "shop": [1] * len(names)})
+            engine.flush_payload()
+    report = store.verify_consistency()
+    assert (report.rows, report.is_consistent) == (3, True)
+    assert len([path for path in holders(store) if path.startswith("payload")]) == 2
+    consistency = store.config.state / "consistency.json"
+    consistency.write_text(consistency.read_text().replace('"examples": []', f'"examples": ["{SECRET}"]'))
+    receipt = store.erase("person", {"name": [SECRET]})
+    assert holders(store) == []
+    assert receipt["removed"]["payload"] == {"all_of_it": 2}
+    assert "payload" in {held["kind"] for held in receipt["still_held"]}
+    assert store.verify_consistency().rows == 1
 
 
 @pytest.mark.parametrize("snapshot_first", [False, True])

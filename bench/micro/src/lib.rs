@@ -6,6 +6,7 @@
 //! ```text
 //! cargo run --release -p headrace-micro --bin table
 //! cargo run --release -p headrace-micro --bin trees
+//! cargo run --release -p headrace-micro --bin payload
 //! ```
 
 mod random;

@@ -28,6 +28,7 @@ COMMANDS = {
     "features": ("headrace_control.cli.features", "List the features, their owners and their users."),
     "lineage": ("headrace_control.cli.lineage", "Show or draw what features are made of and who uses them."),
     "describe": ("headrace_control.cli.describe", "Show statistics of a view, a service or a file."),
+    "verify": ("headrace_control.cli.verify", "Prove that what was served is what training sees."),
     "doctor": ("headrace_control.cli.doctor", "Check this machine and this installation."),
     "version": ("headrace_control.cli.version", "Print the versions of headrace and of its engine."),
 }

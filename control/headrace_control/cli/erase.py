@@ -35,7 +35,7 @@ def command(
     project: Path,
     as_json: bool,
 ) -> None:
-    """Remove all that is kept about keys of ENTITY: online, history, refused rows, datasets.
+    """Remove all that is kept about keys of ENTITY: online, history, refused rows, payload log, datasets.
 
     A receipt lists what was removed and where the keys are still held. Old rows of the keys are refused from then on,
     wherever they come from; events after the erasure are taken.
@@ -55,6 +55,7 @@ def command(
     lines = [f"online: {table}: {rows} key(s)" for table, rows in removed["online"].items()]
     lines += [f"history: {view}: {rows} row(s)" for view, rows in removed["history"].items()]
     lines += [f"refused rows: {view}: {rows}" for view, rows in removed["dead_letters"].items()]
+    lines += [f"payload log: {deployment}: {rows} row(s)" for deployment, rows in removed["payload"].items()]
     lines += [
         f"dataset: {one['where']}: {one['rows']} row(s), replaced by version {one['replaced_by']}"
         for one in removed["datasets"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,9 @@ import click
 if TYPE_CHECKING:
     TimeType = click.ParamType[datetime.datetime]
     AddressType = click.ParamType[tuple[str | None, int]]
+    SecondsType = click.ParamType[datetime.timedelta]
 else:  # older versions of click cannot be subscripted
-    TimeType = AddressType = click.ParamType
+    TimeType = AddressType = SecondsType = click.ParamType
 
 
 class UtcTime(TimeType):
@@ -43,5 +45,21 @@ class Address(AddressType):
         return host or None, int(port)
 
 
+class Seconds(SecondsType):
+    """A number and its unit: `500ms`, `5s`, `2m`, `1h`."""
+
+    name = "duration"
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 (constant)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.timedelta:
+        if isinstance(value, datetime.timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ms|s|m|h|d)", str(value))
+        if found is None:
+            self.fail(f"'{value}' is not a duration; write it like 500ms, 5s, 2m or 1h", param, ctx)
+        return datetime.timedelta(seconds=float(found[1]) * self.units[found[2]])
+
+
 UTC_TIME = UtcTime()
 ADDRESS = Address()
+SECONDS = Seconds()

@@ -131,6 +131,7 @@ impl Deployment {
                     let binding = Binding::new(
                         service.compiled(),
                         &core.name,
+                        Some(spec.version),
                         &spec.features,
                         &spec.join_keys,
                         &spec.request_fields,

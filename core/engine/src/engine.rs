@@ -8,8 +8,10 @@ use headrace_expr::did_you_mean;
 use headrace_features::{LocalStore, Plan};
 use headrace_types::{Clock, Error, ErrorCode, Result, SystemClock};
 
+use crate::consistency::ConsistencyReport;
 use crate::deployment::{Core, Deployment, ModelSpec};
 use crate::features::FeatureService;
+use crate::payload::PayloadLog;
 use crate::request::shortened;
 
 /// Rows that one request may ask for, unless the options say otherwise.
@@ -22,11 +24,13 @@ pub struct EngineOptions {
     pub clock: Arc<dyn Clock>,
     /// Rows that one request may ask for.
     pub rows_max: usize,
+    /// Where lookups are logged, if they are.
+    pub payload: Option<Arc<PayloadLog>>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), rows_max: REQUEST_ROWS_MAX }
+        Self { clock: Arc::new(SystemClock), rows_max: REQUEST_ROWS_MAX, payload: None }
     }
 }
 
@@ -38,6 +42,7 @@ pub struct Engine {
     /// Held while a new snapshot is made, so that two changes do not lose each other.
     changing: Mutex<()>,
     load_failures: AtomicU64,
+    consistency: RwLock<Option<Arc<ConsistencyReport>>>,
 }
 
 /// One generation of everything that requests read.
@@ -54,7 +59,13 @@ struct Snapshot {
 
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, snapshot: RwLock::default(), changing: Mutex::new(()), load_failures: AtomicU64::new(0) }
+        Self {
+            options,
+            snapshot: RwLock::default(),
+            changing: Mutex::new(()),
+            load_failures: AtomicU64::new(0),
+            consistency: RwLock::default(),
+        }
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -64,6 +75,21 @@ impl Engine {
     /// Rows that one request may ask for.
     pub fn rows_max(&self) -> usize {
         self.options.rows_max
+    }
+
+    /// The payload log, if there is one.
+    pub fn payload(&self) -> Option<&PayloadLog> {
+        self.options.payload.as_deref()
+    }
+
+    /// What the last verification of online against offline found, if there was one.
+    pub fn consistency(&self) -> Option<Arc<ConsistencyReport>> {
+        self.consistency.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what a verification has found.
+    pub fn set_consistency(&self, report: Option<ConsistencyReport>) {
+        *self.consistency.write().unwrap_or_else(PoisonError::into_inner) = report.map(Arc::new);
     }
 
     /// The digest of the installed plan.

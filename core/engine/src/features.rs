@@ -1,6 +1,7 @@
 //! Feature lookup without a model: the stored and computed features of some keys, as typed columns with statuses.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use headrace_features::{FeatureFrom, LocalStore, Plan};
 use headrace_types::{Batch, Column, Error, ErrorCode, FeatureStatus, Field, Result};
@@ -9,6 +10,7 @@ use crate::engine::Engine;
 use crate::inputs::Inputs;
 use crate::request::{RowError, shortened};
 use crate::scratch::{Scratch, ScratchPool};
+use crate::served::Served;
 use crate::service::{Binding, Service};
 
 /// A feature service of the installed plan.
@@ -55,7 +57,7 @@ impl FeatureService {
         let plan = &service.plan;
         let features: Vec<Field> =
             plan.features.iter().map(|feature| Field::new(&*feature.name, feature.dtype)).collect();
-        let binding = Binding::new(&service, &plan.name, &features, &plan.join_keys, &plan.request_fields)?;
+        let binding = Binding::new(&service, &plan.name, None, &features, &plan.join_keys, &plan.request_fields)?;
         Ok(Self { binding, features, scratches: ScratchPool::default() })
     }
 
@@ -137,7 +139,19 @@ impl Engine {
         scratch.start(0, 0, 0);
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let inputs = Inputs::of_lookup(service, request, rows, &mut scratch.row_errors)?;
-        service.binding.fill_columns(&inputs, rows, self.clock().now_us(), scratch)?;
+        let (now_us, started) = (self.clock().now_us(), Instant::now());
+        service.binding.fill_columns(&inputs, rows, now_us, scratch)?;
+        if let Some(log) = &self.options.payload {
+            let served = Served {
+                inputs: &inputs,
+                rows,
+                at_us: now_us,
+                request_id: None,
+                queue: None,
+                compute: started.elapsed(),
+            };
+            service.binding.log(log, &served, scratch);
+        }
         let plan = &service.compiled().plan;
         let (mut columns, mut statuses) = (Vec::new(), Vec::new());
         for feature in &plan.features {
@@ -165,11 +179,6 @@ impl Engine {
 }
 
 fn stored(scratch: &Scratch, rows: usize, index: usize) -> (Column, Vec<FeatureStatus>) {
-    let found = &scratch.stored;
-    let width = found.columns.len();
-    let status = |row: usize| {
-        let number = found.status[row * width + index];
-        FeatureStatus::ALL.into_iter().find(|status| *status as u8 == number).unwrap_or(FeatureStatus::Invalid)
-    };
-    (found.columns[index].clone(), (0..rows).map(status).collect())
+    let status = |row: usize| scratch.stored_status(row, index);
+    (scratch.stored.columns[index].clone(), (0..rows).map(status).collect())
 }

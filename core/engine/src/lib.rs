@@ -10,6 +10,7 @@
 
 mod answer;
 mod column_builder;
+mod consistency;
 mod deployment;
 mod engine;
 mod features;
@@ -17,11 +18,13 @@ mod histogram;
 mod inputs;
 mod metrics;
 mod numbers;
+mod payload;
 mod predict;
 mod request;
 mod request_id;
 mod response;
 mod scratch;
+mod served;
 mod service;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -29,10 +32,12 @@ pub mod testing;
 mod tests;
 
 pub use column_builder::{ColumnBuilder, coerce_column, mismatch, with_article};
+pub use consistency::{ConsistencyReport, FeatureConsistency};
 pub use deployment::{Deployment, ModelSpec, Section};
 pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
+pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
 pub use request::{Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{NO_LABEL, PredictResponse, Timing};

@@ -13,6 +13,7 @@ use crate::request::{PredictRequest, RowErrors};
 use crate::request_id::new_request_id;
 use crate::response::{NO_LABEL, PredictResponse, Timing};
 use crate::scratch::Scratch;
+use crate::served::Served;
 
 impl Engine {
     /// Predicts with the named model (a registered model has a deployment of its own name), in its highest version unless told.
@@ -60,6 +61,7 @@ impl Engine {
     ) -> Result<PredictResponse> {
         let now_us = self.options.clock.now_us();
         let rows = self.checked_rows(deployment, request)?;
+        let id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
         scratch.start(rows, deployment.features().len(), deployment.margins_count());
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let transform_started = Instant::now();
@@ -69,7 +71,15 @@ impl Engine {
             let inputs = Inputs::of_predict(deployment, request, rows, &mut scratch.row_errors)?;
             match &deployment.features_from {
                 FeaturesFrom::Request => fill_from_columns(deployment, &inputs, scratch)?,
-                FeaturesFrom::Service(binding) => binding.fill(&inputs, rows, now_us, scratch, timing)?,
+                FeaturesFrom::Service(binding) => {
+                    binding.fill(&inputs, rows, now_us, scratch, timing)?;
+                    if let Some(log) = &self.options.payload {
+                        let (queue, compute) = (Some(timing.queue), transform_started.elapsed());
+                        let request_id = Some(id.as_str());
+                        let served = Served { inputs: &inputs, rows, at_us: now_us, request_id, queue, compute };
+                        binding.log(log, &served, scratch);
+                    }
+                }
                 FeaturesFrom::Nowhere(fault) => return Err(fault.clone()),
             }
         }
@@ -77,7 +87,7 @@ impl Engine {
         timing.transform = (model_started - transform_started).saturating_sub(timing.lookup);
         let mut response = answer(deployment, request, rows, scratch)?;
         timing.model = model_started.elapsed();
-        response.id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
+        response.id = id;
         Ok(response)
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use headrace_cpu::EncodedKeys;
 use headrace_features::StoredColumns;
+use headrace_types::FeatureStatus;
 
 use crate::request::RowError;
 
@@ -33,6 +34,12 @@ impl Scratch {
         self.margins.clear();
         self.margins.resize(rows * margins, 0.0);
         self.row_errors.clear();
+    }
+
+    /// What a lookup found of a stored feature in a row.
+    pub(crate) fn stored_status(&self, row: usize, index: usize) -> FeatureStatus {
+        let number = self.stored.status[row * self.stored.columns.len() + index];
+        FeatureStatus::ALL.into_iter().find(|status| *status as u8 == number).unwrap_or(FeatureStatus::Invalid)
     }
 
     /// The failed rows in order, each with the first thing that was wrong in it.

@@ -11,6 +11,7 @@ use headrace_types::{Batch, Column, ColumnData, Error, ErrorCode, Field, Result,
 use crate::deployment::Section;
 use crate::inputs::{Inputs, missing_column};
 use crate::numbers::{copy_numbers, copy_output};
+use crate::payload::Shape;
 use crate::request::{RowError, RowErrors};
 use crate::response::Timing;
 use crate::scratch::Scratch;
@@ -22,6 +23,7 @@ pub(crate) struct Service {
     pub(crate) online: OnlinePlan,
     /// For each feature of the service, what its value is made from.
     needs: Vec<Needs>,
+    plan_digest: String,
 }
 
 /// What a feature's value is made from: places in the service's `stored` and `request_fields`.
@@ -43,6 +45,8 @@ pub(crate) struct Binding {
     request: Vec<Option<usize>>,
     /// What a request without given features must bring.
     demands: Demands,
+    /// The columns of its payloads.
+    pub(crate) shape: Arc<Shape>,
 }
 
 /// Which of a service's parts a request needs, after the features that it gives itself.
@@ -67,7 +71,7 @@ impl Service {
                 FeatureFrom::OnDemand(_) => needs_of_view(plan, &service, &feature.view),
             })
             .collect();
-        Ok(Self { plan: service, online, needs })
+        Ok(Self { plan: service, online, needs, plan_digest: plan.digest().to_owned() })
     }
 
     /// Which parts are needed for some of the features.
@@ -113,11 +117,14 @@ fn needs_of_view(plan: &Plan, service: &ServicePlan, view: &str) -> Needs {
 }
 
 impl Binding {
+    /// Without a version it is not for a model, but for a service's own features.
+    ///
     /// # Errors
     /// `unavailable` with what keeps the model from being served by this service.
     pub(crate) fn new(
         service: &Arc<Service>,
         model: &str,
+        version: Option<u32>,
         features: &[Field],
         join_keys: &[Field],
         request_fields: &[Field],
@@ -156,7 +163,10 @@ impl Binding {
         };
         let keys = matched(join_keys, &plan.join_keys, &demands.keys)?;
         let request = matched(request_fields, &plan.request_fields, &demands.request)?;
-        Ok(Self { service: Arc::clone(service), features: places, keys, request, demands })
+        let model = version.map(|version| (model, version));
+        let (digest, keys_of, fields) = (&service.plan_digest, &plan.join_keys, &plan.request_fields);
+        let shape = Arc::new(Shape::of_lookup(&plan.name, digest, model, keys_of, fields, features));
+        Ok(Self { service: Arc::clone(service), features: places, keys, request, demands, shape })
     }
 
     /// Fills the scratch's matrix with the model's features: looks up, computes, and puts given features in their place.
@@ -243,7 +253,7 @@ impl Binding {
     }
 
     /// The column that the request gives for a feature of the service.
-    fn given<'a>(&self, inputs: &'a Inputs<'_>, feature: usize) -> Option<&'a Column> {
+    pub(crate) fn given<'a>(&self, inputs: &'a Inputs<'_>, feature: usize) -> Option<&'a Column> {
         inputs.overrides.iter().find(|(index, _)| self.features[*index] == feature).map(|(_, column)| &**column)
     }
 
@@ -308,7 +318,12 @@ impl Binding {
         program.run(&views, rows, expr)
     }
 
-    fn request_column<'a>(&self, inputs: &'a Inputs<'_>, index: usize) -> Option<&'a Column> {
+    /// The column that the request gives for a join key of the service.
+    pub(crate) fn key_column<'a>(&self, inputs: &'a Inputs<'_>, index: usize) -> Option<&'a Column> {
+        inputs.keys[self.keys[index]?].as_deref()
+    }
+
+    pub(crate) fn request_column<'a>(&self, inputs: &'a Inputs<'_>, index: usize) -> Option<&'a Column> {
         inputs.request[self.request[index]?].as_deref()
     }
 
@@ -330,7 +345,7 @@ impl Binding {
     }
 }
 
-fn nulls(field: &Field, rows: usize) -> Column {
+pub(crate) fn nulls(field: &Field, rows: usize) -> Column {
     let mut column = Column::new(ColumnData::with_capacity(field.dtype, rows));
     for _ in 0..rows {
         // A null fits every type.

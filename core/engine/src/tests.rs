@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, Float64Array, Int32Array, NullArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use headrace_features::{EncodeOptions, LocalStore, Plan, StoreOptions, encode_rows};
 use headrace_types::{Batch, Clock, Column, DType, ErrorCode, FeatureStatus, Field, Value, VirtualClock};
@@ -85,7 +86,7 @@ fn model() -> ModelSpec {
 
 fn engine() -> Engine {
     let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(NOW_US));
-    let engine = Engine::new(EngineOptions { clock, rows_max: 1000 });
+    let engine = Engine::new(EngineOptions { clock, rows_max: 1000, ..EngineOptions::default() });
     let plan = plan(&plan_json());
     engine.install(filled_store(&plan), plan).unwrap();
     engine.add_model(model()).unwrap();
@@ -396,4 +397,149 @@ fn writes_are_seen_by_the_next_request_and_time_ages_them() {
         encode_rows(plan.view("weather").unwrap(), &newer.unwrap(), &EncodeOptions::new(9, NOW_US, 0)).unwrap();
     engine.store().unwrap().apply(&encoded.bytes).unwrap();
     assert_eq!(engine.predict("late", None, &request).unwrap().margins, [2014.0]);
+}
+
+/// A folder of the test's own, removed with it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("headrace-payload-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn logged(engine: &Engine, folder: &std::path::Path) -> Vec<RecordBatch> {
+    engine.payload().unwrap().flush();
+    let mut paths: Vec<_> = walk(folder).into_iter().filter(|path| path.extension().is_some()).collect();
+    paths.sort();
+    let read = |path: &std::path::PathBuf| {
+        let file = std::fs::File::open(path).unwrap();
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    };
+    paths.iter().flat_map(read).collect()
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+fn logging_engine(folder: &std::path::Path, change: impl FnOnce(&mut PayloadOptions)) -> Engine {
+    let mut options = PayloadOptions { sample: 1.0, ..PayloadOptions::new(folder.to_owned()) };
+    change(&mut options);
+    let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(NOW_US));
+    let payload = Some(Arc::new(PayloadLog::start(options).unwrap()));
+    let engine = Engine::new(EngineOptions { clock, rows_max: 1000, payload });
+    let plan = plan(&plan_json());
+    engine.install(filled_store(&plan), plan).unwrap();
+    engine.add_model(model()).unwrap();
+    engine
+}
+
+fn texts(batch: &RecordBatch, column: &str) -> Vec<Option<String>> {
+    let (parent, child) = column.split_once('.').unwrap_or((column, ""));
+    let mut array = Arc::clone(batch.column_by_name(parent).unwrap());
+    if !child.is_empty() {
+        array = Arc::clone(array.as_struct().column_by_name(child).unwrap());
+    }
+    array.as_string::<i32>().iter().map(|text| text.map(ToOwned::to_owned)).collect()
+}
+
+fn some(values: &[&str]) -> Vec<Option<String>> {
+    values.iter().map(|text| Some((*text).to_owned())).collect()
+}
+
+#[test]
+fn lookups_and_predictions_are_logged_as_they_were_served() {
+    let folder = Folder::new();
+    let engine = logging_engine(&folder.0, |_| {});
+    engine.payload().unwrap().note_applied(4);
+    let mut asked = ask(&["JFK", "LGA"], &["N1", ""], vec![Value::Timestamp(5 * HOUR_US), Value::Null]);
+    asked.id = Some("mine".to_owned());
+    engine.predict("late", None, &asked).unwrap();
+    asked.features = batch(&[("temp", DType::FLOAT64, vec![Value::Float64(1.0), Value::Null])]);
+    engine.predict("late", None, &asked).unwrap();
+    let lookup = FeatureRequest { entities: asked.entities, request: asked.request, row_errors: Vec::new() };
+    engine.get_online_features("risk", &lookup).unwrap();
+    let found = logged(&engine, &folder.0);
+    assert_eq!(found.len(), 2, "one segment of the model, one of the service");
+    let predicted = found.iter().find(|batch| batch.num_rows() == 4).unwrap();
+    assert_eq!(texts(predicted, "request_id"), some(&["mine"; 4]));
+    assert_eq!(texts(predicted, "deployment"), some(&["late"; 4]));
+    assert_eq!(texts(predicted, "keys.origin"), some(&["JFK", "LGA", "JFK", "LGA"]));
+    assert_eq!(texts(predicted, "keys.tailnum")[..2], [Some("N1".to_owned()), None]);
+    assert_eq!(texts(predicted, "status"), some(&["ok", "invalid", "ok", "invalid"]));
+    assert!(texts(predicted, "error")[1].as_ref().unwrap().contains("'departure' is null"));
+    assert_eq!(texts(predicted, "outputs.temp__status"), some(&["PRESENT", "INVALID", "GIVEN", "GIVEN"]));
+    assert_eq!(texts(predicted, "outputs.wind2__status"), some(&["PRESENT", "INVALID", "PRESENT", "INVALID"]));
+    let served = found.iter().find(|batch| batch.num_rows() == 2).unwrap();
+    assert_eq!(texts(served, "deployment"), some(&["risk", "risk"]));
+    assert_eq!(texts(served, "request_id")[0].as_ref().unwrap().len(), 36);
+    assert_eq!(texts(served, "outputs.temp__status"), some(&["PRESENT", "OUTSIDE_MAX_AGE"]));
+    assert_eq!(texts(served, "outputs.year__status"), some(&["PRESENT", "NOT_FOUND"]));
+    assert_eq!(texts(served, "outputs.hour__status"), some(&["PRESENT", "NULL_VALUE"]));
+    assert_eq!(texts(served, "model"), [None, None]);
+    let stats = engine.payload().unwrap().stats();
+    assert_eq!((stats.written_rows, stats.waiting_rows, stats.waiting_bytes), (6, 0, 0));
+    let wait = walk(&folder.0);
+    assert!(wait.iter().all(|path| path.to_string_lossy().contains("/1970-02-11T16/lookup-")), "{wait:?}");
+}
+
+#[test]
+fn rows_that_find_no_room_or_no_disk_are_counted_exactly() {
+    let folder = Folder::new();
+    let asked = ask(&["JFK", "LGA"], &["N1", "N2"], vec![Value::Timestamp(0), Value::Timestamp(0)]);
+    let full = logging_engine(&folder.0, |options| options.memory_bytes_max = 0);
+    for _ in 0..3 {
+        full.predict("late", None, &asked).unwrap();
+    }
+    assert!(logged(&full, &folder.0).is_empty());
+    let stats = full.payload().unwrap().stats();
+    assert_eq!((stats.dropped_full_rows, stats.waiting_rows, stats.waiting_bytes), (6, 0, 0));
+    let file = folder.0.join("taken");
+    std::fs::write(&file, "").unwrap();
+    let broken = logging_engine(&file, |_| {});
+    broken.predict("late", None, &asked).unwrap();
+    broken.payload().unwrap().flush();
+    assert_eq!(broken.payload().unwrap().stats().dropped_io_rows, 2);
+}
+
+#[test]
+fn an_id_as_large_as_a_body_is_dropped_and_counted() {
+    let folder = Folder::new();
+    let engine = logging_engine(&folder.0, |options| options.memory_bytes_max = 1 << 20);
+    let mut asked = ask(&["JFK"], &["N1"], vec![Value::Timestamp(0)]);
+    asked.id = Some("x".repeat(1 << 21));
+    engine.predict("late", None, &asked).unwrap();
+    asked.id = Some("y".repeat(1 << 16));
+    engine.predict("late", None, &asked).unwrap();
+    assert_eq!(texts(&logged(&engine, &folder.0)[0], "request_id"), [asked.id]);
+    assert_eq!(engine.payload().unwrap().stats().dropped_full_rows, 1);
+}
+
+#[test]
+fn a_key_is_sampled_always_or_never() {
+    let folder = Folder::new();
+    let engine = logging_engine(&folder.0, |options| options.sample = 0.5);
+    let names: Vec<String> = (0..200).map(|number| format!("A{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for _ in 0..3 {
+        engine.predict("late", None, &ask(&names, &["N1"; 200], vec![Value::Timestamp(0); 200])).unwrap();
+    }
+    let found = logged(&engine, &folder.0);
+    let origins: Vec<_> = found.iter().flat_map(|batch| texts(batch, "keys.origin")).collect();
+    let distinct: std::collections::BTreeSet<_> = origins.iter().collect();
+    assert!((60..140).contains(&distinct.len()), "{}", distinct.len());
+    assert_eq!(origins.len(), 3 * distinct.len());
 }

@@ -57,6 +57,8 @@ impl Scrape {
         page.sample("headrace_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_http(&mut page);
         self.write_models(&mut page);
+        self.write_payload(&mut page);
+        self.write_consistency(&mut page);
         page.text
     }
 
@@ -111,6 +113,57 @@ impl Scrape {
             page.family(name, "counter", help);
             page.sample(name, &[], value);
         }
+    }
+
+    fn write_payload(&self, page: &mut Page) {
+        let Some(stats) = self.engine.payload().map(headrace_engine::PayloadLog::stats) else { return };
+        let name = "headrace_payload_rows_total";
+        page.family(name, "counter", "Sampled rows, by what became of them; those in memory are not among them yet.");
+        for (outcome, rows) in [
+            ("written", stats.written_rows),
+            ("dropped_memory", stats.dropped_full_rows),
+            ("dropped_io", stats.dropped_io_rows),
+        ] {
+            page.sample(name, &[("outcome", outcome)], rows);
+        }
+        page.family("headrace_payload_segments_total", "counter", "Payload segments written.");
+        page.sample("headrace_payload_segments_total", &[], stats.written_segments);
+        for (name, help, value) in [
+            ("headrace_payload_waiting_rows", "Sampled rows that wait for their segment.", stats.waiting_rows),
+            ("headrace_payload_waiting_bytes", "Bytes that they hold.", stats.waiting_bytes),
+        ] {
+            page.family(name, "gauge", help);
+            page.sample(name, &[], value);
+        }
+    }
+
+    /// What the last `headrace verify consistency` of the project found.
+    fn write_consistency(&self, page: &mut Page) {
+        let Some(report) = self.engine.consistency() else { return };
+        let name = "headrace_consistency_mismatch_ratio";
+        page.family(name, "gauge", "Share of served values that differ from what is recomputed offline.");
+        for one in &report.features {
+            let labels = [("deployment", one.deployment.as_str()), ("feature", &one.feature)];
+            page.number(name, &labels, one.mismatch_ratio());
+        }
+        let name = "headrace_consistency_values";
+        page.family(name, "gauge", "Served values that were recomputed, by outcome.");
+        for one in &report.features {
+            let differing = one.mismatched + one.missing + one.extra;
+            for (outcome, count) in [
+                ("equal", one.count.saturating_sub(differing)),
+                ("mismatched", one.mismatched),
+                ("missing", one.missing),
+                ("extra", one.extra),
+            ] {
+                let labels = [("deployment", one.deployment.as_str()), ("feature", &one.feature), ("outcome", outcome)];
+                page.sample(name, &labels, count);
+            }
+        }
+        let name = "headrace_consistency_verified_timestamp_seconds";
+        page.family(name, "gauge", "When the last verification ended, in seconds since 1970.");
+        #[allow(clippy::cast_precision_loss)] // 53 bits of microseconds are 285 years
+        page.number(name, &[], report.verified_at_us as f64 / 1e6);
     }
 
     fn write_models(&self, page: &mut Page) {
@@ -174,6 +227,11 @@ impl Page {
         self.line(format_args!("{name}{labels} {value}"));
     }
 
+    fn number(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let labels = labels_text(labels);
+        self.line(format_args!("{name}{labels} {value}"));
+    }
+
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
         let count = histogram.count();
         if count == 0 {
@@ -214,7 +272,7 @@ fn labels_text(labels: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headrace_engine::EngineOptions;
+    use headrace_engine::{ConsistencyReport, EngineOptions, FeatureConsistency};
     use std::time::Duration;
 
     #[test]
@@ -227,6 +285,17 @@ mod tests {
         let engine = Arc::new(Engine::new(EngineOptions::default()));
         let damage = headrace_types::Error::new(headrace_types::ErrorCode::CorruptModel, "damaged", "");
         engine.note_unloaded("late", 3, damage);
+        engine.set_consistency(Some(ConsistencyReport {
+            verified_at_us: 1_500_000,
+            features: vec![FeatureConsistency {
+                deployment: "risk".to_owned(),
+                feature: "temp".to_owned(),
+                count: 8,
+                mismatched: 1,
+                missing: 1,
+                extra: 0,
+            }],
+        }));
         let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
         let text = scrape.text();
         for line in [
@@ -238,6 +307,9 @@ mod tests {
             "headrace_http_connections_refused_total 5",
             "headrace_model_ready{model=\"late\",version=\"3\"} 0",
             "headrace_model_load_failures_total 1",
+            "headrace_consistency_mismatch_ratio{deployment=\"risk\",feature=\"temp\"} 0.25",
+            "headrace_consistency_values{deployment=\"risk\",feature=\"temp\",outcome=\"equal\"} 6",
+            "headrace_consistency_verified_timestamp_seconds 1.5",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
         }

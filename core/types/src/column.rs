@@ -43,6 +43,28 @@ macro_rules! each_vec {
     };
 }
 
+macro_rules! map_vec {
+    ($data:expr, $v:ident => $body:expr) => {
+        match $data {
+            ColumnData::Bool($v) => ColumnData::Bool($body),
+            ColumnData::Int8($v) => ColumnData::Int8($body),
+            ColumnData::Int16($v) => ColumnData::Int16($body),
+            ColumnData::Int32($v) => ColumnData::Int32($body),
+            ColumnData::Int64($v) => ColumnData::Int64($body),
+            ColumnData::UInt8($v) => ColumnData::UInt8($body),
+            ColumnData::UInt16($v) => ColumnData::UInt16($body),
+            ColumnData::UInt32($v) => ColumnData::UInt32($body),
+            ColumnData::UInt64($v) => ColumnData::UInt64($body),
+            ColumnData::Float32($v) => ColumnData::Float32($body),
+            ColumnData::Float64($v) => ColumnData::Float64($body),
+            ColumnData::String($v) => ColumnData::String($body),
+            ColumnData::Bytes($v) => ColumnData::Bytes($body),
+            ColumnData::Timestamp($v) => ColumnData::Timestamp($body),
+            ColumnData::List(element, $v) => ColumnData::List(*element, $body),
+        }
+    };
+}
+
 impl ColumnData {
     pub fn with_capacity(dtype: DType, rows: usize) -> Self {
         match dtype {
@@ -128,6 +150,13 @@ impl ColumnData {
         Ok(())
     }
 
+    /// Some rows, in the order given.
+    #[must_use]
+    #[allow(clippy::clone_on_copy)] // one body for all types
+    pub fn take(&self, rows: &[usize]) -> Self {
+        map_vec!(self, v => rows.iter().map(|&row| v[row].clone()).collect())
+    }
+
     /// The value at a row that is not null.
     pub fn get(&self, row: usize) -> Value {
         match self {
@@ -186,6 +215,13 @@ impl Column {
 
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
+    }
+
+    /// Some rows, in the order given.
+    #[must_use]
+    pub fn take(&self, rows: &[usize]) -> Self {
+        let validity = self.validity.as_ref().map(|validity| rows.iter().map(|&row| validity[row]).collect());
+        Self { data: self.data.take(rows), validity }
     }
 
     pub fn is_null(&self, row: usize) -> bool {

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use headrace_engine::{EngineOptions, Outputs, PredictRequest, RowError, Section};
+use headrace_engine::{
+    EngineOptions, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest, RowError, Section,
+};
 use headrace_types::{Batch, Clock, Error, ErrorCode, SystemClock, VirtualClock};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -13,7 +16,7 @@ use crate::fork::ForkGuard;
 use crate::local_store::LocalStore;
 use crate::plan::Plan;
 use crate::response::response_dict;
-use crate::values::{column_of, columns_of};
+use crate::values::{column_of, columns_of, list_of};
 
 /// Rows from which on a prediction lets other Python threads run: below, handing the lock over costs more than the work.
 const DETACH_ROWS_MIN: usize = 16;
@@ -36,16 +39,25 @@ impl Engine {
 
 #[pymethods]
 impl Engine {
-    /// With `clock_us` the engine's clock stands at that time until `set_clock`.
+    /// With `clock_us` the engine's clock stands at that time until `set_clock`. `payload` has the keys folder, sample, salt,
+    /// memory_bytes_max and segment_seconds of a payload log.
     #[new]
-    #[pyo3(signature = (plan=None, store=None, clock_us=None))]
-    fn new(py: Python<'_>, plan: Option<&Plan>, store: Option<&LocalStore>, clock_us: Option<i64>) -> Outcome<Self> {
+    #[pyo3(signature = (plan=None, store=None, clock_us=None, payload=None))]
+    fn new(
+        py: Python<'_>,
+        plan: Option<&Plan>,
+        store: Option<&LocalStore>,
+        clock_us: Option<i64>,
+        payload: Option<&Bound<'_, PyDict>>,
+    ) -> Outcome<Self> {
+        let payload = payload.map(payload_options).transpose()?.map(PayloadLog::start).transpose()?.map(Arc::new);
         let virtual_clock = clock_us.map(|now_us| Arc::new(VirtualClock::new(now_us)));
         let clock: Arc<dyn Clock> = match &virtual_clock {
             Some(clock) => Arc::clone(clock) as Arc<dyn Clock>,
             None => Arc::new(SystemClock),
         };
-        let inner = Arc::new(headrace_engine::Engine::new(EngineOptions { clock, ..EngineOptions::default() }));
+        let inner =
+            Arc::new(headrace_engine::Engine::new(EngineOptions { clock, payload, ..EngineOptions::default() }));
         let engine = Self { inner, clock: virtual_clock, fork: ForkGuard::new() };
         match (plan, store) {
             (Some(plan), Some(store)) => engine.install(py, plan, store)?,
@@ -103,6 +115,84 @@ impl Engine {
             list.append(model)?;
         }
         Ok(list)
+    }
+
+    /// `{"features": {name: [values]}, "statuses": {name: [names]}}` of some keys; None where there is no value.
+    #[pyo3(signature = (service, entities=None, request=None))]
+    fn get_online_features<'py>(
+        &self,
+        py: Python<'py>,
+        service: &str,
+        entities: Option<&Bound<'py, PyAny>>,
+        request: Option<&Bound<'py, PyAny>>,
+    ) -> Outcome<Bound<'py, PyDict>> {
+        let engine = self.checked()?;
+        let service = engine.feature_service(service)?;
+        let mut row_errors: Vec<RowError> = Vec::new();
+        let mut batch = |section: Section, given: Option<&Bound<'py, PyAny>>| -> Outcome<Batch> {
+            let Some(given) = given else { return Ok(Batch::default()) };
+            let mut columns = Vec::new();
+            for (name, values) in columns_of(section.name(), given)? {
+                let dtype = service.field(&name)?.dtype;
+                let column = column_of(&name, dtype, &values, &mut row_errors)?;
+                columns.push((name, column));
+            }
+            Ok(Batch { rows: columns.first().map_or(0, |(_, column)| column.len()), columns })
+        };
+        let (entities, request) = (batch(Section::Entities, entities)?, batch(Section::Request, request)?);
+        let ask = FeatureRequest { entities, request, row_errors };
+        let found = detached(py, || engine.look_up(&service, &ask))?;
+        let (features, statuses) = (PyDict::new(py), PyDict::new(py));
+        for ((field, column), status) in found.features.iter().zip(&found.columns).zip(&found.statuses) {
+            features.set_item(&field.name, list_of(py, column)?)?;
+            statuses.set_item(&field.name, PyList::new(py, status.iter().map(|status| status.name()))?)?;
+        }
+        let answer = PyDict::new(py);
+        answer.set_item("features", features)?;
+        answer.set_item("statuses", statuses)?;
+        Ok(answer)
+    }
+
+    /// Says how many rows the online store has applied; the payload log keeps it with each lookup.
+    fn note_applied(&self, rows: u64) -> Outcome<()> {
+        if let Some(payload) = self.checked()?.payload() {
+            payload.note_applied(rows);
+        }
+        Ok(())
+    }
+
+    /// Writes the payloads that wait in memory; returns when they are on disk. In a forked process there is nothing to write.
+    fn flush_payload(&self, py: Python<'_>) {
+        if let Some(payload) = self.inner.payload() {
+            py.detach(|| payload.flush());
+        }
+    }
+
+    /// What has become of the sampled rows; None without a payload log.
+    fn payload_stats<'py>(&self, py: Python<'py>) -> Outcome<Option<Bound<'py, PyDict>>> {
+        let Some(payload) = self.checked()?.payload() else { return Ok(None) };
+        let stats = payload.stats();
+        let counts = PyDict::new(py);
+        counts.set_item("written_rows", stats.written_rows)?;
+        counts.set_item("written_segments", stats.written_segments)?;
+        counts.set_item("dropped_memory_rows", stats.dropped_full_rows)?;
+        counts.set_item("dropped_io_rows", stats.dropped_io_rows)?;
+        counts.set_item("waiting_rows", stats.waiting_rows)?;
+        counts.set_item("waiting_bytes", stats.waiting_bytes)?;
+        Ok(Some(counts))
+    }
+
+    /// Takes the JSON of a verification's report for the metrics; None takes it away.
+    fn set_consistency(&self, report: Option<&str>) -> Outcome<()> {
+        let report = report.map(serde_json::from_str).transpose().map_err(|error| {
+            Error::new(
+                ErrorCode::InvalidJson,
+                format!("the report of the last verification cannot be read: {error}"),
+                "run `headrace verify consistency` again",
+            )
+        })?;
+        self.checked()?.set_consistency(report);
+        Ok(())
     }
 
     /// Sets the clock of an engine that was made with `clock_us`.
@@ -164,6 +254,28 @@ impl Engine {
         let response = if ask.rows() < DETACH_ROWS_MIN { guarded(run) } else { detached(py, run) }?;
         response_dict(py, &deployment, &response)
     }
+}
+
+fn payload_options<'py>(given: &Bound<'py, PyDict>) -> Outcome<PayloadOptions> {
+    let item = |name: &str| -> Outcome<Bound<'py, PyAny>> {
+        given.get_item(name)?.ok_or_else(|| type_mismatch(format!("payload lacks '{name}'"), "give it"))
+    };
+    let seconds: f64 = item("segment_seconds")?.extract()?;
+    let segment_age = Duration::try_from_secs_f64(seconds).map_err(|_| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("payload.segment_seconds is {seconds}"),
+            "give a number of seconds that is not negative",
+        )
+    })?;
+    let folder: PathBuf = item("folder")?.extract()?;
+    Ok(PayloadOptions {
+        sample: item("sample")?.extract()?,
+        salt: item("salt")?.extract()?,
+        memory_bytes_max: item("memory_bytes_max")?.extract()?,
+        segment_age,
+        ..PayloadOptions::new(folder)
+    })
 }
 
 /// The name and version that a folder `NAME/VERSION` stands for.
