@@ -22,6 +22,7 @@ from headrace import _native
 from headrace.arguments import time_us
 from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
+from headrace.functions import bind_functions
 from headrace.registry import model_manifests
 
 LOG = logging.getLogger("headrace.engine")
@@ -92,6 +93,7 @@ class Engine:
             online.refresh()
             current = (online.plan.digest, online.local)
             if self._installed is None or current[0] != self._installed[0] or current[1] is not self._installed[1]:
+                bind_functions(online.plan, self.store.project)
                 self.native.install(online.plan, online.local)
                 self._installed = current
         folders = [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]

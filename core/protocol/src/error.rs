@@ -21,7 +21,8 @@ pub fn http_status(code: ErrorCode) -> u16 {
         | ErrorCode::CorruptModel
         | ErrorCode::StoreFull
         | ErrorCode::StoreLocked
-        | ErrorCode::PortBusy => 500,
+        | ErrorCode::PortBusy
+        | ErrorCode::FunctionFailed => 500,
         _ => 400,
     }
 }

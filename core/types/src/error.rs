@@ -31,6 +31,7 @@ pub enum ErrorCode {
     InvalidExpression,
     NameClash,
     BreakingChange,
+    FunctionFailed,
     // files and stores
     CorruptModel,
     UnsupportedModel,
@@ -74,6 +75,7 @@ impl ErrorCode {
             ErrorCode::InvalidExpression => "invalid_expression",
             ErrorCode::NameClash => "name_clash",
             ErrorCode::BreakingChange => "breaking_change",
+            ErrorCode::FunctionFailed => "function_failed",
             ErrorCode::CorruptModel => "corrupt_model",
             ErrorCode::UnsupportedModel => "unsupported_model",
             ErrorCode::GoldenRowMismatch => "golden_row_mismatch",
