@@ -26,8 +26,8 @@ pub(crate) struct Code {
     pub(crate) constants: Vec<Constant>,
     pub(crate) functions: Vec<Arc<Function>>,
     pub(crate) calls: Vec<Call>,
-    /// Whether a single row goes the short way.
-    pub(crate) has_row_form: bool,
+    /// What a single row takes, if it goes the short way.
+    pub(crate) row_steps: Vec<(Register, Instruction)>,
     /// Rows computed at a time.
     pub(crate) chunk_rows: usize,
     pub(crate) outputs: Vec<Field>,
@@ -119,7 +119,7 @@ impl Program {
 
     fn run_checked(&self, inputs: &[ColumnView<'_>], rows: Range<usize>, scratch: &mut Scratch) -> Result<()> {
         let chunk_rows = scratch.prepare(&self.code, rows.len());
-        if rows.len() == 1 && self.code.has_row_form {
+        if rows.len() == 1 && !self.code.row_steps.is_empty() {
             return exec::run_row(&self.code, inputs, rows.start, scratch);
         }
         for start in rows.clone().step_by(chunk_rows) {

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use self::check::{dtype_of, invalid, only_members};
 use crate::constant::Constant;
-use crate::exec::has_row_form;
+use crate::exec::row_steps;
 use crate::function::Function;
 use crate::kind::Kind;
 use crate::literal::{Literal, LiteralKey};
@@ -115,7 +115,7 @@ impl ProgramBuilder {
         Program::new(Arc::new(Code {
             inputs: self.inputs,
             chunk_rows: chunk_rows(&self.instructions),
-            has_row_form: has_row_form(&self.storages, &self.calls, &self.functions),
+            row_steps: row_steps(&self.instructions, &self.storages, &self.calls, &self.functions),
             instructions: self.instructions,
             storages: self.storages,
             literals: self.literals,

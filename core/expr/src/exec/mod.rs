@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use headrace_types::Result;
 
-pub(crate) use row::{has_row_form, run_row};
+pub(crate) use row::{row_steps, run_row};
 pub use text::LIST_ITEMS_MAX;
 
 use crate::cells::{Cells, Lists, TextPool, TextRef};

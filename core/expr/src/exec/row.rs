@@ -19,26 +19,35 @@ use crate::ops::{Comparison, ConstantId, Instruction, Register, Storage};
 use crate::program::{Call, Code};
 use crate::scratch::{Output, Scratch};
 
-/// Whether a row of a program can be computed here: there are no lists, and no Python is called.
-pub(crate) fn has_row_form(storages: &[Storage], calls: &[Call], functions: &[Arc<Function>]) -> bool {
+/// The instructions of a program that are computed for a row, with their registers; none if it has no row form, because it has lists
+/// or calls Python. Literals were filled in when the scratch was made.
+pub(crate) fn row_steps(
+    instructions: &[Instruction],
+    storages: &[Storage],
+    calls: &[Call],
+    functions: &[Arc<Function>],
+) -> Vec<(Register, Instruction)> {
     let is_list = |storage: &Storage| {
         matches!(storage, Storage::BoolList | Storage::IntList | Storage::FloatList | Storage::TextList)
     };
     let is_python = |call: &Call| functions[call.function].spec.kind == FunctionKind::Python;
-    !storages.iter().any(is_list) && !calls.iter().any(is_python)
+    if storages.iter().any(is_list) || calls.iter().any(is_python) {
+        return Vec::new();
+    }
+    let steps = instructions.iter().enumerate().map(|(register, instruction)| (register as Register, *instruction));
+    steps.filter(|(_, instruction)| !matches!(instruction, Instruction::Literal(_))).collect()
 }
 
 /// Computes one row of the inputs into the first row of the outputs.
 pub(crate) fn run_row(code: &Code, inputs: &[ColumnView<'_>], row: usize, scratch: &mut Scratch) -> Result<()> {
     scratch.pool.clear();
-    let mut run = Row { code, inputs, row, cells: &mut scratch.row, pool: &mut scratch.pool };
-    for (register, instruction) in code.instructions.iter().enumerate() {
-        if let Instruction::Literal(_) = instruction {
-            continue; // filled when the scratch was made
-        }
-        run.cells.cells[register] = match *instruction {
+    let RowCells { cells, texts } = &mut scratch.row;
+    let mut run = Row { code, inputs, row, cells, texts, pool: &mut scratch.pool };
+    for &(register, instruction) in &code.row_steps {
+        let at = register as usize;
+        run.cells[at] = match instruction {
             Instruction::Call(id) => run.call(&code.calls[id as usize])?,
-            _ => run.step(instruction, register),
+            _ => run.step(instruction, at),
         };
     }
     for (output, &register) in scratch.outputs.iter_mut().zip(&code.output_registers) {
@@ -52,7 +61,8 @@ struct Row<'a> {
     inputs: &'a [ColumnView<'a>],
     /// The row of the inputs.
     row: usize,
-    cells: &'a mut RowCells,
+    cells: &'a mut [RowCell],
+    texts: &'a mut [TextRef],
     pool: &'a mut TextPool,
 }
 
@@ -102,9 +112,9 @@ fn int_of(kernel: impl FnOnce(&mut [i64], &mut [bool])) -> RowCell {
 impl Row<'_> {
     /// One match over all instructions, in the caller's loop: a second one costs as much as most instructions do.
     #[inline(always)]
-    fn step(&mut self, instruction: &Instruction, at: usize) -> RowCell {
+    fn step(&mut self, instruction: Instruction, at: usize) -> RowCell {
         use Instruction as I;
-        match *instruction {
+        match instruction {
             I::Input(input) => self.load(input, at),
             I::IsNull(x) => bool(!self.valid(x)),
             I::Logic(op, x, y) => {
@@ -176,11 +186,11 @@ impl Row<'_> {
             | I::IntToText(x)
             | I::FloatToText(x)
             | I::TimeToText(x)
-            | I::BytesToText(x) => self.one(x, |row| row.text_unary(instruction, at)),
+            | I::BytesToText(x) => self.one(x, |row| row.text_unary(&instruction, at)),
             I::Concat(x, y) => self.two(x, y, |row| row.concat(x, y, at)),
             I::Replace(x, y, z) | I::Slice(x, y, z) => {
                 let all = self.valid(x) & self.valid(y) & self.valid(z);
-                if all { self.text_ternary(instruction, at) } else { NULL }
+                if all { self.text_ternary(&instruction, at) } else { NULL }
             }
             I::Literal(_)
             | I::Call(_)
@@ -205,26 +215,26 @@ impl Row<'_> {
 
     #[inline]
     fn valid(&self, register: Register) -> bool {
-        self.cells.cells[register as usize].valid
+        self.cells[register as usize].valid
     }
 
     #[inline]
     fn bool(&self, register: Register) -> bool {
-        self.cells.cells[register as usize].word != 0
+        self.cells[register as usize].word != 0
     }
 
     #[inline]
     fn int(&self, register: Register) -> i64 {
-        self.cells.cells[register as usize].word as i64
+        self.cells[register as usize].word as i64
     }
 
     #[inline]
     fn float(&self, register: Register) -> f64 {
-        f64::from_bits(self.cells.cells[register as usize].word)
+        f64::from_bits(self.cells[register as usize].word)
     }
 
     fn text(&self, register: Register) -> &[u8] {
-        self.pool.text(self.code, self.inputs, self.cells.texts[register as usize])
+        self.pool.text(self.code, self.inputs, self.texts[register as usize])
     }
 
     fn storage(&self, register: Register) -> Storage {
@@ -237,9 +247,9 @@ impl Row<'_> {
 
     fn copy(&mut self, from: Register, at: usize) -> RowCell {
         if self.storage(from) == Storage::Text {
-            self.cells.texts[at] = self.cells.texts[from as usize];
+            self.texts[at] = self.texts[from as usize];
         }
-        self.cells.cells[from as usize]
+        self.cells[from as usize]
     }
 
     /// A value of an input column, widened.
@@ -310,10 +320,10 @@ impl Row<'_> {
             I::Letters(letters, x) => self.build(at, |row, buffer| text_kernels::letters(letters, row.text(x), buffer)),
             I::Strip(side, characters, x) => {
                 let range = text_kernels::strip(side, self.constant(characters).text(), self.text(x));
-                self.put(range.map(|range| text::within(self.cells.texts[x as usize], range)), at)
+                self.put(range.map(|range| text::within(self.texts[x as usize], range)), at)
             }
             I::BytesToText(x) => {
-                let text = std::str::from_utf8(self.text(x)).is_ok().then(|| self.cells.texts[x as usize]);
+                let text = std::str::from_utf8(self.text(x)).is_ok().then(|| self.texts[x as usize]);
                 self.put(text, at)
             }
             I::BoolToText(x) => {
@@ -339,7 +349,7 @@ impl Row<'_> {
             }),
             Instruction::Slice(x, start, length) => {
                 let range = text_kernels::slice(self.text(x), self.int(start), self.int(length));
-                self.put(Some(text::within(self.cells.texts[x as usize], range)), at)
+                self.put(Some(text::within(self.texts[x as usize], range)), at)
             }
             _ => unreachable!("{WRONG_INSTRUCTION}"),
         }
@@ -368,7 +378,7 @@ impl Row<'_> {
         let mut words: Vec<u64> = Vec::with_capacity(call.arguments.len());
         let mut valid = Vec::with_capacity(call.arguments.len());
         for &argument in &call.arguments {
-            words.push(self.cells.cells[argument as usize].word);
+            words.push(self.cells[argument as usize].word);
             valid.push(self.valid(argument));
         }
         let result = call::scalar(&self.code.functions[call.function], &mut words, &valid)?;
@@ -376,7 +386,7 @@ impl Row<'_> {
     }
 
     fn put(&mut self, text: Option<TextRef>, at: usize) -> RowCell {
-        self.cells.texts[at] = text.unwrap_or_default();
+        self.texts[at] = text.unwrap_or_default();
         RowCell { valid: text.is_some(), word: 0 }
     }
 
@@ -392,7 +402,7 @@ impl Row<'_> {
 
     /// Writes a register to an output. The compiler has cast it to the output's type, so narrowing is exact.
     fn store(&self, register: usize, output: &mut Output) {
-        let cell = self.cells.cells[register];
+        let cell = self.cells[register];
         output.validity[0] = cell.valid;
         let number = if cell.valid { cell.word as i64 } else { 0 };
         let real = if cell.valid { f64::from_bits(cell.word) } else { 0.0 };
