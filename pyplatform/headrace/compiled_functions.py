@@ -18,6 +18,7 @@ from typing import Any
 from headrace.errors import DefinitionError, make_error
 
 SOURCE_BYTES_MAX = 16_384
+DEPTH_MAX = 100
 LOOP_STEPS_MAX = 65_536
 """Steps of a loop, multiplied with those of the loops around it."""
 
@@ -112,8 +113,18 @@ def _read(name: str, source: str, line: int | None, variable: Callable[[str], An
         raise _refused(name, None, f"cannot be read: {error}", "write it with def") from error
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef):
         raise _refused(name, None, "is not one def", "write it with def, not as a lambda or async")
-    reader = _Reader(name, tree.body[0], line, variable)
-    return reader.read(source)
+    if _depth(tree) > DEPTH_MAX:
+        raise _refused(name, None, f"is nested deeper than {DEPTH_MAX} levels", "use local variables for its parts")
+    return _Reader(name, tree.body[0], line, variable).read(source)
+
+
+def _depth(tree: ast.AST) -> int:
+    deepest, waiting = 0, [(tree, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        waiting.extend((child, depth + 1) for child in ast.iter_child_nodes(node))
+    return deepest
 
 
 class _Reader:
@@ -132,6 +143,8 @@ class _Reader:
         self.variable = variable
         self.constants: dict[str, Constant] = {}
         self.locals: set[str] = set()
+        self.assigned: set[str] = set()
+        """The locals that surely have a value: Numba gives the others any."""
         self.null_tests: set[str] = set()
 
     def refuse(self, node: ast.AST, what: str, hint: str) -> DefinitionError:
@@ -147,6 +160,7 @@ class _Reader:
         parameters = tuple(self.parameter(argument) for argument in arguments.args)
         returns, _ = self.annotation(self.function, "its result", self.function.returns)
         self.locals = {parameter.name for parameter in parameters}
+        self.assigned = set(self.locals)
         self.null_tests = {parameter.name for parameter in parameters if parameter.takes_null}
         self.locals |= {
             node.id
@@ -174,56 +188,83 @@ class _Reader:
             raise self.refuse(node, f"cannot be compiled: {what} {said}", "annotate it as int, float or bool")
         return DTYPES[kinds[0]], "None" in parts
 
-    def statements(self, body: list[ast.stmt], steps: int) -> None:
+    def statements(self, body: list[ast.stmt], steps: int) -> bool:
+        """Checks statements, and says whether they never go on to the next."""
+        ends = False
         for statement in body:
-            self.statement(statement, steps)
+            ends = self.statement(statement, steps) or ends
+        return ends
 
-    def statement(self, node: ast.stmt, steps: int) -> None:
+    def statement(self, node: ast.stmt, steps: int) -> bool:
         match node:
-            case ast.Return(value=None) | ast.Return(value=ast.Constant(value=None)) | ast.Pass():
-                pass
-            case ast.Return(value=value) if value is not None:
+            case ast.Return(value=value):
+                if value is not None and not (isinstance(value, ast.Constant) and value.value is None):
+                    self.expression(value)
+                return True
+            case ast.Assign(targets=[ast.Name() as target], value=value):
                 self.expression(value)
-            case (
-                ast.Assign(targets=[ast.Name() as target], value=value)
-                | ast.AugAssign(target=ast.Name() as target, value=value)
-            ):
                 self.target(target)
-                if isinstance(node, ast.AugAssign):
-                    self.operator(node, node.op)
-                self.expression(value)
             case ast.AnnAssign(target=ast.Name() as target, value=value) if value is not None:
-                self.target(target)
                 self.expression(value)
-            case ast.If(test=test, body=body, orelse=orelse):
-                self.expression(test)
-                self.statements(body, steps)
-                self.statements(orelse, steps)
-            case ast.For(target=ast.Name() as target, iter=over, body=body, orelse=[]):
                 self.target(target)
-                self.statements(body, self.loop_steps(node, over, steps))
+            case ast.AugAssign(target=ast.Name() as target, op=operator, value=value):
+                self.global_name(target, target.id)
+                self.operator(node, operator)
+                self.expression(value)
+                self.target(target)
+            case ast.If():
+                return self.branches(node, steps)
+            case ast.For(target=ast.Name() as target, iter=over, orelse=[]):
+                self.loop(node, target, self.loop_steps(node, over, steps))
             case ast.Break() | ast.Continue():
-                pass
-            case ast.Raise(exc=ast.Name(id=error), cause=None) if error in _ERRORS:
-                pass
-            case ast.Raise(exc=ast.Call(func=ast.Name(id=error), args=args, keywords=[]), cause=None) if (
-                error in _ERRORS and all(isinstance(arg, ast.Constant) for arg in args)
-            ):
+                return True
+            case ast.Raise():
+                self.raised(node)
+                return True
+            case ast.Pass():
                 pass
             case ast.While():
                 raise self.refuse(node, "has a while loop, which may never end", "use for over range(100), with break")
-            case ast.For():
-                raise self.refuse(node, "has a for loop over something else than a range", "write for i in range(100)")
             case _:
                 raise self.refuse(
                     node,
                     f"has a statement that cannot be compiled: {ast.unparse(node).splitlines()[0]}",
                     "use assignments, if, for over range, return and raise; or make it a python_function",
                 )
+        return False
+
+    def branches(self, node: ast.If, steps: int) -> bool:
+        self.expression(node.test)
+        before = set(self.assigned)
+        body_ends = self.statements(node.body, steps)
+        after_body, self.assigned = self.assigned, before
+        else_ends = self.statements(node.orelse, steps)
+        if else_ends:
+            self.assigned = after_body
+        elif not body_ends:
+            self.assigned &= after_body
+        return body_ends and else_ends
+
+    def loop(self, node: ast.For, target: ast.Name, steps: int) -> None:
+        before = set(self.assigned)
+        self.target(target)
+        self.statements(node.body, steps)
+        self.assigned = before  # a range may be empty, and a loop left early
+
+    def raised(self, node: ast.Raise) -> None:
+        match node:
+            case ast.Raise(exc=ast.Name(id=error), cause=None) if error in _ERRORS:
+                return
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=error), args=args, keywords=[]), cause=None) if (
+                error in _ERRORS and all(isinstance(arg, ast.Constant) for arg in args)
+            ):
+                return
+        raise self.refuse(node, f"raises {ast.unparse(node)[6:]}", f"raise one of {', '.join(_ERRORS)}")
 
     def target(self, target: ast.Name) -> None:
         if target.id.startswith("_") or target.id in self.null_tests or target.id in (*_BUILTINS, "math", "range"):
             raise self.refuse(target, f"assigns to '{target.id}'", "use another name")
+        self.assigned.add(target.id)
 
     def loop_steps(self, node: ast.For, over: ast.expr, steps: int) -> int:
         is_range = isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range"
@@ -313,6 +354,8 @@ class _Reader:
 
     def global_name(self, node: ast.AST, name: str) -> None:
         if name in self.locals:
+            if name not in self.assigned:
+                raise self.refuse(node, f"may use '{name}' before it has a value", "give it one first, on every way")
             return
         value = self.variable(name)
         if not isinstance(value, bool | int | float):
