@@ -67,6 +67,7 @@ from headrace.expressions import (
     when,
 )
 from headrace.feature_store import FeatureStore
+from headrace.functions import python_function, scalar_function
 from headrace.plan_diff import PlanDiff
 from headrace.project import Project
 
@@ -122,5 +123,7 @@ __all__ = [
     "maximum",
     "minimum",
     "one_hot",
+    "python_function",
+    "scalar_function",
     "when",
 ]

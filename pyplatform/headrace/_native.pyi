@@ -68,6 +68,15 @@ class Plan:
     def service(self, name: str) -> str:
         """JSON: join_keys, request_fields, features and views of a service."""
 
+    def unbound_functions(self) -> list[str]:
+        """Digests of the functions that services call and that have no code in this process yet."""
+
+    def bind_compiled(self, digest: str, address: int, owner: object) -> None:
+        """The address of a native function as `headrace.functions` compiles it, and what keeps it in place."""
+
+    def bind_python(self, digest: str, function: object) -> None:
+        """A callable that takes a list for each argument and returns a sequence."""
+
     def tables(self) -> str:
         """JSON: the online tables, their join keys and views."""
 

@@ -24,6 +24,7 @@ from headrace.arguments import service_name, time_us
 from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER, Config
 from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
+from headrace.functions import bind_functions
 from headrace.registry import model_manifests
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Engine:
             online.refresh()
             current = (online.plan.digest, online.local)
             if self._installed is None or current[0] != self._installed[0] or current[1] is not self._installed[1]:
+                bind_functions(online.plan, self.store.project)
                 self.native.install(online.plan, online.local)
                 self._installed = current
             self.native.note_applied(online.next_sequence)

@@ -79,7 +79,7 @@ FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
         "not_found",
         "method_not_allowed",
     ),
-    DefinitionError: ("invalid_definition", "invalid_expression", "name_clash", "breaking_change"),
+    DefinitionError: ("invalid_definition", "invalid_expression", "name_clash", "breaking_change", "function_failed"),
     StoreError: (
         "corrupt_model",
         "unsupported_model",

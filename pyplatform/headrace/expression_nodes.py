@@ -119,6 +119,8 @@ def _written(node: Node) -> list[Node | str]:
         return ["(", *_joined(args, f" {_INFIX[op]} "), ")"]
     if op == "cast":
         return [args[0], f'.cast("{node["dtype"]}")']
+    if op == "call":
+        return [f"{node['function']['name'].partition(':')[2]}(", *_joined(args, ", "), ")"]
     members = [f"{name}={value!r}" for name, value in node.items() if name not in ("op", "args")]
     shown = [text if len(text) <= 60 else f"{text[:57]}.." for text in members]
     return [f"{op}(", *_joined(args, ", "), "".join(f", {text}" for text in shown), ")"]

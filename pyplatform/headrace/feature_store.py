@@ -27,6 +27,7 @@ from headrace.arguments import checked_clock, folder_path, machine_clock, servic
 from headrace.config import Config
 from headrace.errors import DefinitionError, RefusedRowsWarning, make_error
 from headrace.expressions import datetime_us
+from headrace.functions import bind_functions
 from headrace.online_store import OnlineStore, WriteCounts, recorded_intervals
 from headrace.plan_diff import PlanDiff, diff_plans
 from headrace.project import Project
@@ -492,6 +493,7 @@ class FeatureStore:
         from headrace.historical import historical_features
 
         plan, document = self._load_applied()
+        bind_functions(plan, self.project)
         return historical_features(
             plan,
             document,
@@ -647,6 +649,7 @@ class FeatureStore:
         """
         store = self.open_online()
         store.refresh()
+        bind_functions(store.plan, self.project)
         return store.local.online_plan(service_name(service))
 
     # the catalogue

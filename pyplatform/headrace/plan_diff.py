@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace import _native
 from headrace.expression_nodes import expression_text
+from headrace.functions import calls_of
 from headrace.registry import ModelUse
 
 _KINDS = {
@@ -67,20 +68,23 @@ class PlanDiff:
     changed: tuple[Change, ...]
     removed: tuple[Change, ...]
     breaking: tuple[Breaking, ...]
+    python_hops: tuple[str, ...] = ()
+    """Features of the new plan that call the Python interpreter, `VIEW.FEATURE calls MODULE:FUNCTION`."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
 
     def __str__(self) -> str:
+        hops = [f"python hop: {hop}" for hop in self.python_hops]
         if not self:
-            return "no changes"
+            return "\n".join(["no changes", *hops])
         lines = []
         for sign, changes in (("+", self.added), ("~", self.changed), ("-", self.removed)):
             for change in changes:
                 lines.append(f"{sign} {change}")
                 lines.extend(f"    {detail}" for detail in change.details)
         lines.extend(f"! {breaking}" for breaking in self.breaking)
-        return "\n".join(lines)
+        return "\n".join(lines + hops)
 
     def to_json(self) -> dict[str, Any]:
         """The same as data for JSON."""
@@ -106,6 +110,7 @@ class PlanDiff:
                 }
                 for item in self.breaking
             ],
+            "python_hops": list(self.python_hops),
         }
 
 
@@ -113,15 +118,18 @@ def _readable(detail: str) -> str:
     """A line of the engine's diff with its expressions as one would write them, not as JSON."""
     decoder = json.JSONDecoder()
     text, position = "", 0
+    expressions = []
     while (start := detail.find('{"', position)) >= 0:
         try:
             node, end = decoder.raw_decode(detail, start)
             shown = expression_text(node)
         except (ValueError, KeyError, TypeError):
             break
+        expressions.append(shown)
         text += detail[position:start] + shown
         position = end
-    return text + detail[position:]
+    is_code = len(expressions) == 2 and expressions[0] == expressions[1]
+    return text + detail[position:] + (" (the code of a function changed)" if is_code else "")
 
 
 def _members(detail: str) -> list[str]:
@@ -178,7 +186,12 @@ def diff_plans(old: _native.Plan | None, new: _native.Plan, models: Sequence[Mod
     )
     if old is not None:
         breaking += tuple(replace(item, owners=owners.of([], [item.name])) for item in _broken_models(old, new, models))
-    return PlanDiff(new.digest, changes("added"), changes("changed"), changes("removed"), breaking)
+    hops = tuple(
+        f"{view}.{feature} calls {function['name']}"
+        for view, feature, function in calls_of(new)
+        if function["kind"] == "python"
+    )
+    return PlanDiff(new.digest, changes("added"), changes("changed"), changes("removed"), breaking, hops)
 
 
 class _Owners:

@@ -21,6 +21,7 @@ from headrace.compiler import check_inputs_used, compile_plan
 from headrace.config import Config, load_config
 from headrace.definitions import Definition, Entity, FeatureService, FeatureView, OnDemandFeatureView
 from headrace.errors import DefinitionError, HeadraceError, make_error
+from headrace.functions import PACKAGE_OF_DEFINITIONS, check_functions
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Project:
             raise make_error(
                 "not_found", f"there are no definitions in {folder}", "write them in files that end in .py"
             )
-        package = "headrace_features_" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        package = PACKAGE_OF_DEFINITIONS + hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
         for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
             del sys.modules[name]
         module = types.ModuleType(package)
@@ -72,16 +73,18 @@ class Project:
         Raises:
             DefinitionError: the definitions are wrong, be it by an unknown name; the slug tells how.
             UnknownNameError: `not_found`, there are no definitions.
+            ProcessError: `unavailable`, a function is compiled by Numba, which is not installed.
         """
         definitions = self.definitions()
         try:
             plan = _native.Plan.from_json(compile_plan(self.config.name, definitions))
             check_inputs_used(definitions)
-            return plan
         except HeadraceError as error:
             place = _place_of_fault(definitions, error.message)
             message = f"{place}: {error.message}" if place else error.message
             raise DefinitionError(error.code, message, error.hint) from error
+        check_functions(plan)
+        return plan
 
 
 def _place_of_fault(definitions: Iterable[Definition], message: str) -> str | None:

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,61 @@ def test_a_store_that_cannot_be_read_does_not_end_the_server(
         time.sleep(0.3)
         assert child.poll() is None
         assert predict(http, "late", "JFK")["predictions"] == before
+
+
+FUNCTIONS = """
+import math
+
+from headrace import *
+
+
+@scalar_function
+def doubled(angle: float) -> float:
+    return math.cos(angle) * 2
+
+
+@python_function(returns=Float64)
+def feels(temps):
+    if any(temp is not None and temp > 90 for temp in temps):
+        raise ValueError("too hot")
+    return [None if temp is None else temp * 10 for temp in temps]
+"""
+
+
+def test_functions_in_python_are_served_and_their_errors_end_nothing(
+    weather_project: Path, make_model: Callable[..., Path], now_us: list[int]
+) -> None:
+    definitions = weather_project / "features" / "all.py"
+    fields = 'Field("twice", Float64, doubled(col("wind_dir"))), Field("feels", Float64, feels(col("temp"))),\n    ],'
+    definitions.write_text(FUNCTIONS + definitions.read_text().replace("    ],\n)\nrisk", f"    {fields}\n)\nrisk"))
+    with FeatureStore(weather_project, clock=lambda: now_us[0]) as store:
+        store.apply()
+        store.materialize()
+        make_model("late/1", {"feels": 1.0, "twice": 0.0})
+        with server(weather_project, now_us[0]) as (_, http, _metrics):
+            with ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(lambda _: predict(http, "late", "EWR")["predictions"], range(40)))
+            assert answers == [[{"margin": 110.0}]] * 40
+
+            def push(temp: float) -> None:
+                import pyarrow as pa
+
+                at = pa.array([now_us[0]], pa.timestamp("us", "UTC"))
+                store.push("weather", {"origin": ["EWR"], "time_hour": at, "temp": [temp], "wind_dir": [0.0]})
+
+            def failure() -> dict[str, str]:
+                try:
+                    predict(http, "late", "EWR")
+                except urllib.error.HTTPError as error:
+                    said: dict[str, str] = json.load(error)
+                    assert error.code == 500
+                    return said
+                return {}
+
+            push(95.0)
+            eventually(lambda: failure() != {})
+            assert failure()["code"] == "function_failed"
+            assert "function 'all:feels' raised ValueError: too hot" in failure()["error"]
+            push(7.0)
+            eventually(lambda: failure() == {})
+            assert predict(http, "late", "EWR")["predictions"] == [{"margin": 70.0}]

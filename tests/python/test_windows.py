@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,58 @@ def test_the_plan_shows_windows_and_their_filters(root: Path) -> None:
         path = root / "features/all.py"
         path.write_text(path.read_text().replace("> 15", "> 30"))
         assert {str(change) for change in store.plan().changed} == {"feature view landed", "feature view told"}
+
+
+def test_aggregates_and_lists_of_events_are_inputs_of_expressions(make_project: Callable[..., Path]) -> None:
+    definitions = """
+    from datetime import timedelta
+
+    from headrace import *
+
+    carrier = Entity("carrier", join_keys=[Field("carrier", String)])
+    day = timedelta(days=1)
+    events = FeatureView(
+        "events",
+        [carrier],
+        [Field("delay", Float64), Field("origin", String)],
+        FileSource("landed.parquet", event_ts="at"),
+        aggregations=[Aggregation("delay", ["last_3", "mean", "count"], day), Aggregation("origin", "last_3", day)],
+    )
+    told = OnDemandFeatureView(
+        "told",
+        [events],
+        [
+            Field("rise", Float64, col("delay_last_3_1d").list.get(0) - col("delay_last_3_1d").list.get(-1)),
+            Field("worst", Float64, col("delay_last_3_1d").list.max()),
+            Field("known", Int64, col("origin_last_3_1d").list.length()),
+            Field("was_in_jfk", Bool, col("origin_last_3_1d").list.contains("JFK")),
+            Field("share", Float64, col("delay_mean_1d") / (col("delay_count_1d") + 1)),
+        ],
+    )
+    service = FeatureService("all", [told])
+    """
+    root = make_project(textwrap.dedent(definitions))
+    table = pa.table(
+        {
+            "carrier": ["UA"] * 4 + ["AA"],
+            "at": pa.array([START - hours * HOUR for hours in (4, 3, 2, 1, 30)], pa.timestamp("us", "UTC")),
+            "delay": [40.0, 10.0, 20.0, 6.0, 1.0],
+            "origin": ["JFK", "EWR", None, "LGA", "JFK"],
+        }
+    )
+    pq.write_table(table, root / "landed.parquet")
+    expected = {
+        "rise": [-4.0, None, None],
+        "worst": [20.0, None, None],
+        "known": [3, None, None],
+        "was_in_jfk": [True, None, None],
+        "share": [19.0 / 5, None, None],
+    }
+    with opened(root) as store:
+        store.apply()
+        store.materialize()
+        online = store.get_online_features("all", {"carrier": ["UA", "AA", "XX"]})["features"]
+        entities = pa.table({"carrier": ["UA", "AA", "XX"], "at": pa.array([START] * 3, pa.timestamp("us", "UTC"))})
+        training = store.get_historical_features("all", entities, event_ts_column="at")
+        assert {name: training[name].to_pylist() for name in expected} == online
+        assert online == expected

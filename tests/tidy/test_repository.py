@@ -78,7 +78,7 @@ def test_python_floor_agrees() -> None:
 def test_extras_are_declared() -> None:
     project = toml("pyproject.toml")["project"]
     assert isinstance(project, dict)
-    assert {"compile", "gpu", "ray"} <= set(project["optional-dependencies"])
+    assert {"gpu", "numba", "ray"} <= set(project["optional-dependencies"])
 
 
 def test_constraints_pin_by_hash_and_name_no_address() -> None:

@@ -91,12 +91,13 @@ class Output:
 
 def describe_diff(diff: PlanDiff, verbose: bool) -> list[str]:
     """The lines of a plan's difference: for what is new or gone its name, for what changes each detail."""
+    hops = [f"python hop: {hop}" for hop in diff.python_hops]
     if not diff:
-        return ["no changes"]
+        return ["no changes", *hops]
     lines = []
     for sign, changes in (("+", diff.added), ("~", diff.changed), ("-", diff.removed)):
         for change in changes:
             details = change.details if verbose or sign == "~" else ()
             size = f"  ({len(change.details)})" if change.details and not details else ""
             lines += [f"{sign} {change}{size}", *(f"    {detail}" for detail in details)]
-    return lines + [f"! {breaking}" for breaking in diff.breaking]
+    return lines + [f"! {breaking}" for breaking in diff.breaking] + hops

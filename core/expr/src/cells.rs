@@ -2,7 +2,7 @@
 
 use crate::column::ColumnView;
 use crate::literal::Literal;
-use crate::ops::Storage;
+use crate::ops::{Instruction, Storage};
 use crate::program::Code;
 
 /// The longest string that an expression makes; a longer one is null. (A part of a longer input is no new string.)
@@ -135,6 +135,45 @@ impl Cells {
             Values::Text(values) => values.clear(),
             Values::List(_) => {}
         }
+    }
+}
+
+/// The value of a register of one row: its bits, or none where a text stands for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RowCell {
+    pub(crate) valid: bool,
+    /// An int, the bits of a float, or 0 and 1.
+    pub(crate) word: u64,
+}
+
+/// All registers of one row.
+#[derive(Debug, Default)]
+pub(crate) struct RowCells {
+    pub(crate) cells: Vec<RowCell>,
+    /// Beside the cells, those of text.
+    pub(crate) texts: Vec<TextRef>,
+}
+
+impl RowCells {
+    /// Registers with the literals filled in.
+    pub(crate) fn new(code: &Code) -> Self {
+        let count = code.instructions.len();
+        let mut row = Self { cells: vec![RowCell::default(); count], texts: vec![TextRef::default(); count] };
+        for (register, instruction) in code.instructions.iter().enumerate() {
+            let Instruction::Literal(number) = *instruction else { continue };
+            let literal = &code.literals[number as usize];
+            let word = match literal {
+                Literal::Bool(value) => u64::from(*value),
+                Literal::Int(value) => *value as u64,
+                Literal::Float(value) => value.to_bits(),
+                Literal::Null | Literal::Text(_) => 0,
+            };
+            row.cells[register] = RowCell { valid: !matches!(literal, Literal::Null), word };
+            if let Literal::Text(bytes) = literal {
+                row.texts[register] = TextRef { source: LITERALS, row: number, start: 0, length: bytes.len() as u32 };
+            }
+        }
+        row
     }
 }
 

@@ -245,6 +245,9 @@ pub(crate) enum Instruction {
     /// List, index.
     ListGet(Register, Register),
     ListElements(Element, Register),
+
+    /// Calls a function; the program's list of calls has the arguments.
+    Call(u32),
 }
 
 impl Instruction {
@@ -260,6 +263,7 @@ impl Instruction {
                 | Instruction::IntToText(_)
                 | Instruction::FloatToText(_)
                 | Instruction::TimeToText(_)
+                | Instruction::Call(_)
         )
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_types::{Error, ErrorCode, Field, Result};
@@ -8,6 +9,8 @@ use crate::column::ColumnView;
 use crate::compile::ProgramBuilder;
 use crate::constant::Constant;
 use crate::exec;
+use crate::function::Function;
+use crate::kind::Kind;
 use crate::literal::Literal;
 use crate::ops::{Instruction, Register, Storage};
 use crate::scratch::Scratch;
@@ -21,10 +24,23 @@ pub(crate) struct Code {
     pub(crate) storages: Vec<Storage>,
     pub(crate) literals: Vec<Literal>,
     pub(crate) constants: Vec<Constant>,
+    pub(crate) functions: Vec<Arc<Function>>,
+    pub(crate) calls: Vec<Call>,
+    /// What a single row takes, if it goes the short way.
+    pub(crate) row_steps: Vec<(Register, Instruction)>,
     /// Rows computed at a time.
     pub(crate) chunk_rows: usize,
     pub(crate) outputs: Vec<Field>,
     pub(crate) output_registers: Vec<Register>,
+}
+
+/// The call of a function.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Call {
+    /// Its number among the program's functions.
+    pub(crate) function: usize,
+    pub(crate) arguments: Vec<Register>,
+    pub(crate) kinds: Vec<Kind>,
 }
 
 /// Compiled expressions: some input columns in, some output columns out. Cheap to clone, free to share between threads.
@@ -66,21 +82,49 @@ impl Program {
         self.code.instructions.len()
     }
 
+    /// The functions that it calls. They need their code before it runs.
+    pub fn functions(&self) -> &[Arc<Function>] {
+        &self.code.functions
+    }
+
     /// Computes the outputs of `rows` rows; read them with [`Scratch::outputs`].
     ///
     /// A scratch that has served the same program with as many rows before is reused without an allocation (a string output keeps
     /// its buffers).
     ///
     /// # Errors
-    /// `length_mismatch` or `type_mismatch` when the inputs are not the program's inputs.
+    /// `length_mismatch` or `type_mismatch` when the inputs are not the program's inputs; `unavailable` when a function has no code;
+    /// what a Python function raised.
     pub fn run(&self, inputs: &[ColumnView<'_>], rows: usize, scratch: &mut Scratch) -> Result<()> {
         self.check(inputs, rows)?;
-        let chunk_rows = scratch.prepare(&self.code, rows);
-        let mut start = 0;
-        while start < rows {
-            let count = chunk_rows.min(rows - start);
-            exec::run_chunk(&self.code, inputs, start, count, scratch);
-            start += count;
+        self.run_checked(inputs, 0..rows, scratch)
+    }
+
+    /// As [`Program::run`], of some of the rows of longer columns, without cutting them first.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_rows(&self, inputs: &[ColumnView<'_>], rows: Range<usize>, scratch: &mut Scratch) -> Result<()> {
+        let rows_there = inputs.first().map_or(rows.end, |input| input.data.len());
+        if rows.start > rows.end || rows.end > rows_there {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("rows {} to {} are not all among {rows_there}", rows.start, rows.end),
+                "ask for rows that are there",
+            ));
+        }
+        self.check(inputs, rows_there)?;
+        self.run_checked(inputs, rows, scratch)
+    }
+
+    fn run_checked(&self, inputs: &[ColumnView<'_>], rows: Range<usize>, scratch: &mut Scratch) -> Result<()> {
+        let chunk_rows = scratch.prepare(&self.code, rows.len());
+        if rows.len() == 1 && !self.code.row_steps.is_empty() {
+            return exec::run_row(&self.code, inputs, rows.start, scratch);
+        }
+        for start in rows.clone().step_by(chunk_rows) {
+            let chunk = start..rows.end.min(start + chunk_rows);
+            exec::run_chunk(&self.code, inputs, chunk, start - rows.start, scratch)?;
         }
         Ok(())
     }

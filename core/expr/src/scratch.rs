@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use headrace_types::{Column, ColumnData};
 
-use crate::cells::{Cells, TextPool};
+use crate::cells::{Cells, RowCells, TextPool};
 use crate::ops::{Instruction, Register};
 use crate::program::Code;
 
@@ -63,6 +63,8 @@ pub struct Scratch {
     /// Rows of the last run.
     rows: usize,
     pub(crate) registers: Vec<Cells>,
+    /// The registers of a run of one row.
+    pub(crate) row: RowCells,
     pub(crate) pool: TextPool,
     pub(crate) outputs: Vec<Output>,
 }
@@ -102,6 +104,7 @@ impl Scratch {
             self.rows_max = rows_chunk;
         }
         if !is_same {
+            self.row = RowCells::new(code);
             let output =
                 |dtype| Output { data: ColumnData::with_capacity(dtype, rows), validity: Vec::with_capacity(rows) };
             self.outputs = code.outputs.iter().map(|field| output(field.dtype)).collect();
@@ -127,7 +130,7 @@ pub(crate) fn chunk_rows(instructions: &[Instruction]) -> usize {
     (BUILT_VALUES_MAX / builders.max(1)).clamp(1, CHUNK_ROWS)
 }
 
-fn resize(data: &mut ColumnData, rows: usize) {
+pub(crate) fn resize(data: &mut ColumnData, rows: usize) {
     match data {
         ColumnData::Bool(v) => v.resize(rows, false),
         ColumnData::Int8(v) => v.resize(rows, 0),

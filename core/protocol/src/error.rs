@@ -22,7 +22,8 @@ pub fn http_status(code: ErrorCode) -> u16 {
         | ErrorCode::Io
         | ErrorCode::CorruptStore
         | ErrorCode::CorruptModel
-        | ErrorCode::PortBusy => 500,
+        | ErrorCode::PortBusy
+        | ErrorCode::FunctionFailed => 500,
         _ => 400,
     }
 }

@@ -55,6 +55,7 @@ error_codes! {
     InvalidExpression => "invalid_expression",
     NameClash => "name_clash",
     BreakingChange => "breaking_change",
+    FunctionFailed => "function_failed",
     // files and stores
     CorruptModel => "corrupt_model",
     UnsupportedModel => "unsupported_model",

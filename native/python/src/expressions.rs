@@ -60,18 +60,9 @@ impl Expressions {
     fn run(&mut self, py: Python<'_>, first: usize, rows: usize) -> Outcome<()> {
         let Self { program, request, places, scratch, .. } = self;
         let work = || {
-            if first.checked_add(rows).is_none_or(|end| end > request.rows) {
-                return Err(Error::new(
-                    ErrorCode::InvalidArgument,
-                    format!("rows {first} to {first} + {rows} are not all among the {} of the request", request.rows),
-                    "ask for rows that are there",
-                ));
-            }
-            let views: Vec<ColumnView<'_>> = places
-                .iter()
-                .map(|&place| ColumnView::from(&request.columns[place].1).slice(first..first + rows))
-                .collect();
-            program.run(&views, rows, scratch)
+            let views: Vec<ColumnView<'_>> =
+                places.iter().map(|&place| ColumnView::from(&request.columns[place].1)).collect();
+            program.run_rows(&views, first..first.saturating_add(rows), scratch)
         };
         if rows < DETACH_ROWS_MIN { Ok(guarded(work)?) } else { Ok(detached(py, work)?) }
     }

@@ -9,6 +9,7 @@ mod error;
 mod expressions;
 mod fork;
 mod frame;
+mod functions;
 mod interrupt;
 mod join;
 mod keys;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use headrace_expr::FunctionCode;
 use headrace_features::{DefinitionRef, FeatureFrom, PlanDiff};
 use headrace_types::Field;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use crate::error::{Outcome, detached, guarded};
+use crate::functions::{CompiledFunction, PythonFunction};
 
 /// A checked plan. It is immutable, and other handles keep it alive.
 #[pyclass(frozen, module = "headrace._native")]
@@ -89,6 +91,32 @@ impl Plan {
         .to_string())
     }
 
+    /// The digests of the functions that services call and whose code this process has not brought yet.
+    fn unbound_functions(&self) -> Vec<&str> {
+        let unbound = self.inner.functions().filter(|function| !function.is_bound());
+        let mut digests: Vec<&str> = unbound.map(|function| function.spec.digest.as_str()).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    }
+
+    /// Gives a compiled function its code: the address of a native function, and the object that keeps it in place. The address must
+    /// be that of a function of the form that `headrace.functions` compiles to; nothing can check it here.
+    fn bind_compiled(&self, digest: &str, address: usize, owner: Py<PyAny>) -> Outcome<()> {
+        self.bind(digest, &FunctionCode::Scalar(Arc::new(CompiledFunction::new(address, owner)?)))
+    }
+
+    /// Gives a Python function its code: a callable of lists, one for each argument, that returns a sequence.
+    fn bind_python(&self, digest: &str, function: Py<PyAny>) -> Outcome<()> {
+        for bound in self.inner.functions().filter(|bound| bound.spec.digest == digest) {
+            Python::attach(|py| {
+                let code = PythonFunction::new(&bound.spec, function.clone_ref(py));
+                bound.bind(FunctionCode::Batch(Arc::new(code)))
+            })?;
+        }
+        Ok(())
+    }
+
     /// The online tables as JSON: their join keys and views.
     fn tables(&self) -> String {
         let tables = self.inner.tables().iter();
@@ -99,6 +127,15 @@ impl Plan {
 
     fn __repr__(&self) -> String {
         format!("Plan(project='{}', digest='{}')", self.inner.project(), self.inner.digest())
+    }
+}
+
+impl Plan {
+    fn bind(&self, digest: &str, code: &FunctionCode) -> Outcome<()> {
+        for function in self.inner.functions().filter(|function| function.spec.digest == digest) {
+            function.bind(code.clone())?;
+        }
+        Ok(())
     }
 }
 

@@ -63,7 +63,8 @@ impl Text {
         let args = node.get("args").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let sign = infix(op).filter(|_| args.len() >= 2);
         if sign.is_none() {
-            self.shown.push_str(op);
+            let function = node.get("function").and_then(|function| function.get("name")).and_then(Value::as_str);
+            self.shown.push_str(function.map_or(op, |name| name.rsplit(':').next().unwrap_or(name)));
         }
         self.shown.push('(');
         for (index, arg) in args.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! From JSON to typed instructions: one pass that checks types, inserts conversions and shares what is equal.
 
+mod calls;
 mod casts;
 mod check;
 mod constants;
@@ -18,11 +19,13 @@ use serde_json::{Map, Value};
 
 use self::check::{dtype_of, invalid, only_members};
 use crate::constant::Constant;
+use crate::exec::row_steps;
+use crate::function::Function;
 use crate::kind::Kind;
 use crate::literal::{Literal, LiteralKey};
 use crate::names::did_you_mean;
 use crate::ops::{ConstantId, Instruction, Register, Storage};
-use crate::program::{Code, Program};
+use crate::program::{Call, Code, Program};
 use crate::scratch::chunk_rows;
 
 /// The deepest nesting of an expression. The JSON parser stops at 128 levels and a node takes two, so this one is met first.
@@ -56,6 +59,8 @@ pub struct ProgramBuilder {
     storages: Vec<Storage>,
     literals: Vec<Literal>,
     constants: Vec<Constant>,
+    functions: Vec<Arc<Function>>,
+    calls: Vec<Call>,
     known: HashMap<Instruction, Register>,
     known_literals: HashMap<LiteralKey, Register>,
     /// Constants by what they were written as.
@@ -72,6 +77,8 @@ impl ProgramBuilder {
             storages: Vec::new(),
             literals: Vec::new(),
             constants: Vec::new(),
+            functions: Vec::new(),
+            calls: Vec::new(),
             known: HashMap::new(),
             known_literals: HashMap::new(),
             known_constants: HashMap::new(),
@@ -97,16 +104,24 @@ impl ProgramBuilder {
         Ok(())
     }
 
+    /// Whether an output so far calls a function.
+    pub fn has_calls(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
     /// The finished program.
     pub fn finish(self) -> Program {
         let (outputs, output_registers) = self.outputs.into_iter().unzip();
         Program::new(Arc::new(Code {
             inputs: self.inputs,
             chunk_rows: chunk_rows(&self.instructions),
+            row_steps: row_steps(&self.instructions, &self.storages, &self.calls, &self.functions),
             instructions: self.instructions,
             storages: self.storages,
             literals: self.literals,
             constants: self.constants,
+            functions: self.functions,
+            calls: self.calls,
             outputs,
             output_registers,
         }))

@@ -90,6 +90,7 @@ pub(super) const OPERATIONS: &[(&str, &[&str])] = &[
     ("list_length", &[]),
     ("list_contains", &[]),
     ("list_get", &[]),
+    ("call", &["function"]),
 ];
 
 pub(super) fn members(op: &str) -> Option<&'static [&'static str]> {
@@ -103,6 +104,7 @@ impl ProgramBuilder {
                 count(op, args, 1, 1)?;
                 self.cast(args[0], dtype_of(node, "cast")?)
             }
+            "call" => self.call(args, node),
             "and" | "or" | "not" => self.logic(op, args),
             "is_null" | "fill_null" | "coalesce" | "if_else" => self.choice(op, args),
             "eq" | "ne" | "lt" | "le" | "gt" | "ge" => self.compare(op, args),

@@ -8,14 +8,19 @@ pub(super) fn logic(op: Logic, x: &Cells, y: &Cells, count: usize, out: &mut Cel
     let (x_values, y_values) = (&x.values.bools()[..count], &y.values.bools()[..count]);
     let (x_valid, y_valid) = (&x.valid[..count], &y.valid[..count]);
     let (valid, out) = (&mut out.valid[..count], &mut out.values.bools_mut()[..count]);
+    for row in 0..count {
+        (valid[row], out[row]) = kleene(op, (x_valid[row], x_values[row]), (y_valid[row], y_values[row]));
+    }
+}
+
+/// `and` or `or` of two values that may be null, each as (is known, is true); so is the result.
+#[inline]
+pub(super) fn kleene(op: Logic, x: (bool, bool), y: (bool, bool)) -> (bool, bool) {
     // One operand decides alone: false for `and`, true for `or`.
     let deciding = op == Logic::Or;
-    for row in 0..count {
-        let x_decides = x_valid[row] & (x_values[row] == deciding);
-        let y_decides = y_valid[row] & (y_values[row] == deciding);
-        valid[row] = (x_valid[row] & y_valid[row]) | x_decides | y_decides;
-        out[row] = (x_decides | y_decides) == deciding;
-    }
+    let x_decides = x.0 & (x.1 == deciding);
+    let y_decides = y.0 & (y.1 == deciding);
+    ((x.0 & y.0) | x_decides | y_decides, (x_decides | y_decides) == deciding)
 }
 
 pub(super) fn coalesce(frame: &Frame<'_>, x: Register, y: Register, out: &mut Cells) {

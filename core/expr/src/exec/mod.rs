@@ -1,12 +1,19 @@
 //! Runs a program's instructions over a chunk of rows. One row is a chunk of length one, which is why both have the same bits.
 
+mod call;
 mod choose;
 mod lists;
 mod load;
+mod row;
 mod step;
 mod store;
 mod text;
 
+use std::ops::Range;
+
+use headrace_types::Result;
+
+pub(crate) use row::{row_steps, run_row};
 pub use text::LIST_ITEMS_MAX;
 
 use crate::cells::{Cells, Lists, TextPool, TextRef};
@@ -16,7 +23,15 @@ use crate::ops::{ConstantId, Instruction, Register};
 use crate::program::Code;
 use crate::scratch::Scratch;
 
-pub(crate) fn run_chunk(code: &Code, inputs: &[ColumnView<'_>], start: usize, count: usize, scratch: &mut Scratch) {
+/// Computes some rows of the inputs, and writes them from the output row `place` on.
+pub(crate) fn run_chunk(
+    code: &Code,
+    inputs: &[ColumnView<'_>],
+    rows: Range<usize>,
+    place: usize,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (start, count) = (rows.start, rows.len());
     scratch.pool.clear();
     for (register, instruction) in code.instructions.iter().enumerate() {
         if let Instruction::Literal(_) = instruction {
@@ -25,15 +40,20 @@ pub(crate) fn run_chunk(code: &Code, inputs: &[ColumnView<'_>], start: usize, co
         let (below, out, pool) = scratch.split(register as Register);
         match *instruction {
             Instruction::Input(input) => load::load(&inputs[input as usize], input, start, count, out, pool),
+            Instruction::Call(id) => {
+                let mut frame = Frame { code, inputs, below, count, pool };
+                call::call(&code.calls[id as usize], &mut frame, out)?;
+            }
             _ => step::step(*instruction, &mut Frame { code, inputs, below, count, pool }, out),
         }
     }
     for (output, &register) in scratch.outputs.iter_mut().zip(&code.output_registers) {
         let cells = &scratch.registers[register as usize];
-        output.validity[start..start + count].copy_from_slice(&cells.valid[..count]);
+        output.validity[place..place + count].copy_from_slice(&cells.valid[..count]);
         let text = |at| scratch.pool.text(code, inputs, at);
-        store::store(cells, start..start + count, &text, &mut output.data);
+        store::store(cells, place..place + count, &text, &mut output.data);
     }
+    Ok(())
 }
 
 /// What an instruction works with besides the register that it writes.

@@ -18,7 +18,7 @@ macro_rules! map {
 pub(super) fn step(instruction: Instruction, frame: &mut Frame<'_>, out: &mut Cells) {
     use Instruction as I;
     match instruction {
-        I::Input(_) | I::Literal(_) => {}
+        I::Input(_) | I::Literal(_) | I::Call(_) => {}
         I::IsNull(x) => is_null(frame, x, out),
         I::Logic(op, x, y) => choose::logic(op, frame.cells(x), frame.cells(y), frame.count, out),
         I::Coalesce(x, y) => choose::coalesce(frame, x, y, out),
@@ -136,7 +136,7 @@ fn unary(instruction: Instruction, frame: &Frame<'_>, out: &mut Cells) {
             numbers::bucketize(frame.constant(boundaries).boundaries(), frame.floats(x), values.ints_mut(), valid);
         }
         I::HashBucket(buckets, x) => {
-            map!(frame.ints(x), values.ints_mut(), |hash: i64| (hash as u64 % u64::from(buckets)) as i64)
+            map!(frame.ints(x), values.ints_mut(), |x: i64| hash::bucket(x, buckets))
         }
         I::IsIn(table, x) => is_in(frame, table, x, values.bools_mut()),
         _ => unreachable!("{WRONG_INSTRUCTION}"),

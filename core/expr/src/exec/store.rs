@@ -53,11 +53,11 @@ pub(super) fn store<'a>(cells: &Cells, rows: Range<usize>, text: &impl Fn(TextRe
     }
 }
 
-fn narrowed(value: f64) -> f32 {
+pub(super) fn narrowed(value: f64) -> f32 {
     if value.is_nan() { f32::NAN } else { value as f32 }
 }
 
-fn one_nan(value: f64) -> f64 {
+pub(super) fn one_nan(value: f64) -> f64 {
     if value.is_nan() { f64::NAN } else { value }
 }
 

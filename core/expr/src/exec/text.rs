@@ -45,10 +45,7 @@ pub(super) fn unary(instruction: Instruction, frame: &mut Frame<'_>, out: &mut C
         }
         I::IntToText(x) => {
             let x = frame.ints(x);
-            write(frame, out, |row, buffer| {
-                // Writing to memory does not fail.
-                let _ = write!(buffer, "{}", x[row]);
-            });
+            write(frame, out, |row, buffer| write_int(x[row], buffer));
         }
         I::FloatToText(x) => {
             let x = frame.floats(x);
@@ -57,12 +54,22 @@ pub(super) fn unary(instruction: Instruction, frame: &mut Frame<'_>, out: &mut C
         I::TimeToText(x) => {
             let x = frame.ints(x);
             for (valid, us) in out.valid.iter_mut().zip(x) {
-                *valid &= (0..=9999).contains(&calendar::year(*us));
+                *valid &= is_writable(*us);
             }
             write(frame, out, |row, buffer| buffer.extend_from_slice(format_timestamp(x[row]).as_bytes()));
         }
         _ => unreachable!("{WRONG_INSTRUCTION}"),
     }
+}
+
+pub(super) fn write_int(x: i64, buffer: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = write!(buffer, "{x}");
+}
+
+/// Whether a time has a year of four digits.
+pub(super) fn is_writable(us: i64) -> bool {
+    (0..=9999).contains(&calendar::year(us))
 }
 
 pub(super) fn ternary(instruction: Instruction, frame: &mut Frame<'_>, out: &mut Cells) {
@@ -171,7 +178,7 @@ fn part(frame: &Frame<'_>, x: Register, out: &mut Cells, f: impl Fn(&[u8]) -> Op
     }
 }
 
-fn within(text: TextRef, range: std::ops::Range<usize>) -> TextRef {
+pub(super) fn within(text: TextRef, range: std::ops::Range<usize>) -> TextRef {
     TextRef { start: text.start + range.start as u32, length: range.len() as u32, ..text }
 }
 

@@ -64,22 +64,32 @@ fn signed(hash: u64) -> i64 {
     hash as i64
 }
 
+#[inline]
 pub(crate) fn bytes(x: &[u8], seed: i64) -> i64 {
     signed(xxh64(x, seed as u64))
 }
 
+/// The remainder of a hash, read as unsigned.
+#[inline]
+pub(crate) fn bucket(hash: i64, buckets: u32) -> i64 {
+    (hash as u64 % u64::from(buckets)) as i64
+}
+
+#[inline]
 pub(crate) fn bools(x: &[bool], seeds: &[i64], out: &mut [i64]) {
     for ((out, &x), &seed) in out.iter_mut().zip(x).zip(seeds) {
         *out = bytes(&[u8::from(x)], seed);
     }
 }
 
+#[inline]
 pub(crate) fn ints(x: &[i64], seeds: &[i64], out: &mut [i64]) {
     for ((out, x), &seed) in out.iter_mut().zip(x).zip(seeds) {
         *out = bytes(&x.to_le_bytes(), seed);
     }
 }
 
+#[inline]
 pub(crate) fn floats(x: &[f64], seeds: &[i64], out: &mut [i64]) {
     for ((out, &x), &seed) in out.iter_mut().zip(x).zip(seeds) {
         *out = bytes(&float_bytes(x), seed);

@@ -23,6 +23,7 @@ macro_rules! each {
     }};
 }
 
+#[inline(always)]
 pub(crate) fn float_unary(op: FloatUnary, x: &[f64], out: &mut [f64]) {
     match op {
         FloatUnary::Neg => each!(x, out, |x: f64| -x),
@@ -46,6 +47,7 @@ pub(crate) fn float_unary(op: FloatUnary, x: &[f64], out: &mut [f64]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn float_binary(op: FloatBinary, x: &[f64], y: &[f64], out: &mut [f64]) {
     match op {
         FloatBinary::Add => each!(x, y, out, |x: f64, y: f64| x + y),
@@ -61,16 +63,19 @@ pub(crate) fn float_binary(op: FloatBinary, x: &[f64], y: &[f64], out: &mut [f64
 }
 
 /// NaN if one is; of equals the first.
+#[inline]
 pub(crate) fn float_min(x: f64, y: f64) -> f64 {
     if x.is_nan() || !(y < x || y.is_nan()) { x } else { y }
 }
 
 /// NaN if one is; of equals the first.
+#[inline]
 pub(crate) fn float_max(x: f64, y: f64) -> f64 {
     if x.is_nan() || !(y > x || y.is_nan()) { x } else { y }
 }
 
 /// Great-circle distances in kilometres between points of latitude and longitude in degrees, by the haversine formula.
+#[inline]
 pub(crate) fn haversine([latitude, longitude, to_latitude, to_longitude]: [&[f64]; 4], out: &mut [f64]) {
     let points = latitude.iter().zip(longitude).zip(to_latitude.iter().zip(to_longitude));
     for (out, ((&latitude, &longitude), (&to_latitude, &to_longitude))) in out.iter_mut().zip(points) {
@@ -84,6 +89,7 @@ pub(crate) fn haversine([latitude, longitude, to_latitude, to_longitude]: [&[f64
 }
 
 /// The number of boundaries at or below each value; null for NaN.
+#[inline]
 pub(crate) fn bucketize(boundaries: &[f64], x: &[f64], out: &mut [i64], valid: &mut [bool]) {
     int_checked(x, out, valid, |x: f64| {
         (!x.is_nan()).then(|| boundaries.partition_point(|&boundary| boundary <= x) as i64)
@@ -123,10 +129,12 @@ macro_rules! each_checked {
 }
 
 /// Applies a function that may have no answer, which is null.
+#[inline(always)]
 pub(crate) fn int_checked<T: Copy>(x: &[T], out: &mut [i64], valid: &mut [bool], f: impl Fn(T) -> Option<i64>) {
     each_checked!(x, out, valid, f);
 }
 
+#[inline]
 pub(crate) fn int_unary(op: IntUnary, x: &[i64], out: &mut [i64], valid: &mut [bool]) {
     match op {
         IntUnary::Neg => each_checked!(x, out, valid, i64::checked_neg),
@@ -134,6 +142,7 @@ pub(crate) fn int_unary(op: IntUnary, x: &[i64], out: &mut [i64], valid: &mut [b
     }
 }
 
+#[inline(always)]
 pub(crate) fn int_binary(op: IntBinary, x: &[i64], y: &[i64], out: &mut [i64], valid: &mut [bool]) {
     match op {
         IntBinary::Add => each_checked!(x, y, out, valid, i64::checked_add),
@@ -154,6 +163,7 @@ fn int_mod(x: i64, y: i64) -> Option<i64> {
     Some(if remainder != 0 && (remainder < 0) != (y < 0) { remainder + y } else { remainder })
 }
 
+#[inline(always)]
 pub(crate) fn float_to_int(x: &[f64], out: &mut [i64], valid: &mut [bool]) {
     // Both bounds are exact floats; 2^63 itself is outside, NaN fails both comparisons.
     const LOW: f64 = -9_223_372_036_854_775_808.0;
@@ -161,10 +171,12 @@ pub(crate) fn float_to_int(x: &[f64], out: &mut [i64], valid: &mut [bool]) {
     each_checked!(x, out, valid, |x: f64| (LOW..HIGH).contains(&x).then_some(x as i64));
 }
 
+#[inline]
 pub(crate) fn int_within(low: i64, high: i64, x: &[i64], out: &mut [i64], valid: &mut [bool]) {
     each_checked!(x, out, valid, |x: i64| (low..=high).contains(&x).then_some(x));
 }
 
+#[inline(always)]
 pub(crate) fn compare<T: PartialOrd + Copy>(op: Comparison, x: &[T], y: &[T], out: &mut [bool]) {
     match op {
         Comparison::Eq => each!(x, y, out, |x: T, y: T| x == y),

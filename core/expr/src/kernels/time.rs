@@ -4,6 +4,7 @@ use super::calendar;
 use crate::ops::{TimePart, TimeUnit};
 use crate::zone::{Stretch, Zone};
 
+#[inline]
 pub(crate) fn part(part: TimePart, x: &[i64], out: &mut [i64]) {
     macro_rules! each {
         ($f:expr) => {
@@ -29,6 +30,7 @@ pub(crate) fn part(part: TimePart, x: &[i64], out: &mut [i64]) {
 }
 
 /// What the clocks of a zone show. Rows often follow each other in time, so the stretch of the row before is tried first.
+#[inline]
 pub(crate) fn local(zone: &Zone, x: &[i64], out: &mut [i64], valid: &mut [bool]) {
     let mut stretch = Stretch::EMPTY;
     for ((out, valid), &us) in out.iter_mut().zip(valid).zip(x) {
@@ -43,6 +45,7 @@ pub(crate) fn local(zone: &Zone, x: &[i64], out: &mut [i64], valid: &mut [bool])
 
 /// Cuts a time by the clocks of a zone. Days and longer begin when the clocks first show their midnight; seconds, minutes and hours
 /// are cut with the offset that is in force.
+#[inline]
 pub(crate) fn truncate_local(unit: TimeUnit, zone: &Zone, us: i64) -> Option<i64> {
     let local = zone.local(us)?;
     let start = calendar::truncate(unit, local)?;

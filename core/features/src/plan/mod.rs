@@ -12,7 +12,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headrace_expr::did_you_mean;
+use headrace_expr::{Function, Program, did_you_mean};
 use headrace_types::{DType, Error, ErrorCode, Field, Result, TimestampUs, digest_bytes};
 use serde_json::Value;
 
@@ -212,6 +212,12 @@ impl Plan {
     /// The services by name.
     pub fn services(&self) -> &BTreeMap<String, ServicePlan> {
         &self.services
+    }
+
+    /// The functions that services call; one that several services call is here once for each. They need their code before a service
+    /// is read.
+    pub fn functions(&self) -> impl Iterator<Item = &Arc<Function>> {
+        self.services.values().filter_map(|service| service.program.as_ref()).flat_map(Program::functions)
     }
 
     /// A stored view.

@@ -243,6 +243,10 @@ impl Filters {
         let columns: HashMap<&str, usize> = self.columns.iter().map(|(name, index)| (name.as_str(), *index)).collect();
         let output = Field::new(format!("filter_{}", self.expressions.len()), DType::BOOL);
         self.builder.output(output, filter, &columns).map_err(|error| error.within("its filter"))?;
+        if self.builder.has_calls() {
+            let hint = "write it as an expression: events are also taken in where no function is loaded";
+            return Err(invalid("its filter calls a Python function".into(), hint));
+        }
         self.expressions.push(filter.clone());
         Ok(self.expressions.len() - 1)
     }
