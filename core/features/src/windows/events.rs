@@ -6,7 +6,7 @@ use headrace_expr::{ColumnSlice, ColumnView, Scratch};
 use headrace_types::{ColumnData, Error, Result};
 
 use super::definition::{Series, WindowPlan};
-use super::partial::Scalar;
+use super::partial::{Item, Scalar};
 
 /// Events as a view's aggregates see them.
 pub(crate) struct Events<'a> {
@@ -35,7 +35,10 @@ enum Values<'a> {
 impl<'a> Events<'a> {
     /// `columns` are those of the plan, each of `rows` rows.
     pub(crate) fn new(plan: &WindowPlan, columns: &[ColumnView<'a>], rows: usize) -> Result<Self> {
-        let is_used = |index| plan.series.iter().any(|series| series.column == Some(index));
+        let is_used = |index| {
+            let uses = |series: &Series| series.column == Some(index) || series.by.is_some_and(|by| by.column == index);
+            plan.series.iter().any(uses)
+        };
         let filters = match &plan.filters {
             None => Vec::new(),
             Some(program) => {
@@ -56,26 +59,20 @@ impl<'a> Events<'a> {
         Ok(Self { columns, filters })
     }
 
-    /// The value of an event for a series; none when it is null or does not pass the filter.
-    pub(super) fn value(&self, series: &Series, row: usize) -> Option<Scalar<'_>> {
+    /// The value of an event for a series; none when it or its group is null, or it does not pass the filter.
+    pub(super) fn item(&self, series: &Series, row: usize) -> Option<Item<'_>> {
         if series.filter.is_some_and(|filter| !self.filters[filter][row]) {
             return None;
         }
-        let Some(column) = series.column else { return Some(Scalar::Int(1)) };
-        let column = self.columns[column].as_ref()?;
-        if column.validity.is_some_and(|validity| !validity[row]) {
-            return None;
-        }
-        Some(match &column.values {
-            Values::Int(values) => Scalar::Int(values[row]),
-            Values::UInt(values) => Scalar::UInt(values[row]),
-            Values::Float(values) => Scalar::Float(values[row]),
-            Values::Strings(values) => Scalar::Bytes(values[row].as_bytes()),
-            Values::Texts(values) => Scalar::Bytes(values[row].as_bytes()),
-            Values::Bytes(values) => Scalar::Bytes(&values[row]),
-            Values::Slices(values) => Scalar::Bytes(values[row]),
-            Values::Present => Scalar::Int(1),
-        })
+        let value = match series.column {
+            None => Scalar::Int(1),
+            Some(column) => self.columns[column].as_ref()?.value(row)?,
+        };
+        let group = match series.by {
+            None => None,
+            Some(by) => Some(self.columns[by.column].as_ref()?.value(row)?),
+        };
+        Some(Item { value, group })
     }
 }
 
@@ -110,5 +107,22 @@ impl<'a> EventColumn<'a> {
             ColumnSlice::List(..) => Values::Present,
         };
         Self { values, validity: view.validity }
+    }
+
+    /// None for null.
+    fn value(&self, row: usize) -> Option<Scalar<'_>> {
+        if self.validity.is_some_and(|validity| !validity[row]) {
+            return None;
+        }
+        Some(match &self.values {
+            Values::Int(values) => Scalar::Int(values[row]),
+            Values::UInt(values) => Scalar::UInt(values[row]),
+            Values::Float(values) => Scalar::Float(values[row]),
+            Values::Strings(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Texts(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Bytes(values) => Scalar::Bytes(&values[row]),
+            Values::Slices(values) => Scalar::Bytes(values[row]),
+            Values::Present => Scalar::Int(1),
+        })
     }
 }

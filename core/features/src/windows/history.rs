@@ -98,7 +98,7 @@ impl History<'_> {
             let feature = &plan.features[feature];
             let series = &plan.series[feature.series];
             let (start, end) = plan.extents[feature.extent].interval(at_us);
-            let mut partial = Partial::empty(series.state);
+            let mut partial = Partial::empty(series);
             for &place in live {
                 let event_ts = self.version(self.timeline.rows[place]).event_ts;
                 if start <= event_ts && event_ts < end {
@@ -121,8 +121,9 @@ struct SlidingWindow {
 impl SlidingWindow {
     fn new(plan: &WindowPlan, feature: usize) -> Self {
         let defined = &plan.features[feature];
-        let sliding = Sliding::new(&plan.series[defined.series]);
-        Self { feature, extent: plan.extents[defined.extent], sliding, start: 0, end: 0 }
+        let extent = plan.extents[defined.extent];
+        let sliding = Sliding::new(&plan.series[defined.series], extent.hop_us);
+        Self { feature, extent, sliding, start: 0, end: 0 }
     }
 
     fn value(
