@@ -55,6 +55,11 @@ impl Timelines {
         &self.rows[self.offsets[group] as usize..self.offsets[group + 1] as usize]
     }
 
+    /// The event times of the rows of a group.
+    pub(super) fn times_of(&self, group: usize) -> &[i64] {
+        &self.event_ts[self.offsets[group] as usize..self.offsets[group + 1] as usize]
+    }
+
     /// The newest row of a group with `event_ts <= at_us` and, with a cutoff, `created_ts <= cutoff`: its number and event time.
     ///
     /// `hint` is a place of that group's timeline to start from, and is moved to the place found: entity rows in the order of time then

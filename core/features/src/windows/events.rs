@@ -6,7 +6,7 @@ use headrace_expr::{ColumnSlice, ColumnView, Scratch};
 use headrace_types::{ColumnData, Error, Result};
 
 use super::definition::{Series, WindowPlan};
-use super::partial::{Item, Scalar};
+use super::partial::{Item, Scalar, State};
 
 /// Events as a view's aggregates see them.
 pub(crate) struct Events<'a> {
@@ -74,6 +74,26 @@ impl<'a> Events<'a> {
         };
         Some(Item { value, group })
     }
+
+    /// Whether the series only counts, and every event counts.
+    pub(super) fn counts_all(&self, series: &Series) -> bool {
+        let is_present = |column: usize| self.columns[column].as_ref().is_some_and(|column| column.validity.is_none());
+        series.state == State::Count
+            && series.filter.is_none()
+            && series.by.is_none()
+            && series.column.is_none_or(is_present)
+    }
+
+    /// The values of a series that looks at every event of a column of floats without nulls.
+    pub(super) fn all_floats(&self, series: &Series) -> Option<&[f64]> {
+        let column = self.columns[series.column?].as_ref()?;
+        match &column.values {
+            Values::Float(values) if series.filter.is_none() && series.by.is_none() && column.validity.is_none() => {
+                Some(values)
+            }
+            _ => None,
+        }
+    }
 }
 
 fn passes(data: &ColumnData, validity: &[bool]) -> Result<Vec<bool>> {
@@ -106,7 +126,7 @@ impl<'a> EventColumn<'a> {
             ColumnSlice::ByteSlice(values) => Values::Slices(values),
             ColumnSlice::List(..) => Values::Present,
         };
-        Self { values, validity: view.validity }
+        Self { values, validity: view.validity.filter(|validity| validity.contains(&false)) }
     }
 
     /// None for null.

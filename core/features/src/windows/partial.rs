@@ -149,6 +149,7 @@ impl Wide {
         Self { high, low: value.saturating_sub(high as i128) as f64 }
     }
 
+    #[inline]
     fn add(self, other: Self) -> Self {
         let sum = self.high + other.high;
         if !sum.is_finite() {
@@ -159,6 +160,10 @@ impl Wide {
         let low = error + self.low + other.low;
         let high = sum + low;
         Self { high, low: low - (high - sum) }
+    }
+
+    fn add_float(self, value: f64) -> Self {
+        self.add(Self { high: value, low: 0.0 })
     }
 
     fn times(self, other: Self) -> Self {
@@ -205,6 +210,13 @@ pub(super) struct Moment {
     event_ts: i64,
     created_ts: i64,
     sequence: u64,
+}
+
+impl Moment {
+    /// Of an event that is known by its place in the order.
+    pub(super) fn of_place(place: usize) -> Self {
+        Self { event_ts: 0, created_ts: 0, sequence: place as u64 }
+    }
 }
 
 impl From<RowVersion> for Moment {
@@ -357,6 +369,29 @@ impl Partial {
             Partial::Distinct(distinct) => distinct.add(value),
             Partial::Quantiles(quantiles) => quantiles.add(value),
             Partial::Groups(_) => {}
+        }
+    }
+
+    /// Takes in events of which only the number matters.
+    pub(super) fn add_count(&mut self, more: u64) {
+        if let Partial::Count(count) = self {
+            *count += more;
+        }
+    }
+
+    /// Takes in the floats of events that follow each other, from a place on.
+    pub(super) fn add_floats(&mut self, values: &[f64], first: usize) {
+        match self {
+            Partial::Count(count) => *count += values.len() as u64,
+            Partial::FloatSum { count, sum } => {
+                *count += values.len() as u64;
+                *sum = values.iter().fold(*sum, |sum, &value| sum.add_float(value));
+            }
+            partial => {
+                for (at, &value) in values.iter().enumerate() {
+                    partial.add(Scalar::Float(value), Moment::of_place(first + at));
+                }
+            }
         }
     }
 
