@@ -95,6 +95,10 @@ pub(super) struct Extent {
 }
 
 impl Series {
+    pub(super) fn reads(&self, column: usize) -> bool {
+        self.column == Some(column) || self.by.is_some_and(|by| by.column == column)
+    }
+
     /// Whether a partial takes more bytes the more it has seen.
     fn grows(&self) -> bool {
         self.by.is_some() || matches!(self.state, State::Distinct | State::Quantiles)
@@ -215,6 +219,11 @@ impl WindowPlan {
             tiling.grows = tiling.series.iter().any(|&at| plan.series[at].grows());
         }
         Ok((plan, fields))
+    }
+
+    /// Whether a value of a column can make a difference.
+    pub(crate) fn looks_at(&self, column: usize) -> bool {
+        self.filters.is_some() || self.series.iter().any(|series| series.reads(column))
     }
 
     /// The type of a feature.

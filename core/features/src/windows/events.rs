@@ -35,10 +35,7 @@ enum Values<'a> {
 impl<'a> Events<'a> {
     /// `columns` are those of the plan, each of `rows` rows.
     pub(crate) fn new(plan: &WindowPlan, columns: &[ColumnView<'a>], rows: usize) -> Result<Self> {
-        let is_used = |index| {
-            let uses = |series: &Series| series.column == Some(index) || series.by.is_some_and(|by| by.column == index);
-            plan.series.iter().any(uses)
-        };
+        let is_used = |index| plan.series.iter().any(|series| series.reads(index));
         let filters = match &plan.filters {
             None => Vec::new(),
             Some(program) => {
@@ -84,12 +81,13 @@ impl<'a> Events<'a> {
             && series.column.is_none_or(is_present)
     }
 
-    /// The values of a series that looks at every event of a column of floats without nulls.
-    pub(super) fn all_floats(&self, series: &Series) -> Option<&[f64]> {
-        let column = self.columns[series.column?].as_ref()?;
+    /// The column, and its values, of a series that looks at every event of a column of floats without nulls.
+    pub(super) fn all_floats(&self, series: &Series) -> Option<(usize, &[f64])> {
+        let index = series.column?;
+        let column = self.columns[index].as_ref()?;
         match &column.values {
             Values::Float(values) if series.filter.is_none() && series.by.is_none() && column.validity.is_none() => {
-                Some(values)
+                Some((index, values))
             }
             _ => None,
         }

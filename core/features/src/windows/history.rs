@@ -134,9 +134,10 @@ impl History<'_> {
         let plan = reading.plan;
         let bounds: Vec<Vec<(usize, usize)>> =
             reading.extents.iter().map(|&extent| bounds_of(&plan.extents[extent])).collect();
+        let mut values = Values::Any;
         for SeriesReading { series, windows } in &reading.series {
             let series = &plan.series[*series];
-            let values = Values::new(&self.timeline, series);
+            values = Values::new(&self.timeline, series, values);
             for WindowReading { extent, features } in windows {
                 let hop_us = plan.extents[reading.extents[*extent]].hop_us;
                 Sliding::new(series, &self.timeline, &values, hop_us).each(&bounds[*extent], |partial| {

@@ -387,6 +387,8 @@ impl Partial {
                 *count += values.len() as u64;
                 *sum = values.iter().fold(*sum, |sum, &value| sum.add_float(value));
             }
+            Partial::Least(kept) => extreme_float(kept, values, Ordering::Less),
+            Partial::Greatest(kept) => extreme_float(kept, values, Ordering::Greater),
             partial => {
                 for (at, &value) in values.iter().enumerate() {
                     partial.add(Scalar::Float(value), Moment::of_place(first + at));
@@ -522,5 +524,16 @@ fn extreme(kept: &mut Option<Kept>, value: Scalar<'_>, wanted: Ordering) {
     };
     if takes {
         *kept = Some(value.keep());
+    }
+}
+
+/// As [`extreme`] of all these values.
+fn extreme_float(kept: &mut Option<Kept>, values: &[f64], wanted: Ordering) {
+    let better = |best: f64, value: f64| {
+        let takes = if best.is_nan() { !value.is_nan() } else { !value.is_nan() && value.total_cmp(&best) == wanted };
+        if takes { value } else { best }
+    };
+    if let Some(best) = values.iter().copied().reduce(better) {
+        extreme(kept, Scalar::Float(best), wanted);
     }
 }

@@ -32,20 +32,24 @@ impl Timeline<'_> {
 pub(super) enum Values {
     /// Every event counts, and only that it is there.
     Events,
-    /// Every event counts, with these floats.
-    Floats(Vec<f64>),
+    /// Every event counts, with these floats of this column.
+    Floats(usize, Vec<f64>),
     /// Asked for one by one.
     Any,
 }
 
 impl Values {
-    pub(super) fn new(timeline: &Timeline<'_>, series: &Series) -> Self {
+    /// `before` are those of another series, which may look at the same.
+    pub(super) fn new(timeline: &Timeline<'_>, series: &Series, before: Self) -> Self {
         if timeline.events.counts_all(series) {
             return Values::Events;
         }
-        match timeline.events.all_floats(series) {
-            Some(floats) => Values::Floats(timeline.rows.iter().map(|&row| floats[row as usize]).collect()),
-            None => Values::Any,
+        match (timeline.events.all_floats(series), before) {
+            (Some((column, _)), Values::Floats(known, values)) if known == column => Values::Floats(known, values),
+            (Some((column, floats)), _) => {
+                Values::Floats(column, timeline.rows.iter().map(|&row| floats[row as usize]).collect())
+            }
+            (None, _) => Values::Any,
         }
     }
 }
@@ -103,7 +107,7 @@ impl<'a> Sliding<'a> {
     fn scan(&self, start: usize, end: usize, partial: &mut Partial) {
         match self.values {
             Values::Events => partial.add_count((end - start) as u64),
-            Values::Floats(values) => partial.add_floats(&values[start..end], start),
+            Values::Floats(_, values) => partial.add_floats(&values[start..end], start),
             Values::Any => (start..end).for_each(|place| self.timeline.add(self.series, place, partial)),
         }
     }
@@ -131,11 +135,15 @@ impl<'a> Sliding<'a> {
     /// The newer half becomes the older one.
     fn turn(&mut self, start: usize) {
         self.older.clear();
-        let hop_of = |place: usize| floor_to(self.timeline.event_ts[place], self.hop_us);
+        let event_ts = self.timeline.event_ts;
+        let mut hop_start_us = i64::MAX;
         let mut suffix = Partial::empty(self.series);
         let mut end = self.end;
         for place in (start..self.end).rev() {
-            if place == start || hop_of(place - 1) != hop_of(place) {
+            if event_ts[place] < hop_start_us {
+                hop_start_us = floor_to(event_ts[place], self.hop_us);
+            }
+            if place == start || event_ts[place - 1] < hop_start_us {
                 self.scan(place, end, &mut suffix);
                 self.older.push((place, suffix.clone()));
                 end = place;
