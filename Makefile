@@ -65,7 +65,7 @@ fmt: setup ## Format all code
 lengths: venv ## Print the longest files and functions, for whoever wants to tidy
 	@python tests/tidy/lengths.py
 
-bench: setup ## Run the benchmarks: AREA=lookup|trees|demo, ARGS="--quick"
+bench: setup ## Run the benchmarks: AREA=lookup|trees|expr|windows|demo, ARGS="--quick"
 	@headrace bench $(or $(AREA),lookup) $(ARGS)
 
 fuzz: setup ## Fuzz the decoders and model loaders; SECONDS_EACH=60, finds are kept in tests/attacks

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headrace.aggregations import planned_dtype
 from headrace.errors import make_error, nearest_hint
 from headrace.expressions import column_names, expression_text
 from headrace.registry import ModelUse
@@ -132,16 +133,18 @@ def lineage_of(plan: Mapping[str, Any], models: Sequence[ModelUse]) -> Lineage:
 
 def view_features(view: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The features of a view of a plan document: its aggregations where it has some, else its fields."""
+    fields = list(view["fields"])
     aggregations = view.get("aggregations") or ()
-    return [{"dtype": "", **feature} for feature in aggregations] or list(view["fields"])
+    return [{**feature, "dtype": str(planned_dtype(feature, fields))} for feature in aggregations] or fields
 
 
 def columns_read(field: Mapping[str, Any]) -> list[str]:
-    """The columns of its source that a stored feature is made of; an aggregate also reads what its filter asks."""
+    """The columns of its source that a stored feature is made of, those of an aggregate's filter included."""
     if "function" not in field:
         return [field["name"]]
     filtered = column_names(field["where"]) if field.get("where") else ()
-    return list(dict.fromkeys([*([field["column"]] if field.get("column") else []), *filtered]))
+    by = field.get("by") or {}
+    return list(dict.fromkeys(name for name in (field.get("column"), by.get("column"), *filtered) if name))
 
 
 def _input(graph: _Graph, item: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace_control.bench import Report, Session, Settings
-from headrace_control.bench.areas import expr, lookup, trees
+from headrace_control.bench.areas import expr, lookup, trees, windows
 from headrace_control.bench.measure import difference
 from headrace_control.bench.workers import Worker, WorkerError
 
@@ -116,6 +116,17 @@ def test_expressions_of_both_engines_agree() -> None:
         (engine, n) for engine in expr.ENGINES for n in (1, 100)
     }
     assert "polars 12-features" in report.machine["outputs_compared"]
+
+
+def test_windows_of_both_engines_agree() -> None:
+    with Session(small_settings(), note=lambda text: None) as session:
+        report = windows.run(session, windows.Size(users=20, events=2_000, questions=200))
+    assert {(one.engine, one.case, one.rows) for one in report.results} == {
+        ("headrace", windows.CASE, 200),
+        ("duckdb", windows.CASE, 200),
+        ("headrace", windows.INGEST, windows.INGEST_EVENTS),
+    }
+    assert "duckdb 6-aggregates" in report.machine["outputs_compared"]
 
 
 @pytest.fixture

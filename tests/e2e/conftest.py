@@ -106,6 +106,15 @@ def write_flights(folder: Path, random: np.random.Generator) -> None:
         "arr_delay": pa.array(delays, pa.float64()),
     }
     pq.write_table(pa.table(table), folder / "flights.parquet")
+    known = [row for row in range(FLIGHTS) if delays[row] is not None]
+    departures = {
+        "origin": table["origin"].take(pa.array(known)),
+        "carrier": table["carrier"].take(pa.array(known)),
+        "tailnum": table["tailnum"].take(pa.array(known)),
+        "departed_at": pa.array([planned[row] + timedelta(minutes=float(late[row]) / 2) for row in known], TIMESTAMP),
+        "dep_delay": pa.array([float(late[row]) / 2 for row in known]),
+    }
+    pq.write_table(pa.table(departures).sort_by("departed_at"), folder / "departed.parquet")
     arrived = [row for row in range(FLIGHTS) if delays[row] is not None and tails[row] is not None]
     events = {
         "carrier": pa.array([carriers[row] for row in arrived]),

@@ -25,6 +25,7 @@ from headrace import (
     PushSource,
     String,
 )
+from headrace.lineage import view_features
 
 START = dt.datetime(2013, 1, 1, 12, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
@@ -45,6 +46,20 @@ aggregations = [
 files = FileSource("landed.parquet", event_ts="at")
 landed = FeatureView("landed", [carrier], [Field("delay", Float64)], files, aggregations=aggregations)
 told = FeatureView("told", [carrier], [Field("delay", Float64)], PushSource(event_ts="at"), aggregations=aggregations)
+shops = Entity("shop", join_keys=[Field("shop", String)])
+sold = FeatureView(
+    "sold",
+    [shops],
+    [Field("offer", String), Field("amount", Int64)],
+    PushSource(event_ts="at"),
+    aggregations=[
+        Aggregation("amount", ["sum", "p50"], [hour, day], by="offer", limit=2),
+        Aggregation(None, "count", hour, by="offer"),
+        Aggregation("offer", "count_distinct", [hour, day]),
+        Aggregation("amount", ["p50", "p99.9"], day),
+    ],
+)
+sales = FeatureService("sales", [sold])
 delays = FeatureService("delays", [landed])
 told_delays = FeatureService("told_delays", [told])
 """
@@ -105,6 +120,56 @@ def test_aggregates_are_built_kept_and_found(root: Path) -> None:
         for name, values in found["features"].items():
             assert joined.column(name).to_pylist() == values
             assert joined.column(f"{name}__status").to_pylist() == found["statuses"][name]
+
+
+def test_sketches_and_groups_are_given_online_and_from_history(root: Path) -> None:
+    minutes = [90, 50, 40, 30, 20, 10]
+    events = {
+        "shop": ["a"] * 6,
+        "at": [START - minute * MINUTE for minute in minutes],
+        "offer": ["x", "y", "z", "x", None, "y"],
+        "amount": [1, 2, 3, 4, 5, 6],
+    }
+    expected = {
+        "amount_sum_by_offer_1h": [4, 8],
+        "amount_sum_by_offer_1d": [5, 8],
+        "amount_p50_by_offer_1h": [4.0, 2.0],
+        "amount_p50_by_offer_1d": [1.0, 2.0],
+        "amount_offer_keys_1h": ["x", "y"],
+        "amount_offer_keys_1d": ["x", "y"],
+        "count_by_offer_1h": [1, 2, 1],
+        "offer_keys_1h": ["x", "y", "z"],
+        "offer_count_distinct_1h": 3,
+        "offer_count_distinct_1d": 3,
+        "amount_p50_1d": pytest.approx(3, rel=1 / 128),
+        "amount_p99_9_1d": pytest.approx(5, rel=1 / 128),
+    }
+    with opened(root) as store:
+        store.apply()
+        store.push("sold", events)
+    with opened(root) as store:
+        found = store.get_online_features("sales", {"shop": ["a", "b"]})
+        joined = store.get_historical_features("sales", {"shop": ["a", "b"], "event_timestamp": [START] * 2})
+        for name, value in expected.items():
+            assert found["features"][name] == [value, None], name
+            assert joined.column(name).to_pylist() == found["features"][name], name
+            assert found["statuses"][name] == ["PRESENT", "NOT_FOUND"]
+    with opened(root, START + 3 * HOUR) as store:
+        found = store.get_online_features("sales", {"shop": ["a"]})
+        for name, nothing in {"amount_sum_by_offer_1h": [], "offer_keys_1h": [], "offer_count_distinct_1h": 0}.items():
+            assert found["features"][name] == [nothing], name
+
+
+def test_the_types_of_aggregates_are_shown(root: Path) -> None:
+    with opened(root) as store:
+        store.apply()
+        dtypes = {feature.name: feature.dtype for feature in store.features() if feature.view == "sold"}
+        planned = json.loads(store.applied.json)["views"]["sold"]
+    assert dtypes == {feature["name"]: feature["dtype"] for feature in view_features(planned)}
+    assert dtypes["amount_sum_by_offer_1h"] == "list<int64>"
+    assert dtypes["amount_offer_keys_1h"] == "list<string>"
+    assert dtypes["offer_count_distinct_1d"] == "int64"
+    assert dtypes["amount_p99_9_1d"] == "float64"
 
 
 def test_the_clock_alone_moves_a_window(root: Path) -> None:
@@ -176,6 +241,8 @@ def test_pushed_events_count_until_they_are_deleted(root: Path) -> None:
         (Aggregation(None, "mean", HOUR), "names no column"),
         (Aggregation("delay", "mean", dt.timedelta(0)), "has the window"),
         (Aggregation("delay", [], HOUR), "no function or no window"),
+        (Aggregation("delay", "p5O", HOUR), "no function 'p5O'"),
+        (Aggregation("delay", "sum", HOUR, by="offr"), "of the column 'offr'"),
     ],
 )
 def test_what_is_wrong_with_an_aggregation_is_said(aggregation: Aggregation, message: str) -> None:
@@ -191,6 +258,11 @@ def test_what_is_wrong_with_an_aggregation_is_said(aggregation: Aggregation, mes
         ('["count", "sum", "mean"]', '["count", "sum", "mean", "mean"]', "two features named"),
         ('where=col("delay") > 15', 'where=col("delay") + 15', "filter"),
         ('"last_2", day', '"last_2000", day', "its k is 2000"),
+        ('"last_2", day', '"p101", day', "its q is 1.01"),
+        ('hour, by="offer")', 'hour, by="offer", limit=0)', "its limit is 0"),
+        ('["sum", "p50"], [hour, day], by="offer"', '"last_2", day, by="offer"', "a list of lists"),
+        ('"count_distinct", [hour, day])', '"p50", day)', "aggregate a column of numbers"),
+        ('"last_2", day', '"sum", day, by="delay"', "its secondary key 'delay' is float64"),
         ('PushSource(event_ts="at")', "PushSource()", "no event time"),
         ('PushSource(event_ts="at"), ', 'PushSource(event_ts="at"), ttl=hour, ', "a ttl"),
     ],

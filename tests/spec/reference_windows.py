@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from reference import INT64_MAX, INT64_MIN, NOT_FOUND, NULL_VALUE, PRESENT, Key
+from reference_sketches import Distinct, Quantiles, hash_bytes, hash_float, hash_word
 
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
@@ -43,6 +44,7 @@ class Event:
         value: of the aggregated column; None for null.
         passes: what the filter says; None for null, which does not pass.
         deleted: whether it is a tombstone.
+        group: of the secondary key; None for null.
     """
 
     key: Key
@@ -52,6 +54,7 @@ class Event:
     value: Any = None
     passes: bool | None = True
     deleted: bool = False
+    group: Any = None
 
 
 # 2. Windows
@@ -127,6 +130,9 @@ def live_events(
 # - sum of ints is an int64, and null where it does not fit; of bools it counts the true ones. Of floats: float64.
 # - var and std are of a sample: null for fewer than two values.
 # - first, last and last_k go by the order of events; last_k has the newest first.
+# - count_distinct is the estimate of `reference_sketches.Distinct`, rounded: 0 over no values. All NaN are one value,
+#   and both zeros are one.
+# - quantile is that of `reference_sketches.Quantiles` over the values as float64; it passes over NaN.
 
 
 def is_nan(value: Any) -> bool:
@@ -182,6 +188,22 @@ def largest(values: Sequence[Any]) -> Any:
     return max([value for value in values if not is_nan(value)] or values[:1], key=order, default=None)
 
 
+def hashed(value: Any) -> int:
+    if isinstance(value, float):
+        return hash_float(value)
+    if isinstance(value, str | bytes):
+        return hash_bytes(value.encode() if isinstance(value, str) else value)
+    return hash_word(value)
+
+
+def count_distinct(values: Sequence[Any]) -> int:
+    return math.floor(Distinct(map(hashed, values)).estimate() + 0.5)
+
+
+def quantile(values: Sequence[Any], q: float) -> float | None:
+    return Quantiles(map(float, values)).quantile(q)
+
+
 FUNCTIONS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "count": len,
     "sum": total,
@@ -192,6 +214,7 @@ FUNCTIONS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "max": largest,
     "first": lambda values: values[0] if values else None,
     "last": lambda values: values[-1] if values else None,
+    "count_distinct": count_distinct,
 }
 
 
@@ -199,7 +222,27 @@ def last_k(values: Sequence[Any], k: int) -> list[Any] | None:
     return list(reversed(values[-k:])) if values else None
 
 
-# 5. The answer
+# 5. Groups
+#
+# With a secondary key a feature is a list with one value for each group, in the ascending order of the groups. A group
+# is there when the window has an event of it that counts, passes the filter, and whose value the function looks at. Of
+# more groups than the limit, the smallest are given: which they are does not depend on the order of the events. An
+# event whose group is null belongs to none. Strings and bytes are ordered by their bytes.
+
+
+def group_order(group: Any) -> Any:
+    return group.encode() if isinstance(group, str) else group
+
+
+def by_group(chosen: Sequence[Event], limit: int) -> list[tuple[Any, list[Event]]]:
+    groups: dict[Any, list[Event]] = {}
+    for event in chosen:
+        if event.group is not None:
+            groups.setdefault(event.group, []).append(event)
+    return sorted(groups.items(), key=lambda item: group_order(item[0]))[:limit]
+
+
+# 6. The answer
 #
 # A key is known once it has an event before t that counts, be it outside the window or not passing the filter. The
 # features of a key that is not known, or of which all has been deleted, are NOT_FOUND. Otherwise a feature is PRESENT,
@@ -211,12 +254,15 @@ class Aggregate:
     """One feature: a function over a window.
 
     Attributes:
-        function: a key of FUNCTIONS, or `last_k`.
+        function: a key of FUNCTIONS, `last_k`, `quantile`, or `groups`: the secondary keys themselves.
         window_us: the window's length.
         kind: sawtooth, tumbling or hopping.
         hop_us: None takes the default.
         counts_events: `count` of no column.
         k: of `last_k`.
+        q: of `quantile`.
+        grouped: whether there is a secondary key.
+        limit: how many groups are given.
     """
 
     function: str
@@ -225,6 +271,14 @@ class Aggregate:
     hop_us: int | None = None
     counts_events: bool = False
     k: int = 1
+    q: float = 0.5
+    grouped: bool = False
+    limit: int = 100
+
+    def of(self, values: Sequence[Any]) -> Any:
+        if self.function == "last_k":
+            return last_k(values, self.k)
+        return quantile(values, self.q) if self.function == "quantile" else FUNCTIONS[self.function](values)
 
 
 def aggregate(
@@ -244,6 +298,11 @@ def aggregate(
     hop_us = default_hop(what.window_us) if what.hop_us is None else what.hop_us
     start, end = interval(what.kind, what.window_us, hop_us, t)
     chosen = [event for event in live if start <= event.event_ts < end and event.passes]
-    values = [event.value for event in chosen if what.counts_events or event.value is not None]
-    value = last_k(values, what.k) if what.function == "last_k" else FUNCTIONS[what.function](values)
+    looked_at = [event for event in chosen if what.counts_events or event.value is not None]
+    if what.grouped:
+        groups = by_group(looked_at, what.limit)
+        if what.function == "groups":
+            return PRESENT, [group for group, _ in groups]
+        return PRESENT, [what.of([event.value for event in events]) for _, events in groups]
+    value = what.of([event.value for event in looked_at])
     return (NULL_VALUE if value is None else PRESENT), value

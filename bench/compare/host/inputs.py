@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from expressions import columns
 from numpy.typing import NDArray
+from window_events import DAY_US, SPAN_US, WINDOWS
 
 Array = NDArray[Any]
 
@@ -74,7 +75,43 @@ class ExpressionInputs:
         self.kinds = {"rows": range(self.rows)}
 
 
-Inputs = LookupInputs | TreeInputs | ExpressionInputs
+STREAM_EVENTS = 2_000_000
+STREAM_AGE_US = 60_000_000
+"""Events of the stream arrive this late at most."""
+
+
+@dataclass
+class WindowInputs:
+    """Events of users over 90 days, questions in the last 60 of them, and a stream of events, in no order of time."""
+
+    users_count: int
+    events: int
+    questions: int
+    seed: int
+    kinds: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng([self.seed, 4])
+        self.users = rng.integers(0, self.users_count, self.events, dtype=np.int64)
+        self.event_us = rng.integers(0, SPAN_US, self.events, dtype=np.int64)
+        self.amounts = rng.lognormal(2.0, 1.0, self.events)
+        # A tenth more than is asked at a time: windows come round at other questions.
+        asked = self.questions + self.questions // 10
+        self.asked_users = rng.integers(0, self.users_count, asked, dtype=np.int64)
+        self.asked_us = rng.integers(30 * DAY_US, SPAN_US, asked, dtype=np.int64)
+        self.stream_users = rng.integers(0, self.users_count, STREAM_EVENTS, dtype=np.int64)
+        self.stream_amounts = rng.lognormal(2.0, 1.0, STREAM_EVENTS)
+        self.stream_age_us = rng.integers(1, STREAM_AGE_US, STREAM_EVENTS, dtype=np.int64)
+        self.kinds = {"questions": range(asked), "stream": range(STREAM_EVENTS)}
+
+    def starts_us(self, window: str) -> NDArray[np.int64]:
+        """Where the window of each question begins."""
+        length_us, hop_us = WINDOWS[window]
+        starts: NDArray[np.int64] = (self.asked_us - length_us) // hop_us * hop_us
+        return starts
+
+
+Inputs = LookupInputs | TreeInputs | ExpressionInputs | WindowInputs
 
 
 def make_inputs(spec: dict[str, Any]) -> Inputs:
@@ -83,6 +120,8 @@ def make_inputs(spec: dict[str, Any]) -> Inputs:
         return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"])
     if spec["area"] == "expr":
         return ExpressionInputs(spec["rows"], spec["seed"])
+    if spec["area"] == "windows":
+        return WindowInputs(spec["users"], spec["events"], spec["questions"], spec["seed"])
     return TreeInputs(spec["features"], spec["seed"])
 
 

@@ -41,7 +41,7 @@ from headrace_control.training.run import TrainingRun, train
 # The online table holds what happened before this moment, and the served predictions are asked for at it: the first
 # morning that no model has learned from.
 CUT = datetime(2013, 11, 1, 12, tzinfo=UTC)
-SOURCES = ("flights", "finished", "weather", "planes")
+SOURCES = ("flights", "departed", "finished", "weather", "planes")
 THREADS = 2
 SEED = 7
 

@@ -25,4 +25,4 @@ pub use plan::{
     PLAN_BYTES_MAX, PLAN_FORMAT, Plan, PlanDiff, REQUEST, ServiceFeature, ServicePlan, Source, StoredFeature,
     TablePlan, ViewPlan,
 };
-pub use windows::{HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind};
+pub use windows::{GROUPS_MAX, HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind, WindowStats};

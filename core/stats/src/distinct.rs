@@ -118,6 +118,14 @@ impl DistinctSketch {
         matches!(self.state, State::Exact(_))
     }
 
+    /// The bytes that it takes beside this structure.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.state {
+            State::Exact(hashes) => hashes.capacity() * size_of::<u64>(),
+            State::Registers(_) => REGISTERS,
+        }
+    }
+
     /// How many distinct values there are, approximately.
     pub fn estimate(&self) -> f64 {
         match &self.state {

@@ -153,6 +153,11 @@ impl QuantileSketch {
         self.range.is_none()
     }
 
+    /// The bytes that it takes beside this structure.
+    pub fn heap_bytes(&self) -> usize {
+        (self.finite.negative.runs.capacity() + self.finite.positive.runs.capacity()) * size_of::<(u32, u64)>()
+    }
+
     /// The smallest value; `None` when there is none.
     pub fn min(&self) -> Option<f64> {
         self.range.map(|(min, _)| min)

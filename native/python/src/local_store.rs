@@ -152,13 +152,14 @@ impl LocalStore {
         Ok(tables)
     }
 
-    /// The keys and used bytes of each view of aggregates.
+    /// Of each view of aggregates the keys, the used bytes, and how often a group found no place among those that are kept.
     fn windows_stats<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyDict>> {
         let views = PyDict::new(py);
-        for (name, keys, used_bytes) in self.checked()?.windows_stats() {
+        for (name, stats) in self.checked()?.windows_stats() {
             let view = PyDict::new(py);
-            view.set_item("keys", keys)?;
-            view.set_item("used_bytes", used_bytes)?;
+            view.set_item("keys", stats.keys)?;
+            view.set_item("used_bytes", stats.used_bytes)?;
+            view.set_item("crowded_out", stats.crowded_out)?;
             views.set_item(name, view)?;
         }
         Ok(views)

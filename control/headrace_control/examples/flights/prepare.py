@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Writes flights, finished, weather and planes to `folder` and returns their paths.
+    """Writes flights, departed, finished, weather and planes to `folder` and returns their paths.
 
     Args:
         folder: made if missing; each file in it is replaced as a whole.
@@ -48,6 +48,7 @@ def prepare(folder: Path, progress: Callable[[str], None] = lambda _: None) -> l
     all_flights = read_flights(package)
     tables: dict[str, Callable[[], pa.Table]] = {
         "flights": lambda: flights(all_flights),
+        "departed": lambda: departed(all_flights),
         "finished": lambda: finished(all_flights),
         "weather": lambda: weather(package),
         "planes": lambda: planes(package),
@@ -92,6 +93,20 @@ def flights(table: pa.Table) -> pa.Table:
             "arr_delay": table["arr_delay"],
         }
     ).sort_by([("planned_departure", "ascending"), ("carrier", "ascending"), ("flight", "ascending")])
+
+
+def departed(table: pa.Table) -> pa.Table:
+    """One row a flight that departed, at the moment of its departure; a cancelled flight has no delay."""
+    table = table.filter(pc.is_valid(table["dep_delay"]))
+    return pa.table(
+        {
+            "origin": table["origin"],
+            "carrier": table["carrier"],
+            "tailnum": table["tailnum"],
+            "departed_at": pc.add(table["planned_departure"], minutes(table["dep_delay"])),
+            "dep_delay": table["dep_delay"].cast(pa.float64()),
+        }
+    ).sort_by("departed_at")
 
 
 def finished(table: pa.Table) -> pa.Table:

@@ -31,21 +31,27 @@ impl Timelines {
         }
         let mut next = offsets.clone();
         let mut rows = vec![0u32; offsets[groups_count] as usize];
+        let mut sorted_event_ts = vec![0i64; rows.len()];
         for (row, &group) in groups.iter().enumerate() {
             if group != NO_GROUP {
-                rows[next[group as usize] as usize] = row as u32;
+                let place = next[group as usize] as usize;
+                (rows[place], sorted_event_ts[place]) = (row as u32, event_ts[row]);
                 next[group as usize] += 1;
             }
         }
-        // Rows of a group are in input order now, so a stable sort leaves ties in the order of their sequence.
-        let version = |row: u32| (event_ts[row as usize], created_ts[row as usize]);
+        // Sorted beside each other, so that a comparison reads no row of the source unless event times are equal.
+        let mut timed: Vec<(i64, u32)> = Vec::new();
         for group in 0..groups_count {
-            let rows = &mut rows[offsets[group] as usize..offsets[group + 1] as usize];
-            if !rows.is_sorted_by_key(|&row| version(row)) {
-                rows.sort_by_key(|&row| version(row));
+            let places = offsets[group] as usize..offsets[group + 1] as usize;
+            let (rows, event_ts) = (&mut rows[places.clone()], &mut sorted_event_ts[places]);
+            let created = |row: u32| (created_ts[row as usize], row);
+            timed.clear();
+            timed.extend(event_ts.iter().copied().zip(rows.iter().copied()));
+            timed.sort_unstable_by(|(a_ts, a), (b_ts, b)| a_ts.cmp(b_ts).then_with(|| created(*a).cmp(&created(*b))));
+            for ((row, event_ts), sorted) in rows.iter_mut().zip(event_ts).zip(&timed) {
+                (*event_ts, *row) = *sorted;
             }
         }
-        let sorted_event_ts = rows.iter().map(|&row| event_ts[row as usize]).collect();
         let created_ts = has_cutoff.then(|| MinTree::new(rows.iter().map(|&row| created_ts[row as usize]).collect()));
         Self { offsets, rows, event_ts: sorted_event_ts, created_ts }
     }
@@ -53,6 +59,11 @@ impl Timelines {
     /// The rows of a group, in their order.
     pub(super) fn rows_of(&self, group: usize) -> &[u32] {
         &self.rows[self.offsets[group] as usize..self.offsets[group + 1] as usize]
+    }
+
+    /// The event times of the rows of a group.
+    pub(super) fn times_of(&self, group: usize) -> &[i64] {
+        &self.event_ts[self.offsets[group] as usize..self.offsets[group + 1] as usize]
     }
 
     /// The newest row of a group with `event_ts <= at_us` and, with a cutoff, `created_ts <= cutoff`: its number and event time.

@@ -1,7 +1,9 @@
 //! The part of the join of a view of aggregates: for each entity row, the events of its key are put together over each window.
 
-use arrow_array::ArrayRef;
-use headrace_types::{Column, FeatureStatus, Result, RowVersion, Value};
+use arrow_array::{Array, ArrayRef, UInt32Array, new_empty_array};
+use arrow_buffer::NullBuffer;
+use arrow_select::concat::concat;
+use headrace_types::{Error, FeatureStatus, Result};
 
 use super::computed::{Lent, column_array};
 use super::entities::EntityRows;
@@ -9,9 +11,10 @@ use super::groups::{Groups, NO_GROUP};
 use super::parallel::{Cancel, parallel_map};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
-use super::view::{SourceTimelines, ViewCounts};
+use super::view::{SourceTimelines, ViewCounts, gather};
+use crate::arrow::arrow_type;
 use crate::plan::ViewPlan;
-use crate::windows::{Events, History, Question, Timeline, WindowPlan};
+use crate::windows::{Answers, Events, History, Question, Reading, Timeline, WindowPlan};
 
 /// Entity rows answered as one job.
 const JOB_ROWS: usize = 16_384;
@@ -62,7 +65,7 @@ pub(super) fn join(
     let jobs = questions.jobs(groups.count);
     let parts = parallel_map(threads, &jobs, |job| {
         cancel.check()?;
-        Ok(answer(windows, fields, &history, &questions, job.clone()))
+        answer(windows, fields, &history, &questions, job.clone())
     })?;
     scatter(asked, entities.count, &parts, counts)
 }
@@ -117,10 +120,10 @@ impl Questions {
     }
 }
 
-/// Answers of some groups: entity rows, and for each field a value a row.
-struct Answers {
+/// Answers of some groups: the entity rows whose key is known, and for each field a value of each.
+struct Part {
     rows: Vec<u32>,
-    values: Vec<Vec<Value>>,
+    columns: Vec<ArrayRef>,
 }
 
 fn answer(
@@ -129,55 +132,45 @@ fn answer(
     history: &SourceHistory<'_>,
     questions: &Questions,
     groups: std::ops::Range<usize>,
-) -> Answers {
+) -> Result<Part> {
     let SourceHistory { events, timelines, times } = history;
-    let versions = |row: u32| RowVersion {
-        event_ts: times.event_ts[row as usize],
-        created_ts: times.created_ts[row as usize],
-        sequence: row.into(),
-    };
-    let is_tombstone = |row: u32| times.deleted.as_ref().is_some_and(|deleted| deleted[row as usize]);
-    let mut answers = Answers { rows: Vec::new(), values: vec![Vec::new(); fields.len()] };
+    let reading = Reading::new(windows, fields);
+    let mut columns: Vec<Answers> = fields.iter().map(|&field| Answers::new(windows.dtype(field))).collect();
+    let mut rows = Vec::new();
     for group in groups {
         let asked = questions.offsets[group]..questions.offsets[group + 1];
         if asked.is_empty() {
             continue;
         }
-        let rows = timelines.rows_of(group);
-        let timeline = Timeline { events, rows, versions: &versions };
-        let of_key = History { timeline, is_tombstone: &is_tombstone };
-        let asked_rows = &questions.rows[asked.clone()];
-        of_key.answer(windows, fields, &questions.questions[asked], |number, found| {
-            let Some(found) = found else { return };
-            answers.rows.push(asked_rows[number]);
-            for (values, value) in answers.values.iter_mut().zip(found) {
-                values.push(value.clone());
-            }
-        });
+        let timeline = Timeline { events, rows: timelines.rows_of(group), event_ts: timelines.times_of(group) };
+        let of_key = History { timeline, created_ts: &times.created_ts, tombstones: times.deleted.as_deref() };
+        let known = of_key.answer(&reading, &questions.questions[asked.clone()], &mut columns)?;
+        rows.extend(known.into_iter().map(|number| questions.rows[asked.start + number]));
     }
-    answers
+    let columns = columns.into_iter().map(|column| column_array(column.into_column())).collect::<Result<_>>()?;
+    Ok(Part { rows, columns })
 }
 
 /// Puts the answers where their entity rows are.
-fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], counts: ViewCounts) -> Result<WindowJoin> {
+fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Part], counts: ViewCounts) -> Result<WindowJoin> {
     let mut found = vec![FeatureStatus::NotFound; count];
-    for &row in parts.iter().flat_map(|part| &part.rows) {
+    let mut places = vec![0u32; count];
+    for (place, &row) in (0u32..).zip(parts.iter().flat_map(|part| &part.rows)) {
         found[row as usize] = FeatureStatus::Present;
+        places[row as usize] = place;
     }
-    let columns = asked
-        .fields
-        .iter()
-        .enumerate()
-        .map(|(at, &field)| {
-            let mut values = vec![Value::Null; count];
-            for part in parts {
-                for (&row, value) in part.rows.iter().zip(&part.values[at]) {
-                    values[row as usize].clone_from(value);
-                }
-            }
-            column_array(Column::from_values(asked.view.fields[field].dtype, values)?)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let is_known: NullBuffer = found.iter().map(|status| *status == FeatureStatus::Present).collect();
+    let places = UInt32Array::new(places.into(), Some(is_known));
+    let column = |(at, &field): (usize, &usize)| {
+        let defined = &asked.view.fields[field];
+        let answers: Vec<&dyn Array> = parts.iter().map(|part| part.columns[at].as_ref()).collect();
+        let answers = match answers.as_slice() {
+            [] => new_empty_array(&arrow_type(defined.dtype)),
+            answers => concat(answers).map_err(|error| Error::internal(format!("aggregates: {error}")))?,
+        };
+        gather(&answers, &places, &defined.name)
+    };
+    let columns = asked.fields.iter().enumerate().map(column).collect::<Result<_>>()?;
     let known = found.iter().filter(|status| **status == FeatureStatus::Present).count() as u64;
     let counts = ViewCounts { found: known, not_found: count as u64 - known, ..counts };
     Ok(WindowJoin { found, columns, counts })

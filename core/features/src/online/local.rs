@@ -13,7 +13,7 @@ use super::plan::OnlinePlan;
 use super::store::{ApplyCounts, OnlineStore, TableReader};
 use super::windows::{LocalWindows, WindowReader, apply_events, windows_of};
 use crate::plan::{Plan, TablePlan};
-use crate::windows::{WindowPlan, WindowTable};
+use crate::windows::{WindowPlan, WindowStats, WindowTable};
 
 /// Rows between the request of a row's index line and its write.
 const INDEX_AHEAD: usize = 16;
@@ -134,10 +134,10 @@ impl LocalStore {
         self.tables.iter().map(|table| table.table.len()).chain(windows).sum()
     }
 
-    /// The keys and the used bytes of each view of aggregates, by name.
-    pub fn windows_stats(&self) -> Vec<(String, usize, u64)> {
+    /// The sizes of each view of aggregates, by name.
+    pub fn windows_stats(&self) -> Vec<(String, WindowStats)> {
         let windows = self.tables.iter().flat_map(|table| &table.windows);
-        windows.map(|windows| (windows.name.clone(), windows.table.len(), windows.table.used_bytes())).collect()
+        windows.map(|windows| (windows.name.clone(), windows.table.stats())).collect()
     }
 
     /// Whether no table has a key.

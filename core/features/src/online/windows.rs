@@ -63,26 +63,24 @@ pub(super) fn apply_events(table: &WindowTable, batch: &EncodedBatch<'_>) -> Res
     Ok(counts)
 }
 
-/// The columns that the plan looks at, from the images of a batch; one that the batch does not have is null.
+/// The columns of the plan, from the images of a batch; one that the batch does not have, or that nothing looks at, is null.
 fn columns_of(plan: &WindowPlan, batch: &EncodedBatch<'_>) -> Result<Vec<Column>> {
     let layout = ImageLayout::new(batch.fields());
-    let places: Vec<Option<usize>> =
-        plan.columns.iter().map(|column| batch.fields().iter().position(|field| field == column)).collect();
+    let place = |(index, column)| {
+        let known = batch.fields().iter().position(|field| field == column);
+        known.filter(|_| plan.looks_at(index))
+    };
+    let places: Vec<Option<usize>> = plan.columns.iter().enumerate().map(place).collect();
     let mut columns: Vec<(ColumnData, Vec<bool>)> = plan
         .columns
         .iter()
         .map(|column| (ColumnData::with_capacity(column.dtype, batch.rows()), Vec::with_capacity(batch.rows())))
         .collect();
     for row in 0..batch.rows() {
-        let mut values = if batch.is_tombstone(row) {
-            Vec::new()
-        } else {
-            let image = batch.image(row)?;
-            layout.check(image)?;
-            layout.decode(image)?
-        };
+        let image = if batch.is_tombstone(row) { None } else { Some(batch.image(row)?) };
+        image.map_or(Ok(()), |image| layout.check(image))?;
         for ((data, validity), place) in columns.iter_mut().zip(&places) {
-            let value = place.and_then(|place| values.get_mut(place)).map_or(Value::Null, std::mem::take);
+            let value = image.zip(*place).map_or(Ok(Value::Null), |(image, place)| layout.value(image, place))?;
             validity.push(!value.is_null());
             data.push(value)?;
         }

@@ -18,6 +18,8 @@ pub const WINDOW_US_MAX: i64 = 3_660 * DAY_US;
 pub const HOPS_PER_WINDOW_MAX: i64 = 4_096;
 /// The largest `k` of `last_k`.
 pub const LAST_K_MAX: usize = 1_000;
+/// The largest number of groups that are kept of a key.
+pub const GROUPS_MAX: usize = 10_000;
 
 /// A feature over a window, as the plan writes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,6 +38,18 @@ pub(crate) struct AggregationJson {
     filter: Option<Value>,
     #[serde(default)]
     k: Option<usize>,
+    #[serde(default)]
+    q: Option<f64>,
+    #[serde(default)]
+    by: Option<By>,
+}
+
+/// The secondary key, and how many groups are kept of each key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct By {
+    column: String,
+    limit: usize,
 }
 
 /// What is computed over the events of a window.
@@ -52,6 +66,10 @@ enum Function {
     First,
     Last,
     LastK,
+    CountDistinct,
+    Quantile,
+    /// The secondary keys themselves.
+    Groups,
 }
 
 /// How a window lies at a time `t`; floors are from the epoch, in UTC.
@@ -74,6 +92,17 @@ pub(super) struct Extent {
     window_us: i64,
     /// What its bounds are multiples of, but for the head of a sawtooth; the length of its tiles.
     pub(super) hop_us: i64,
+}
+
+impl Series {
+    pub(super) fn reads(&self, column: usize) -> bool {
+        self.column == Some(column) || self.by.is_some_and(|by| by.column == column)
+    }
+
+    /// Whether a partial takes more bytes the more it has seen.
+    fn grows(&self) -> bool {
+        self.by.is_some() || matches!(self.state, State::Distinct | State::Quantiles)
+    }
 }
 
 impl Extent {
@@ -103,7 +132,17 @@ pub(super) struct Series {
     /// The column among the view's; none counts events.
     pub(super) column: Option<usize>,
     pub(super) filter: Option<usize>,
+    /// One partial for each value of a second column.
+    pub(super) by: Option<Grouping>,
     pub(super) state: State,
+}
+
+/// A secondary key among the view's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grouping {
+    pub(super) column: usize,
+    /// The groups that are kept: the smallest.
+    pub(super) limit: usize,
 }
 
 /// A feature: what is made of a series over an extent.
@@ -116,19 +155,21 @@ pub(super) struct WindowFeature {
     /// The place of its series in a tile.
     pub(super) place: usize,
     pub(super) output: Output,
-    /// The type of the column that is looked at.
+    /// The type of what is kept of the column that is looked at.
     pub(super) scalar: ScalarType,
     pub(super) dtype: DType,
 }
 
 /// Tiles of one length.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tiling {
     pub(super) hop_us: i64,
     /// The series that each tile holds.
     pub(super) series: Vec<usize>,
     /// About how many bytes the partials of a tile take; strings that they keep are taken to be short.
     pub(super) partials_bytes: usize,
+    /// Whether some of its partials take more bytes the more they have seen.
+    pub(super) grows: bool,
     /// Tiles that end so long before now are over.
     pub(super) reach_us: i64,
 }
@@ -175,8 +216,14 @@ impl WindowPlan {
         plan.filters = filters.finish();
         for tiling in &mut plan.tilings {
             tiling.partials_bytes = tiling.series.iter().map(|&at| Partial::bytes(plan.series[at].state)).sum();
+            tiling.grows = tiling.series.iter().any(|&at| plan.series[at].grows());
         }
         Ok((plan, fields))
+    }
+
+    /// Whether a value of a column can make a difference.
+    pub(crate) fn looks_at(&self, column: usize) -> bool {
+        self.filters.is_some() || self.series.iter().any(|series| series.reads(column))
     }
 
     /// The type of a feature.
@@ -189,10 +236,19 @@ impl WindowPlan {
         let column = json.column.as_deref().map(|name| self.column(name)).transpose()?;
         let (state, output, dtype) = function(&json, column.map(|column| self.columns[column].dtype))?;
         let filter = json.filter.as_ref().map(|filter| filters.add(filter)).transpose()?;
-        let series = position_or_push(&mut self.series, Series { column, filter, state });
+        let by = json.by.as_ref().map(|by| self.grouping(by)).transpose()?;
+        let series = Series { column, filter, by, state };
+        // Every function of the same values has the same groups.
+        let known = self.series.iter().position(|known| Series { state, ..*known } == series);
+        let series = match known.filter(|_| output == Output::Groups) {
+            Some(known) => known,
+            None => position_or_push(&mut self.series, series),
+        };
         let tiling = self.tiling(&extent);
         let place = position_or_push(&mut self.tilings[tiling].series, series);
-        let scalar = column.map_or(ScalarType::Int64, |column| self.columns[column].dtype.element());
+        let shown = if output == Output::Groups { by.map(|by| by.column) } else { column };
+        let scalar = shown.map_or(ScalarType::Int64, |column| self.columns[column].dtype.element());
+        let dtype = grouped(&json, dtype, by.is_some(), scalar)?;
         let extent = position_or_push(&mut self.extents, extent);
         self.features.push(WindowFeature { series, extent, tiling, place, output, scalar, dtype });
         Ok(Field::new(json.name, dtype))
@@ -208,10 +264,26 @@ impl WindowPlan {
         })
     }
 
+    fn grouping(&self, by: &By) -> Result<Grouping> {
+        let column = self.column(&by.column)?;
+        let dtype = self.columns[column].dtype;
+        if matches!(dtype, DType::List(_) | DType::FLOAT32 | DType::FLOAT64) {
+            return Err(Error::new(
+                ErrorCode::TypeMismatch,
+                format!("its secondary key '{}' is {dtype}", by.column),
+                "group by a column of strings, bytes, integers, bools or timestamps",
+            ));
+        }
+        if by.limit == 0 || by.limit > GROUPS_MAX {
+            return Err(invalid(format!("its limit is {}", by.limit), "give a limit from 1 to 10,000"));
+        }
+        Ok(Grouping { column, limit: by.limit })
+    }
+
     fn tiling(&mut self, extent: &Extent) -> usize {
         let known = self.tilings.iter().position(|tiling| tiling.hop_us == extent.hop_us);
         let index = known.unwrap_or_else(|| {
-            self.tilings.push(Tiling { hop_us: extent.hop_us, series: Vec::new(), partials_bytes: 0, reach_us: 0 });
+            self.tilings.push(Tiling { hop_us: extent.hop_us, ..Tiling::default() });
             self.tilings.len() - 1
         });
         let tiling = &mut self.tilings[index];
@@ -307,26 +379,28 @@ fn function(json: &AggregationJson, column: Option<DType>) -> Result<(State, Out
     if json.k.is_some() != (json.function == Function::LastK) {
         return Err(invalid("'k' goes with last_k, and last_k with 'k'".into(), "give last_k a k of 1 or more"));
     }
-    let Some(dtype) = column else {
-        return match json.function {
-            Function::Count => Ok((State::Count, Output::Count, DType::INT64)),
-            _ => Err(invalid("it names no column".into(), "name the column; only count may go without")),
-        };
+    if json.q.is_some() != (json.function == Function::Quantile) {
+        return Err(invalid("'q' goes with quantile, and quantile with 'q'".into(), "give quantile a q from 0 to 1"));
+    }
+    let is_counting = matches!(json.function, Function::Count | Function::Groups);
+    let scalar = match column {
+        _ if is_counting => ScalarType::Int64,
+        Some(DType::Scalar(scalar)) => scalar,
+        Some(dtype) => return Err(mismatch(dtype, "a list can only be counted")),
+        None => return Err(invalid("it names no column".into(), "name the column; only count may go without")),
     };
-    let DType::Scalar(scalar) = dtype else {
-        return match json.function {
-            Function::Count => Ok((State::Count, Output::Count, DType::INT64)),
-            _ => Err(mismatch(dtype, "a list can only be counted")),
-        };
-    };
+    let dtype = DType::Scalar(scalar);
     let is_float = matches!(scalar, ScalarType::Float32 | ScalarType::Float64);
     let sum = if is_float { State::FloatSum } else { State::IntSum };
     let is_number = scalar.is_numeric();
-    if !is_number && matches!(json.function, Function::Sum | Function::Mean | Function::Var | Function::Std) {
+    if !is_number
+        && matches!(json.function, Function::Sum | Function::Mean | Function::Var | Function::Std | Function::Quantile)
+    {
         return Err(mismatch(dtype, "aggregate a column of numbers or bools"));
     }
     Ok(match json.function {
         Function::Count => (State::Count, Output::Count, DType::INT64),
+        Function::Groups => (State::Count, Output::Groups, DType::INT64),
         Function::Sum => (sum, Output::Sum, if is_float { DType::FLOAT64 } else { DType::INT64 }),
         Function::Mean => (sum, Output::Mean, DType::FLOAT64),
         Function::Var => (State::Moments, Output::Variance, DType::FLOAT64),
@@ -342,7 +416,30 @@ fn function(json: &AggregationJson, column: Option<DType>) -> Result<(State, Out
             }
             (State::LastK(k), Output::Kept, DType::List(scalar))
         }
+        Function::CountDistinct => (State::Distinct, Output::Count, DType::INT64),
+        Function::Quantile => {
+            let q = json.q.unwrap_or_default();
+            if !(0.0..=1.0).contains(&q) {
+                return Err(invalid(format!("its q is {q}"), "give a q from 0 to 1"));
+            }
+            (State::Quantiles, Output::Quantile(q), DType::FLOAT64)
+        }
     })
+}
+
+/// The type of a feature that may be one value for each group.
+fn grouped(json: &AggregationJson, dtype: DType, is_grouped: bool, shown: ScalarType) -> Result<DType> {
+    match (dtype, is_grouped) {
+        _ if json.function == Function::Groups && !is_grouped => {
+            Err(invalid("it lists groups of nothing".into(), "name the secondary key"))
+        }
+        _ if json.function == Function::Groups => Ok(DType::List(shown)),
+        (dtype, false) => Ok(dtype),
+        (DType::Scalar(scalar), true) => Ok(DType::List(scalar)),
+        (DType::List(_), true) => {
+            Err(invalid("last_k of each group would be a list of lists".into(), "take first or last of each group"))
+        }
+    }
 }
 
 fn mismatch(dtype: DType, hint: &str) -> Error {

@@ -6,7 +6,7 @@ use headrace_expr::{ColumnSlice, ColumnView, Scratch};
 use headrace_types::{ColumnData, Error, Result};
 
 use super::definition::{Series, WindowPlan};
-use super::partial::Scalar;
+use super::partial::{Item, Scalar, State};
 
 /// Events as a view's aggregates see them.
 pub(crate) struct Events<'a> {
@@ -35,7 +35,7 @@ enum Values<'a> {
 impl<'a> Events<'a> {
     /// `columns` are those of the plan, each of `rows` rows.
     pub(crate) fn new(plan: &WindowPlan, columns: &[ColumnView<'a>], rows: usize) -> Result<Self> {
-        let is_used = |index| plan.series.iter().any(|series| series.column == Some(index));
+        let is_used = |index| plan.series.iter().any(|series| series.reads(index));
         let filters = match &plan.filters {
             None => Vec::new(),
             Some(program) => {
@@ -56,26 +56,41 @@ impl<'a> Events<'a> {
         Ok(Self { columns, filters })
     }
 
-    /// The value of an event for a series; none when it is null or does not pass the filter.
-    pub(super) fn value(&self, series: &Series, row: usize) -> Option<Scalar<'_>> {
+    /// The value of an event for a series; none when it or its group is null, or it does not pass the filter.
+    pub(super) fn item(&self, series: &Series, row: usize) -> Option<Item<'_>> {
         if series.filter.is_some_and(|filter| !self.filters[filter][row]) {
             return None;
         }
-        let Some(column) = series.column else { return Some(Scalar::Int(1)) };
-        let column = self.columns[column].as_ref()?;
-        if column.validity.is_some_and(|validity| !validity[row]) {
-            return None;
+        let value = match series.column {
+            None => Scalar::Int(1),
+            Some(column) => self.columns[column].as_ref()?.value(row)?,
+        };
+        let group = match series.by {
+            None => None,
+            Some(by) => Some(self.columns[by.column].as_ref()?.value(row)?),
+        };
+        Some(Item { value, group })
+    }
+
+    /// Whether the series only counts, and every event counts.
+    pub(super) fn counts_all(&self, series: &Series) -> bool {
+        let is_present = |column: usize| self.columns[column].as_ref().is_some_and(|column| column.validity.is_none());
+        series.state == State::Count
+            && series.filter.is_none()
+            && series.by.is_none()
+            && series.column.is_none_or(is_present)
+    }
+
+    /// The column, and its values, of a series that looks at every event of a column of floats without nulls.
+    pub(super) fn all_floats(&self, series: &Series) -> Option<(usize, &[f64])> {
+        let index = series.column?;
+        let column = self.columns[index].as_ref()?;
+        match &column.values {
+            Values::Float(values) if series.filter.is_none() && series.by.is_none() && column.validity.is_none() => {
+                Some((index, values))
+            }
+            _ => None,
         }
-        Some(match &column.values {
-            Values::Int(values) => Scalar::Int(values[row]),
-            Values::UInt(values) => Scalar::UInt(values[row]),
-            Values::Float(values) => Scalar::Float(values[row]),
-            Values::Strings(values) => Scalar::Bytes(values[row].as_bytes()),
-            Values::Texts(values) => Scalar::Bytes(values[row].as_bytes()),
-            Values::Bytes(values) => Scalar::Bytes(&values[row]),
-            Values::Slices(values) => Scalar::Bytes(values[row]),
-            Values::Present => Scalar::Int(1),
-        })
     }
 }
 
@@ -109,6 +124,23 @@ impl<'a> EventColumn<'a> {
             ColumnSlice::ByteSlice(values) => Values::Slices(values),
             ColumnSlice::List(..) => Values::Present,
         };
-        Self { values, validity: view.validity }
+        Self { values, validity: view.validity.filter(|validity| validity.contains(&false)) }
+    }
+
+    /// None for null.
+    fn value(&self, row: usize) -> Option<Scalar<'_>> {
+        if self.validity.is_some_and(|validity| !validity[row]) {
+            return None;
+        }
+        Some(match &self.values {
+            Values::Int(values) => Scalar::Int(values[row]),
+            Values::UInt(values) => Scalar::UInt(values[row]),
+            Values::Float(values) => Scalar::Float(values[row]),
+            Values::Strings(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Texts(values) => Scalar::Bytes(values[row].as_bytes()),
+            Values::Bytes(values) => Scalar::Bytes(&values[row]),
+            Values::Slices(values) => Scalar::Bytes(values[row]),
+            Values::Present => Scalar::Int(1),
+        })
     }
 }

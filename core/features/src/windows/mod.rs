@@ -9,15 +9,18 @@
 
 mod definition;
 mod events;
+mod groups;
 mod history;
 mod partial;
+mod sketches;
 mod sliding;
 mod table;
 mod tiles;
 
 pub(crate) use definition::WindowPlan;
-pub use definition::{HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind};
+pub use definition::{GROUPS_MAX, HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind};
 pub(crate) use events::Events;
-pub(crate) use history::{History, Question};
+pub(crate) use history::{Answers, History, Question, Reading};
 pub(crate) use sliding::Timeline;
+pub use table::WindowStats;
 pub(crate) use table::{Incoming, Outcome, WindowTable};

@@ -8,6 +8,10 @@ use std::cmp::Ordering;
 use headrace_types::{RowVersion, ScalarType, Value};
 use serde::{Deserialize, Serialize};
 
+use super::definition::{Grouping, Series};
+use super::groups::Groups;
+use super::sketches::{Distinct, Quantiles};
+
 /// A value of an event, in the few forms that the functions tell apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scalar<'a> {
@@ -28,6 +32,24 @@ pub(super) enum Kept {
     UInt(u64),
     Float(f64),
     Bytes(Box<[u8]>),
+    /// A value and the group that it belongs to.
+    OfGroup(Box<(Kept, Kept)>),
+}
+
+/// A value of an event, and the group that it belongs to where there are groups.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Item<'a> {
+    pub(super) value: Scalar<'a>,
+    pub(super) group: Option<Scalar<'a>>,
+}
+
+impl Item<'_> {
+    pub(super) fn keep(self) -> Kept {
+        match self.group {
+            None => self.value.keep(),
+            Some(group) => Kept::OfGroup(Box::new((self.value.keep(), group.keep()))),
+        }
+    }
 }
 
 impl Scalar<'_> {
@@ -41,7 +63,7 @@ impl Scalar<'_> {
     }
 
     /// Values of one column are of one form; numbers by size, -0.0 before 0.0, bytes as texts are sorted.
-    fn order(self, other: Scalar<'_>) -> Ordering {
+    pub(super) fn order(self, other: Scalar<'_>) -> Ordering {
         match (self, other) {
             (Scalar::Int(a), Scalar::Int(b)) => a.cmp(&b),
             (Scalar::UInt(a), Scalar::UInt(b)) => a.cmp(&b),
@@ -49,6 +71,11 @@ impl Scalar<'_> {
             (Scalar::Bytes(a), Scalar::Bytes(b)) => a.cmp(b),
             _ => Ordering::Equal,
         }
+    }
+
+    /// The bytes of the value beside itself, when it is kept.
+    pub(super) fn heap_bytes(self) -> usize {
+        if let Scalar::Bytes(value) = self { value.len() } else { 0 }
     }
 
     fn is_nan(self) -> bool {
@@ -63,6 +90,16 @@ impl Scalar<'_> {
             Scalar::Bytes(_) => Wide::default(),
         }
     }
+
+    #[allow(clippy::cast_precision_loss)] // a quantile is approximate
+    pub(super) fn to_float(self) -> f64 {
+        match self {
+            Scalar::Int(value) => value as f64,
+            Scalar::UInt(value) => value as f64,
+            Scalar::Float(value) => value,
+            Scalar::Bytes(_) => f64::NAN,
+        }
+    }
 }
 
 impl Kept {
@@ -72,12 +109,18 @@ impl Kept {
             Kept::UInt(value) => Scalar::UInt(*value),
             Kept::Float(value) => Scalar::Float(*value),
             Kept::Bytes(value) => Scalar::Bytes(value),
+            Kept::OfGroup(of) => of.0.lend(),
         }
+    }
+
+    pub(super) fn lend_item(&self) -> Item<'_> {
+        let group = if let Kept::OfGroup(of) = self { Some(of.1.lend()) } else { None };
+        Item { value: self.lend(), group }
     }
 
     /// The value as one of a column's type.
     #[allow(clippy::cast_possible_truncation)] // a float32 comes back as it came
-    fn as_value(&self, scalar: ScalarType) -> Value {
+    pub(super) fn as_value(&self, scalar: ScalarType) -> Value {
         match (self, scalar) {
             (Kept::Int(value), ScalarType::Bool) => Value::Bool(*value != 0),
             (Kept::Int(value), ScalarType::Timestamp) => Value::Timestamp(*value),
@@ -87,6 +130,7 @@ impl Kept {
             (Kept::Float(value), _) => Value::Float64(*value),
             (Kept::Bytes(value), ScalarType::String) => Value::String(String::from_utf8_lossy(value).into_owned()),
             (Kept::Bytes(value), _) => Value::Bytes(value.to_vec()),
+            (Kept::OfGroup(of), scalar) => of.0.as_value(scalar),
         }
     }
 }
@@ -105,6 +149,7 @@ impl Wide {
         Self { high, low: value.saturating_sub(high as i128) as f64 }
     }
 
+    #[inline]
     fn add(self, other: Self) -> Self {
         let sum = self.high + other.high;
         if !sum.is_finite() {
@@ -115,6 +160,10 @@ impl Wide {
         let low = error + self.low + other.low;
         let high = sum + low;
         Self { high, low: low - (high - sum) }
+    }
+
+    fn add_float(self, value: f64) -> Self {
+        self.add(Self { high: value, low: 0.0 })
     }
 
     fn times(self, other: Self) -> Self {
@@ -163,6 +212,13 @@ pub(super) struct Moment {
     sequence: u64,
 }
 
+impl Moment {
+    /// Of an event that is known by its place in the order.
+    pub(super) fn of_place(place: usize) -> Self {
+        Self { event_ts: 0, created_ts: 0, sequence: place as u64 }
+    }
+}
+
 impl From<RowVersion> for Moment {
     fn from(version: RowVersion) -> Self {
         Self { event_ts: version.event_ts, created_ts: version.created_ts, sequence: version.sequence }
@@ -170,7 +226,7 @@ impl From<RowVersion> for Moment {
 }
 
 /// What is kept for a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     Count,
     IntSum,
@@ -182,6 +238,8 @@ pub(super) enum State {
     First,
     Last,
     LastK(usize),
+    Distinct,
+    Quantiles,
 }
 
 /// The partial aggregate of some events.
@@ -210,11 +268,21 @@ pub(super) enum Partial {
         k: usize,
         items: Vec<(Moment, Kept)>,
     },
+    Distinct(Distinct),
+    Quantiles(Quantiles),
+    Groups(Groups),
 }
 
 impl Partial {
     /// Of no events.
-    pub(super) fn empty(state: State) -> Self {
+    pub(super) fn empty(series: &Series) -> Self {
+        match series.by {
+            None => Self::of_state(series.state),
+            Some(Grouping { limit, .. }) => Partial::Groups(Groups::new(limit, series.state)),
+        }
+    }
+
+    pub(super) fn of_state(state: State) -> Self {
         match state {
             State::Count => Partial::Count(0),
             State::IntSum => Partial::IntSum { count: 0, sum: 0 },
@@ -225,14 +293,35 @@ impl Partial {
             State::First => Partial::First(None),
             State::Last => Partial::Last(None),
             State::LastK(k) => Partial::LastK { k, items: Vec::new() },
+            State::Distinct => Partial::Distinct(Distinct::default()),
+            State::Quantiles => Partial::Quantiles(Quantiles::default()),
         }
     }
 
-    /// Whether a partial that was read from a file is of a state.
-    pub(super) fn is_of(&self, state: State) -> bool {
+    /// Whether a partial that was read from a file is one of a series.
+    pub(super) fn is_of(&self, series: &Series) -> bool {
+        match (self, series.by) {
+            (Partial::Groups(groups), Some(by)) => groups.is_of(by.limit, series.state),
+            (_, Some(_)) => false,
+            (partial, None) => partial.is_of_state(series.state),
+        }
+    }
+
+    pub(super) fn is_of_state(&self, state: State) -> bool {
         match (self, state) {
             (Partial::LastK { k, items }, State::LastK(of)) => *k == of && items.len() <= of,
-            _ => std::mem::discriminant(self) == std::mem::discriminant(&Self::empty(state)),
+            _ => std::mem::discriminant(self) == std::mem::discriminant(&Self::of_state(state)),
+        }
+    }
+
+    /// Takes in one value of an event. False where its group is not among those that are kept, or has taken the place of another.
+    pub(super) fn take(&mut self, item: Item<'_>, moment: Moment) -> bool {
+        match (self, item.group) {
+            (Partial::Groups(groups), Some(group)) => groups.add(group, item.value, moment),
+            (partial, _) => {
+                partial.add(item.value, moment);
+                true
+            }
         }
     }
 
@@ -277,6 +366,34 @@ impl Partial {
                     items.truncate(*k);
                 }
             }
+            Partial::Distinct(distinct) => distinct.add(value),
+            Partial::Quantiles(quantiles) => quantiles.add(value),
+            Partial::Groups(_) => {}
+        }
+    }
+
+    /// Takes in events of which only the number matters.
+    pub(super) fn add_count(&mut self, more: u64) {
+        if let Partial::Count(count) = self {
+            *count += more;
+        }
+    }
+
+    /// Takes in the floats of events that follow each other, from a place on.
+    pub(super) fn add_floats(&mut self, values: &[f64], first: usize) {
+        match self {
+            Partial::Count(count) => *count += values.len() as u64,
+            Partial::FloatSum { count, sum } => {
+                *count += values.len() as u64;
+                *sum = values.iter().fold(*sum, |sum, &value| sum.add_float(value));
+            }
+            Partial::Least(kept) => extreme_float(kept, values, Ordering::Less),
+            Partial::Greatest(kept) => extreme_float(kept, values, Ordering::Greater),
+            partial => {
+                for (at, &value) in values.iter().enumerate() {
+                    partial.add(Scalar::Float(value), Moment::of_place(first + at));
+                }
+            }
         }
     }
 
@@ -309,6 +426,9 @@ impl Partial {
                     this.add(value.lend(), *moment);
                 }
             }
+            (Partial::Distinct(distinct), Partial::Distinct(other)) => distinct.merge(other),
+            (Partial::Quantiles(quantiles), Partial::Quantiles(other)) => quantiles.merge(other),
+            (Partial::Groups(groups), Partial::Groups(other)) => groups.merge(other),
             _ => {}
         }
     }
@@ -317,6 +437,23 @@ impl Partial {
     pub(super) fn bytes(state: State) -> usize {
         let items = if let State::LastK(k) = state { k * size_of::<(Moment, Kept)>() } else { 0 };
         size_of::<Self>() + items
+    }
+
+    /// The bytes that depend on what it has seen.
+    pub(super) fn grown_bytes(&self) -> usize {
+        match self {
+            Partial::Distinct(distinct) => distinct.heap_bytes(),
+            Partial::Quantiles(quantiles) => quantiles.heap_bytes(),
+            Partial::Groups(groups) => groups.heap_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Reckons the bytes of what was read from a file.
+    pub(super) fn measure(&mut self) {
+        if let Partial::Groups(groups) = self {
+            groups.measure();
+        }
     }
 
     /// What a function gives; `scalar` is the type of the column that it looks at.
@@ -348,12 +485,18 @@ impl Partial {
             (Partial::LastK { items, .. }, _) => {
                 Value::List(items.iter().map(|(_, kept)| kept.as_value(scalar)).collect())
             }
+            (Partial::Distinct(distinct), _) => Value::Int(distinct.count()),
+            (Partial::Quantiles(quantiles), Output::Quantile(q)) => {
+                quantiles.quantile(q).map_or(Value::Null, Value::Float64)
+            }
+            (Partial::Quantiles(_), _) => Value::Null,
+            (Partial::Groups(groups), output) => groups.finish(output, scalar),
         }
     }
 }
 
 /// What is made of a partial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Output {
     Count,
     Sum,
@@ -362,6 +505,9 @@ pub(super) enum Output {
     Deviation,
     /// The value or the values kept.
     Kept,
+    Quantile(f64),
+    /// The groups themselves.
+    Groups,
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -378,5 +524,16 @@ fn extreme(kept: &mut Option<Kept>, value: Scalar<'_>, wanted: Ordering) {
     };
     if takes {
         *kept = Some(value.keep());
+    }
+}
+
+/// As [`extreme`] of all these values.
+fn extreme_float(kept: &mut Option<Kept>, values: &[f64], wanted: Ordering) {
+    let better = |best: f64, value: f64| {
+        let takes = if best.is_nan() { !value.is_nan() } else { !value.is_nan() && value.total_cmp(&best) == wanted };
+        if takes { value } else { best }
+    };
+    if let Some(best) = values.iter().copied().reduce(better) {
+        extreme(kept, Scalar::Float(best), wanted);
     }
 }

@@ -37,7 +37,18 @@ pub(crate) struct WindowTable {
     /// The newest time of an ingest.
     now_us: AtomicI64,
     used_bytes: AtomicU64,
+    crowded_out: AtomicU64,
     bytes_max: u64,
+}
+
+/// The sizes of a view's aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowStats {
+    /// Keys that have had an event.
+    pub keys: usize,
+    pub used_bytes: u64,
+    /// Times that an event's group was not kept, or took the place of another, since the table was made.
+    pub crowded_out: u64,
 }
 
 /// A file's content.
@@ -76,6 +87,7 @@ impl WindowTable {
             next_sequence: AtomicU64::new(0),
             now_us: AtomicI64::new(i64::MIN),
             used_bytes: AtomicU64::new(0),
+            crowded_out: AtomicU64::new(0),
             bytes_max,
         }
     }
@@ -93,8 +105,12 @@ impl WindowTable {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+    pub(crate) fn stats(&self) -> WindowStats {
+        WindowStats {
+            keys: self.len(),
+            used_bytes: self.used_bytes.load(Ordering::Relaxed),
+            crowded_out: self.crowded_out.load(Ordering::Relaxed),
+        }
     }
 
     /// Forgets everything: the view is built anew from its history.
@@ -143,6 +159,7 @@ impl WindowTable {
                 Taken::Late => Outcome::Late,
             }
         };
+        self.crowded_out.fetch_add(state.take_crowded_out(), Ordering::Relaxed);
         let entry = if is_new { key.len() + size_of::<(Box<[u8]>, KeyState)>() } else { 0 };
         let after = (state.heap_bytes(&self.plan) + entry) as u64;
         self.used_bytes.fetch_add(after.wrapping_sub(before as u64), Ordering::Relaxed);
@@ -235,10 +252,11 @@ impl WindowTable {
         }
         let table = Self::new(plan, bytes_max);
         let mut used_bytes = 0;
-        for (key, state) in snapshot.keys {
+        for (key, mut state) in snapshot.keys {
             if !state.is_of(&table.plan) {
                 return Err(place(corrupt("a key's tiles are not those of its definition")));
             }
+            state.measure();
             used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
             let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
             shard.insert(key, state);

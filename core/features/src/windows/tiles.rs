@@ -7,13 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Tiling, WindowPlan, floor_to};
 use super::events::Events;
-use super::partial::{Kept, Partial, Scalar};
+use super::partial::{Item, Kept, Partial};
 
 /// The partials of the events of a key in `[start_us, start_us + hop)`, one for each series of the tiling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tile {
     start_us: TimestampUs,
     partials: Box<[Partial]>,
+}
+
+impl Tile {
+    fn grown_bytes(&self) -> usize {
+        self.partials.iter().map(Partial::grown_bytes).sum()
+    }
 }
 
 /// An event, or a tombstone, of a time that has not come: it must not count before, and a tile does not tell its events apart.
@@ -47,6 +53,12 @@ pub(super) struct KeyState {
     /// For each tiling, its tiles by time.
     tilings: Vec<VecDeque<Tile>>,
     pending: Vec<Pending>,
+    /// What the partials of the tiles take that depends on what they have seen.
+    #[serde(skip)]
+    grown_bytes: usize,
+    /// Events whose group was not kept, or took the place of another, since it was asked last.
+    #[serde(skip)]
+    crowded_out: u64,
 }
 
 /// One event as it comes in.
@@ -72,13 +84,13 @@ impl KeyState {
         if self.deleted_us.is_some_and(|deleted_us| version.event_ts <= deleted_us) {
             return Taken::Late;
         }
-        let value = |series: usize| arrival.events.value(&plan.series[series], arrival.row);
+        let item = |series: usize| arrival.events.item(&plan.series[series], arrival.row);
         if version.event_ts >= now_us {
-            let values = (0..plan.series.len()).map(|series| value(series).map(|value| value.keep())).collect();
+            let values = (0..plan.series.len()).map(|series| item(series).map(|item| item.keep())).collect();
             self.push_pending(version, false, values);
             return Taken::Counted;
         }
-        if self.count(plan, version, now_us, value) { Taken::Counted } else { Taken::Late }
+        if self.count(plan, version, now_us, item) { Taken::Counted } else { Taken::Late }
     }
 
     /// Puts an event into the tiles of its time; false when all of them are over.
@@ -87,7 +99,7 @@ impl KeyState {
         plan: &WindowPlan,
         version: RowVersion,
         now_us: TimestampUs,
-        value: impl Fn(usize) -> Option<Scalar<'a>>,
+        item: impl Fn(usize) -> Option<Item<'a>>,
     ) -> bool {
         let event_ts = version.event_ts;
         self.first_event_ts = Some(self.first_event_ts.map_or(event_ts, |first| first.min(event_ts)));
@@ -95,10 +107,17 @@ impl KeyState {
         for (number, tiling) in plan.tilings.iter().enumerate() {
             let Some(tile) = self.tile(plan, number, event_ts, now_us) else { continue };
             is_counted = true;
+            let before = if tiling.grows { tile.grown_bytes() } else { 0 };
+            let mut crowded_out = 0;
             for (partial, &series) in tile.partials.iter_mut().zip(&tiling.series) {
-                if let Some(value) = value(series) {
-                    partial.add(value, version.into());
+                if let Some(item) = item(series) {
+                    crowded_out += u64::from(!partial.take(item, version.into()));
                 }
+            }
+            if tiling.grows {
+                let after = tile.grown_bytes();
+                self.grown_bytes = (self.grown_bytes + after).saturating_sub(before);
+                self.crowded_out += crowded_out;
             }
         }
         is_counted
@@ -119,6 +138,7 @@ impl KeyState {
         self.first_event_ts = None;
         self.tilings.clear();
         self.pending.clear();
+        self.grown_bytes = 0;
     }
 
     fn push_pending(&mut self, version: RowVersion, is_tombstone: bool, values: Box<[Option<Kept>]>) {
@@ -141,7 +161,9 @@ impl KeyState {
                 self.clear(pending.event_ts);
                 self.pending = later.into_iter().filter(|other| !pending.takes_away(other)).collect();
             } else if self.deleted_us.is_none_or(|deleted_us| pending.event_ts > deleted_us) {
-                self.count(plan, pending.version(), now_us, |series| pending.values[series].as_ref().map(Kept::lend));
+                self.count(plan, pending.version(), now_us, |series| {
+                    pending.values[series].as_ref().map(Kept::lend_item)
+                });
             }
         }
     }
@@ -158,7 +180,7 @@ impl KeyState {
         let tiles = &mut self.tilings[tiling];
         let tiling = &plan.tilings[tiling];
         let start_us = floor_to(event_ts, tiling.hop_us);
-        drop_over(tiles, tiling, now_us);
+        self.grown_bytes = self.grown_bytes.saturating_sub(drop_over(tiles, tiling, now_us));
         if is_over(start_us, tiling, now_us) {
             return None;
         }
@@ -169,7 +191,7 @@ impl KeyState {
             _ => tiles.len(),
         };
         if tiles.get(at).is_none_or(|tile| tile.start_us != start_us) {
-            let empty = |&series: &usize| Partial::empty(plan.series[series].state);
+            let empty = |&series: &usize| Partial::empty(&plan.series[series]);
             let partials = tiling.series.iter().map(empty).collect();
             tiles.insert(at, Tile { start_us, partials });
         }
@@ -199,7 +221,7 @@ impl KeyState {
         for (position, feature) in features.enumerate() {
             let feature = &plan.features[feature];
             let (start_us, end_us) = plan.extents[feature.extent].interval(at_us);
-            let mut partial = Partial::empty(plan.series[feature.series].state);
+            let mut partial = Partial::empty(&plan.series[feature.series]);
             if let Some(tiles) = self.tilings.get(feature.tiling).filter(|_| !is_deleted) {
                 let first = tiles.partition_point(|tile| tile.start_us < start_us);
                 for tile in tiles.range(first..).take_while(|tile| tile.start_us < end_us) {
@@ -207,8 +229,8 @@ impl KeyState {
                 }
             }
             for pending in pending().filter(|pending| start_us <= pending.event_ts && pending.event_ts < end_us) {
-                if let Some(value) = &pending.values[feature.series] {
-                    partial.add(value.lend(), pending.version().into());
+                if let Some(kept) = &pending.values[feature.series] {
+                    partial.take(kept.lend_item(), pending.version().into());
                 }
             }
             value(position, partial.finish(feature.output, feature.scalar));
@@ -219,8 +241,24 @@ impl KeyState {
     /// Lets go of the tiles that are over.
     pub(super) fn prune(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
         for (tiles, tiling) in self.tilings.iter_mut().zip(&plan.tilings) {
-            drop_over(tiles, tiling, now_us);
+            self.grown_bytes = self.grown_bytes.saturating_sub(drop_over(tiles, tiling, now_us));
         }
+    }
+
+    /// Events whose group was not kept, or took the place of another, since the last call.
+    pub(super) fn take_crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.crowded_out)
+    }
+
+    /// Reckons the bytes of what was read from a file.
+    pub(super) fn measure(&mut self) {
+        let tiles = self.tilings.iter_mut().flatten();
+        self.grown_bytes = tiles
+            .map(|tile| {
+                tile.partials.iter_mut().for_each(Partial::measure);
+                tile.grown_bytes()
+            })
+            .sum();
     }
 
     /// About how many bytes the key takes beside this structure.
@@ -229,7 +267,7 @@ impl KeyState {
             |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| tiles.len() * (size_of::<Tile>() + tiling.partials_bytes);
         let tiles: usize = self.tilings.iter().zip(&plan.tilings).map(tiles_bytes).sum();
         let pending_bytes = size_of::<Pending>() + plan.series.len() * size_of::<Option<Kept>>();
-        tiles + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.len() * pending_bytes
+        tiles + self.grown_bytes + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.len() * pending_bytes
     }
 
     /// Whether a state that was read from a file is one that the plan can have made.
@@ -237,7 +275,7 @@ impl KeyState {
         let is_tile = |tile: &Tile, tiling: &Tiling| {
             tile.partials.len() == tiling.series.len()
                 && tile.start_us.rem_euclid(tiling.hop_us) == 0
-                && tile.partials.iter().zip(&tiling.series).all(|(partial, &at)| partial.is_of(plan.series[at].state))
+                && tile.partials.iter().zip(&tiling.series).all(|(partial, &at)| partial.is_of(&plan.series[at]))
         };
         let are_tiles = |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| {
             tiles.iter().all(|tile| is_tile(tile, tiling)) && tiles.iter().map(|tile| tile.start_us).is_sorted()
@@ -248,11 +286,14 @@ impl KeyState {
     }
 }
 
-/// Lets go of the tiles that no window reaches any more.
-fn drop_over(tiles: &mut VecDeque<Tile>, tiling: &Tiling, now_us: TimestampUs) {
-    while tiles.front().is_some_and(|tile| is_over(tile.start_us, tiling, now_us)) {
+/// Lets go of the tiles that no window reaches any more; returns what their partials had grown.
+fn drop_over(tiles: &mut VecDeque<Tile>, tiling: &Tiling, now_us: TimestampUs) -> usize {
+    let mut grown_bytes = 0;
+    while let Some(tile) = tiles.front().filter(|tile| is_over(tile.start_us, tiling, now_us)) {
+        grown_bytes += if tiling.grows { tile.grown_bytes() } else { 0 };
         tiles.pop_front();
     }
+    grown_bytes
 }
 
 fn is_over(start_us: TimestampUs, tiling: &Tiling, now_us: TimestampUs) -> bool {

@@ -161,18 +161,23 @@ impl ImageLayout {
     /// `corrupt_store` when the image is not one of this layout.
     pub fn decode(&self, image: &[u8]) -> Result<Vec<Value>> {
         self.check(image)?;
-        let value_of = |i: usize| {
-            let dtype = self.fields[i].dtype;
-            if self.is_null(image, i) {
-                Ok(Value::Null)
-            } else if is_var(dtype) {
-                decode_var(dtype, self.var(image, i)?).ok_or_else(|| corrupt(&self.fields[i], "cannot be read"))
-            } else {
-                let at = self.offsets[i];
-                Ok(get_scalar(dtype.element(), &image[at..at + slot_bytes(dtype)]))
-            }
-        };
-        (0..self.fields.len()).map(value_of).collect()
+        (0..self.fields.len()).map(|field| self.value(image, field)).collect()
+    }
+
+    /// One value of an image that has been checked.
+    ///
+    /// # Errors
+    /// `corrupt_store` when it cannot be read.
+    pub fn value(&self, image: &[u8], field: usize) -> Result<Value> {
+        let dtype = self.fields[field].dtype;
+        if self.is_null(image, field) {
+            Ok(Value::Null)
+        } else if is_var(dtype) {
+            decode_var(dtype, self.var(image, field)?).ok_or_else(|| corrupt(&self.fields[field], "cannot be read"))
+        } else {
+            let at = self.offsets[field];
+            Ok(get_scalar(dtype.element(), &image[at..at + slot_bytes(dtype)]))
+        }
     }
 
     /// Whether the image is one of this layout: long enough, its strings within it and well formed.

@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 
 from headrace import (
+    Aggregation,
     Entity,
     FeatureService,
     FeatureView,
@@ -26,7 +27,7 @@ carrier = Entity("carrier", join_keys=[Field("carrier", String)], description="A
 # The main runways of all three airports point within some 20 degrees of north-east: one heading keeps this readable.
 RUNWAY_HEADING_DEGREES = 40.0
 
-# A flight is reported this long after it has landed, so a delay is not known earlier.
+# A flight is reported this long after it has departed and after it has landed, so a delay is not known earlier.
 REPORTED_AFTER = timedelta(minutes=15)
 
 weather = FeatureView(
@@ -103,6 +104,37 @@ plane_delay = FeatureView(
     description="The last finished flight of the aircraft out of New York.",
 )
 
+# How late flights have departed over the last hour, six hours, week and month.
+WINDOWS = [timedelta(hours=1), timedelta(hours=6), timedelta(days=7), timedelta(days=30)]
+departures = FileSource("data/departed.parquet", event_ts="departed_at", available_after=REPORTED_AFTER)
+
+carrier_departures = FeatureView(
+    name="carrier_departures",
+    entities=[carrier],
+    schema=[Field("dep_delay", Float64)],
+    source=departures,
+    aggregations=[Aggregation("dep_delay", "mean", WINDOWS, name="carrier_departure_delay")],
+    description="The mean delay of the carrier's departures from New York, in minutes.",
+)
+
+plane_departures = FeatureView(
+    name="plane_departures",
+    entities=[plane],
+    schema=[Field("dep_delay", Float64)],
+    source=departures,
+    aggregations=[Aggregation("dep_delay", "mean", WINDOWS, name="plane_departure_delay")],
+    description="The mean delay of the aircraft's departures from New York, in minutes.",
+)
+
+airport_departures = FeatureView(
+    name="airport_departures",
+    entities=[airport],
+    schema=[Field("dep_delay", Float64)],
+    source=departures,
+    aggregations=[Aggregation("dep_delay", "mean", WINDOWS, name="airport_departure_delay")],
+    description="The mean delay of the departures from the airport, in minutes.",
+)
+
 hour_angle = (col("planned_departure").dt.hour() + col("planned_departure").dt.minute() / 60) * (2 * math.pi / 24)
 weekday_angle = col("planned_departure").dt.day_of_week() * (2 * math.pi / 7)
 
@@ -140,6 +172,9 @@ departure_risk = FeatureService(
         plane_register[["engines", "seats"]],
         carrier_delay,
         plane_delay[["plane_dep_delay", "plane_arr_delay", "plane_air_time", "plane_distance"]],
+        carrier_departures,
+        plane_departures,
+        airport_departures,
     ],
     description="Everything that a model of late arrivals takes.",
 )
