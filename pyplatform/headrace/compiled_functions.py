@@ -11,6 +11,7 @@ import ast
 import builtins
 import math
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -396,7 +397,10 @@ class CompiledFunction:
 
 
 _compiled: weakref.WeakValueDictionary[str, CompiledFunction] = weakref.WeakValueDictionary()
-"""By source and types: a plan that is compiled, applied and loaded in one process compiles once."""
+"""By source and types."""
+
+_recent: deque[CompiledFunction] = deque(maxlen=64)
+"""Kept beyond their plans: a plan that is checked, applied and loaded in one process is compiled once."""
 
 
 def compile_function(code: CompiledSource) -> CompiledFunction:
@@ -410,6 +414,7 @@ def compile_function(code: CompiledSource) -> CompiledFunction:
     known = _compiled.get(key)
     if known is None:
         known = _compiled[key] = CompiledFunction(_compile(code))
+        _recent.append(known)
     return known
 
 

@@ -88,6 +88,9 @@ def scalar_function(function: Callable[..., Any]) -> PlanFunction:
     - A function of `math` outside its domain is NaN, where Python raises. `**` is a float.
     - `while`, recursion and more than 65,536 steps of nested loops are refused, so a call always ends.
 
+    A process compiles the functions of a plan when it loads it, which takes about a second each, and needs Numba: the
+    extra `headrace[numba]`.
+
     Raises:
         DefinitionError: `invalid_definition`, naming file and line of what cannot be compiled.
     """

@@ -241,3 +241,38 @@ def test_a_server_ends_when_asked(trained: Path, end: signal.Signals) -> None:
         process.send_signal(end)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 0, said
+
+
+FUNCTIONS = """from headrace import *
+
+
+@scalar_function
+def half(x: float) -> float:
+    return x / 2
+
+
+@python_function(returns=Float64)
+def slow(xs):
+    return [x + 1 for x in xs]
+
+
+view = OnDemandFeatureView(
+    "v", [Field("x", Float64)], [Field("a", Float64, half(col("x"))), Field("b", Float64, slow(col("x")))]
+)
+service = FeatureService("s", [view])
+"""
+
+
+def test_plan_shows_python_hops_and_refuses_what_may_not_end(headrace: Command, tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    (tmp_path / "headrace.toml").write_text('[project]\nname = "functions"\n')
+    definitions = tmp_path / "features" / "all.py"
+    definitions.write_text(FUNCTIONS)
+    done = headrace("plan", "--project", tmp_path)
+    assert done.status == 0, done.stdout + done.stderr
+    assert "python hop: v.b calls all:slow" in done.stdout
+    assert "v.a" not in done.stdout
+    assert headrace("plan", "--project", tmp_path, "--json").json["python_hops"] == ["v.b calls all:slow"]
+    replace(definitions, "    return x / 2", "    while x > 1:\n        x /= 2\n    return x")
+    done = headrace("plan", "--project", tmp_path, "--json")
+    refused(done, 3, "invalid_definition", "all:half", "line 6", "while loop")

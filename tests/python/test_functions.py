@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import subprocess
 import sys
 import textwrap
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +26,7 @@ from headrace import (
     ProcessError,
     _native,
     col,
+    compiled_functions,
     python_function,
     scalar_function,
 )
@@ -397,14 +401,20 @@ def test_a_plan_that_is_not_loaded_says_so(store: FeatureStore) -> None:
     assert raised.value.code == "unavailable"
 
 
-def test_the_native_code_lives_as_long_as_its_plan() -> None:
+def test_the_native_code_lives_as_long_as_its_plan(store: FeatureStore) -> None:
+    store.online_plan("all")
+    compiled_functions._recent.clear()
+    gc.collect()
+    assert len(compiled_functions._compiled) >= 2  # the plan holds them
+    assert same(online(store, ROWS)["tax"], EXPECTED["tax"])
+
+
+def test_a_function_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     code = source("def f(x: float) -> float:\n    return x * 3")
-    first = compile_function(code)
-    assert compile_function(code) is first
-    address = first.address
-    del first
-    assert compile_function(code).address
-    assert address
+    monkeypatch.setattr(compiled_functions, "_compile", lambda _: SimpleNamespace(address=1))
+    monkeypatch.setattr(compiled_functions, "_compiled", {})
+    monkeypatch.setattr(compiled_functions, "_recent", deque())
+    assert compile_function(code) is compile_function(code)
 
 
 def test_a_filter_of_events_cannot_call_a_function(make_project: Callable[..., Path]) -> None:
