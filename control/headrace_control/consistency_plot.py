@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+FEATURES_MAX = 60
+"""The features with the most differences, no more of them."""
 KINDS = (("mismatched", "#c2410c"), ("missing", "#2563eb"), ("extra", "#7c3aed"), ("late", "#9ca3af"))
 
 
@@ -13,7 +15,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    features = report["features"]
+    worst = sorted(report["features"], key=lambda one: one["mismatch_ratio"], reverse=True)
+    features = worst[:FEATURES_MAX]
     names = [f"{one['deployment']}  {one['feature']}" for one in features]
     figure = Figure(figsize=(11, 1.6 + 0.3 * len(features)))
     FigureCanvasAgg(figure)

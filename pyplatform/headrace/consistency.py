@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from headrace import _native
 from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER
-from headrace.consistency_values import Difference, compare_values, tolerances
+from headrace.consistency_values import Difference, compare_values, plain_value, tolerances
 from headrace.errors import HeadraceError
 from headrace.files import write_atomic
 from headrace.frames import TIMESTAMP
@@ -36,11 +36,16 @@ LAG = dt.timedelta(seconds=5)
 """How late online may be by default: what a server takes to bring in other processes' writes, and some room."""
 ROWS_MAX = 500_000
 """Lookups that are recomputed at a time."""
-EXPLAINED_ROWS_MAX = 1_000
+EXPLAINED_ROWS_MAX = 20_000
 """Lookups of a deployment and plan for whose differences the lag is sought; the others count as not explained."""
 MOMENTS_MAX = 256
-"""Earlier states that are tried for a lookup, the latest first."""
+"""Earlier states that are tried for a lookup, the latest first; fewer where many lookups differ."""
+TRIED_ROWS_MAX = 500_000
+"""Earlier states that are tried for all lookups together, or a few of each."""
+MOMENTS_MIN = 16
 EXAMPLES_MAX = 5
+Group = tuple[str, str, str, tuple[str, ...], str]
+"""Deployment, service, plan, features and schema of lookups that are recomputed together."""
 _AT, _KNOWN = "__served_at", "__known_at"
 _ROW, _KEY = "__row", "__key"
 _RACE_US = 1_000
@@ -125,11 +130,11 @@ def verify(
     """See `FeatureStore.verify_consistency`."""
     report = ConsistencyReport(store.now_us())
     findings: dict[tuple[str, str], FeatureFinding] = {}
-    waiting: dict[tuple[str, str, str, tuple[str, ...]], list[pa.Table]] = defaultdict(list)
+    waiting: dict[Group, list[pa.Table]] = defaultdict(list)
     plans = Plans(store)
 
-    def judge(key: tuple[str, str, str, tuple[str, ...]]) -> None:
-        name, service, digest, features = key
+    def judge(key: Group) -> None:
+        name, service, digest, features, _ = key
         table = pa.concat_tables(waiting.pop(key))
         try:
             plan, document = plans.load(digest)
@@ -143,7 +148,7 @@ def verify(
     for lookups in read_lookups(store.config.state / PAYLOAD_FOLDER, deployment, since, until):
         table = _usable(lookups, since, until, report)
         for digest, chosen in plans.in_force(lookups.plan_digest, table):
-            key = (lookups.deployment, lookups.service, digest, lookups.features)
+            key = (lookups.deployment, lookups.service, digest, lookups.features, str(chosen.schema))
             waiting[key].append(chosen)
             if sum(one.num_rows for one in waiting[key]) >= ROWS_MAX:
                 judge(key)
@@ -309,10 +314,11 @@ class Judge:
     def _example(
         self, table: pa.Table, name: str, difference: Difference, row: int, lag_us: int | None
     ) -> dict[str, Any]:
-        keys = {one["name"]: table.column(f"key:{one['name']}")[row].as_py() for one in self.shape["join_keys"]}
+        names = [one["name"] for one in self.shape["join_keys"]]
+        keys = {name: plain_value(table.column(f"key:{name}")[row]) for name in names}
         return {
             "request_id": table.column("request_id")[row].as_py(),
-            "at": table.column("at")[row].as_py().isoformat(),
+            "at": str(plain_value(table.column("at")[row])),
             "keys": keys,
             "served": difference.served.value_at(row),
             "served_status": difference.served.status_at(row),
@@ -353,6 +359,7 @@ class Judge:
 
     def _moments(self, table: pa.Table, at_us: list[int]) -> list[list[int]]:
         """For each lookup, when rows of its keys were created up to its time: the latest ones, the latest first."""
+        limit = min(MOMENTS_MAX, max(MOMENTS_MIN, TRIED_ROWS_MAX // max(len(at_us), 1)))
         found: list[set[int]] = [set() for _ in at_us]
         for view_name in self.shape["views"]:
             view = ViewRows(self.document, view_name)
@@ -362,8 +369,8 @@ class Judge:
             for row, (number, until_us) in enumerate(zip(numbers, at_us, strict=True)):
                 of_key = created.get(number, np.empty(0, np.int64))
                 end = int(np.searchsorted(of_key, until_us, "right"))
-                found[row].update(of_key[max(end - MOMENTS_MAX, 0) : end].tolist())
-        return [sorted(moments, reverse=True)[:MOMENTS_MAX] for moments in found]
+                found[row].update(of_key[max(end - limit, 0) : end].tolist())
+        return [sorted(moments, reverse=True)[:limit] for moments in found]
 
     def _created(self, view: ViewRows, table: pa.Table) -> tuple[list[int | None], dict[int | None, Any]]:
         """A number for each lookup's key, and for each number when rows of that key were created, in order."""

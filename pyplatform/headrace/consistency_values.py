@@ -43,6 +43,14 @@ def _tolerance(document: dict[str, Any], view: str, name: str) -> float:
     return next((_BOUNDS.get(one["function"], EXACT) for one in aggregations if one["name"] == name), EXACT)
 
 
+def plain_value(scalar: Any) -> Any:
+    """An Arrow scalar as Python has it; a time beyond its years as microseconds since 1970."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return getattr(scalar, "value", None)
+
+
 @dataclass(frozen=True)
 class Side:
     """The values of one feature on one side."""
@@ -55,7 +63,7 @@ class Side:
         return np.asarray(pc.is_valid(self.values).combine_chunks())
 
     def value_at(self, row: int) -> Any:
-        return self.values[row].as_py()
+        return plain_value(self.values[row])
 
     def status_at(self, row: int) -> str | None:
         status: str | None = None if self.statuses is None else self.statuses[row].as_py()

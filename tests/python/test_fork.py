@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ store.materialize()
 online = store.open_online()
 plan = online.local.online_plan("gates")
 engine = headrace.Engine(store)
+engine.get_online_features("gates", {"origin": ["JFK"]})
 row = {"origin": ["JFK"], "at": ["2013-01-01T00:00:00Z"], "open": [True], "crew": ["a"]}
 calls = {
     "LocalStore": lambda: len(online.local),
@@ -27,7 +29,7 @@ calls = {
     "Engine": lambda: engine.native.predict("none"),
     "push": lambda: store.push("gate", row),
     "reads": lambda: store.get_online_features("gates", {"origin": ["JFK"]}),
-    "close": lambda: store.close(),
+    "close": lambda: (engine.close(), store.close()),
 }
 child = os.fork()
 if child == 0:
@@ -50,15 +52,17 @@ if child == 0:
 _, status = os.waitpid(child, 0)
 print("child", os.waitstatus_to_exitcode(status))
 print("parent", store.push("gate", row).inserted, len(online.local) > 0)
+engine.close()
+print("logged", engine.payload_stats()["written_rows"])
 store.close()
 """
 
 
 def test_handles_refuse_to_work_after_a_fork(weather_project: Path) -> None:
     FeatureStore(weather_project).apply()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(weather_project)], capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-c", PROGRAM, str(weather_project)]
+    environment = {**os.environ, "HEADRACE_PAYLOAD_SAMPLE": "1"}  # which has a thread
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == [
@@ -68,4 +72,4 @@ def test_handles_refuse_to_work_after_a_fork(weather_project: Path) -> None:
     ]
     assert [line.split()[1] for line in lines[3:5]] == ["used_after_fork"] * 2
     assert lines[5] == "close worked", "a child may let go of what it has inherited"
-    assert lines[6:] == ["writer store_locked", "own [4]", "child 0", "parent 1 True"]
+    assert lines[6:] == ["writer store_locked", "own [4]", "child 0", "parent 1 True", "logged 1"]

@@ -14,6 +14,7 @@ from headrace_control.cli.params import SECONDS, UTC_TIME
 if TYPE_CHECKING:
     from rich.table import Table
 
+TEXT_MAX = 60
 EXAMPLES = epilog(
     "headrace verify consistency",
     "headrace verify consistency --deployment departure_risk_lightgbm --since 2013-11-01T00:00:00Z --lag 10m",
@@ -98,15 +99,20 @@ def examples(features: list[dict[str, Any]]) -> list[str]:
     lines = []
     for one in features:
         for example in one["examples"]:
-            keys = ", ".join(f"{name}={value}" for name, value in example["keys"].items())
+            keys = ", ".join(f"{name}={shortened(value)}" for name, value in example["keys"].items())
             sides = [
-                f"{side} {example[side]} ({example[f'{side}_status']})".replace(" (None)", "")
+                f"{side} {shortened(example[side])} ({example[f'{side}_status']})".replace(" (None)", "")
                 for side in ("served", "recomputed")
             ]
             lag = example["lag_seconds"]
             why = "no earlier state explains it" if lag is None else f"online was {duration(lag)} behind"
             lines.append(f"{one['feature']} of {keys} at {example['at']}: {', '.join(sides)}; {why}")
     return lines
+
+
+def shortened(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}.."
 
 
 def duration(seconds: float) -> str:
