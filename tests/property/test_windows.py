@@ -6,7 +6,7 @@ import json
 import math
 import random
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -216,14 +216,25 @@ ASKED = st.lists(
 )
 
 
-@given(FEATURES, st.lists(rows(), max_size=24), ASKED, st.booleans(), st.sampled_from([1, 3]))
+@given(
+    FEATURES,
+    st.lists(rows(), max_size=24),
+    ASKED,
+    st.booleans(),
+    st.sampled_from([1, 3]),
+    st.one_of(st.none(), st.integers(0, 3)),
+)
 def test_aggregates_from_history_are_the_specified_ones(
     chosen: list[Feature],
     events: list[Row],
     asked: list[tuple[int | None, int | None, int]],
     with_cutoff: bool,
     threads: int,
+    delay_us: int | None,
 ) -> None:
+    """With a delay every event becomes known so long after it happened; else at any time."""
+    if delay_us is not None:
+        events = [replace(row, created_ts=(row.event_ts or 0) + delay_us) for row in events]
     time = arrow_type("timestamp")
     entities = pa.table(
         {

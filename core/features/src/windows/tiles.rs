@@ -38,8 +38,9 @@ impl Pending {
         RowVersion { event_ts: self.event_ts, created_ts: self.created_ts, sequence: self.sequence }
     }
 
+    /// What a tombstone takes away: events that arrived before it or happened up to its time, and no other tombstone.
     fn takes_away(&self, other: &Pending) -> bool {
-        other.sequence < self.sequence || other.event_ts <= self.event_ts
+        !other.is_tombstone && (other.sequence < self.sequence || other.event_ts <= self.event_ts)
     }
 }
 
@@ -137,7 +138,8 @@ impl KeyState {
         self.deleted_us = self.deleted_us.max(Some(deleted_us));
         self.first_event_ts = None;
         self.tilings.clear();
-        self.pending.clear();
+        // A tombstone of a time to come takes away what happens up to it, whatever has been deleted before.
+        self.pending.retain(|pending| pending.is_tombstone);
         self.grown_bytes = 0;
     }
 
