@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from headrace.errors import make_error
 from headrace.files import make_folder, sync_folder
 
 _PENDING = ".pending"
@@ -25,8 +26,15 @@ _SUFFIX = ".parquet"
 class ViewHistory:
     """One view's history, for its only writer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync: bool) -> None:
+        """Takes over what is there.
+
+        Args:
+            folder: made at the first write.
+            sync: each write waits for the disk, as the log's do.
+        """
         self.folder = folder
+        self.sync = sync
         self._next_number: int | None = None
 
     @contextmanager
@@ -51,10 +59,17 @@ class ViewHistory:
         make_folder(self.folder)
         number = self._take_number()
         path = self.folder / f"{number:020}{_SUFFIX}.{sequence}{_PENDING}"
-        pq.write_table(rows, path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        sync_folder(self.folder)
+        try:
+            # One push a file: encodings and statistics pay for large files only.
+            pq.write_table(rows, path, compression="none", use_dictionary=False, write_statistics=False)
+            if self.sync:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                sync_folder(self.folder)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            message = f"the history file {path} cannot be written: {error}"
+            raise make_error("io", message, "check the disk's space and rights") from error
         return path
 
     def _take_number(self) -> int:

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace import _native
 from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
+from headrace.background_snapshot import BackgroundSnapshot
 from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
-from headrace.files import make_folder, sync_folder, sync_tree
+from headrace.files import make_folder, sync_folder
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, has_writer, open_reader
 from headrace.statistics import IngestStatistics
 
@@ -91,6 +92,7 @@ class OnlineStore:
         self._log: OnlineLog | None = None
         self._acknowledged: AcknowledgedFile | None = None
         self._log_bytes = 0
+        self._snapshot: BackgroundSnapshot | None = None
         self._snapshot_log_bytes = settings.snapshot_log_bytes
         self._next_sequence = 0
         self._snapshot_sequence = 0
@@ -200,7 +202,7 @@ class OnlineStore:
         if snapshot_sequence:
             local = _native.LocalStore.open_snapshot(
                 self.plan,
-                self._snapshot(snapshot_sequence),
+                self._snapshot_folder(snapshot_sequence),
                 read_only=False,
                 bytes_max=self._settings.bytes_max or None,
             )
@@ -300,8 +302,7 @@ class OnlineStore:
             counts.add(accepted + sum(refused.values()), applied, refused)
             if accepted and self.statistics is not None:
                 self.statistics.add(view, batch, self._features(view), self._next_sequence)
-            if self._log_bytes > self._snapshot_log_bytes:
-                self._try_snapshot()
+            self._advance_snapshot()
 
     def _append(self, log: OnlineLog, sequence: int, rows: int, encoded: bytes) -> Mapping[str, int]:
         """Writes a batch to the log and to the table, or to neither."""
@@ -351,42 +352,55 @@ class OnlineStore:
             found: dict[str, str] = self._writable_log().meta("aggregates") or {}
             return found.get(view)
 
-    def _try_snapshot(self) -> None:
-        """A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log."""
+    def _advance_snapshot(self) -> None:
+        """Begins a snapshot when the log is long, and makes use of one whose files are there. Neither waits for files.
+
+        A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log.
+        """
         try:
-            self.snapshot()
-            self._snapshot_log_bytes = self._settings.snapshot_log_bytes
+            if self._snapshot is not None:
+                if self._snapshot.is_written:
+                    self._use_snapshot()
+            elif self._log_bytes > self._snapshot_log_bytes:
+                self._begin_snapshot()
         except (HeadraceError, OSError) as error:
-            self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
-            warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=2)
+            self._note_no_snapshot(error)
+
+    def _note_no_snapshot(self, error: Exception) -> None:
+        self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
+        warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=3)
+
+    def _begin_snapshot(self) -> None:
+        folder = self._snapshot_folder(self._next_sequence)
+        self._snapshot = BackgroundSnapshot(self.local, folder, self._next_sequence, self._log_bytes)
+
+    def _use_snapshot(self) -> None:
+        """Puts a snapshot into use and drops the log before it; waits for its files."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return
+        snapshot.move_in()
+        self._writable_log().forget_before(snapshot.sequence, {"snapshot_sequence": snapshot.sequence})
+        self._snapshot_sequence = snapshot.sequence
+        self._acknowledge()
+        self._log_bytes = max(self._log_bytes - snapshot.log_bytes, 0)
+        self._snapshot_log_bytes = self._settings.snapshot_log_bytes
+        self._remove_old_snapshots()
 
     def snapshot(self) -> None:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""
         with self._mutex:
-            log = self._writable_log()
-            sequence = self._next_sequence
-            if not self._log_bytes or not sequence:
-                return
-            folder = self._snapshot(sequence)
-            temporary = folder.with_suffix(".tmp")
-            for leftover in (folder, temporary):
-                shutil.rmtree(leftover, ignore_errors=True)
-            make_folder(temporary.parent)
-            self.local.write_snapshot(temporary)
-            sync_tree(temporary)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-            log.forget_before(sequence, {"snapshot_sequence": sequence})
-            self._snapshot_sequence = sequence
-            self._acknowledge()
-            self._log_bytes = 0
-            self._remove_old_snapshots()
+            self._writable_log()
+            self._use_snapshot()
+            if self._log_bytes and self._next_sequence:
+                self._begin_snapshot()
+                self._use_snapshot()
 
-    def _snapshot(self, sequence: int) -> Path:
+    def _snapshot_folder(self, sequence: int) -> Path:
         return self.folder / "snapshot" / f"{sequence:020}"
 
     def _remove_old_snapshots(self) -> None:
-        keep = self._snapshot(self._writable_log().meta("snapshot_sequence") or 0)
+        keep = self._snapshot_folder(self._writable_log().meta("snapshot_sequence") or 0)
         for folder in (self.folder / "snapshot").glob("*"):
             if folder != keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -396,6 +410,12 @@ class OnlineStore:
             raise make_error("read_only", f"the online store {self.folder} is open for reading", "open it for writing")
         if self._log is None:
             raise make_error("unavailable", f"the online store {self.folder} is closed", "open it again")
+        if self._log.has_failed:
+            self._log.reopen()
+            if (
+                self._log.meta("next_sequence") or 0
+            ) > self._next_sequence:  # what failed is there, and counts for nothing
+                self._log.retract(self._next_sequence, {"next_sequence": self._next_sequence})
         return self._log
 
     def close(self) -> None:
@@ -403,7 +423,10 @@ class OnlineStore:
         with self._mutex:
             try:
                 if self.writable and self._log is not None and self._log.is_own:
-                    self._try_snapshot()
+                    try:
+                        self.snapshot()
+                    except (HeadraceError, OSError) as error:
+                        self._note_no_snapshot(error)
                     if self.statistics is not None:
                         self.statistics.save()
             finally:

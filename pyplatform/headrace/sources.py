@@ -234,7 +234,8 @@ def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.Reco
     chosen = pc.less(event_ts, pa.scalar(end_us).cast(TIMESTAMP))
     if start_us is not None:
         chosen = pc.and_(chosen, pc.greater_equal(event_ts, pa.scalar(start_us).cast(TIMESTAMP)))
-    return batch.filter(pc.fill_null(chosen, True))
+    chosen = pc.fill_null(chosen, True)
+    return batch if pc.all(chosen, min_count=0).as_py() else batch.filter(chosen)
 
 
 def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
@@ -245,6 +246,8 @@ def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
     if not view.is_static:
         in_time = pc.less_equal(batch.column(EVENT_TS), pa.scalar(latest_us).cast(TIMESTAMP))
         chosen = pc.and_(chosen, pc.fill_null(in_time, False))
+    if pc.all(chosen, min_count=0).as_py():
+        return pa.Table.from_batches([batch])
     return pa.Table.from_batches([batch.filter(chosen)])
 
 

@@ -20,4 +20,4 @@ pub use definition::{HOPS_PER_WINDOW_MAX, LAST_K_MAX, WINDOW_US_MAX, WindowKind}
 pub(crate) use events::Events;
 pub(crate) use history::{History, Question};
 pub(crate) use sliding::Timeline;
-pub(crate) use table::{Incoming, Outcome, WindowTable};
+pub(crate) use table::{FrozenWindows, Incoming, Outcome, WindowTable};

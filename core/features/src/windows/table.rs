@@ -166,11 +166,9 @@ impl WindowTable {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Writes all keys to a file, complete or not at all.
-    ///
-    /// # Errors
-    /// `io` with the path.
-    pub(crate) fn write_snapshot(&self, path: &Path) -> Result<()> {
+    /// All keys as they are now, to be written to a file: a copy, so that events can go on coming in. To be called between two
+    /// batches.
+    pub(crate) fn freeze(&self) -> FrozenWindows {
         let mut keys = Vec::with_capacity(self.len());
         let now_us = self.now_us.load(Ordering::Relaxed);
         for shard in &self.shards {
@@ -182,21 +180,8 @@ impl WindowTable {
                 keys.push((key.clone(), state.clone()));
             }
         }
-        keys.sort_by(|(a, _), (b, _)| a.cmp(b));
         let next_sequence = self.next_sequence.load(Ordering::Relaxed);
-        let snapshot = Snapshot { definition: self.plan.definition.clone(), next_sequence, now_us, keys };
-        let content = postcard::to_stdvec(&snapshot).map_err(|error| Error::internal(format!("windows: {error}")))?;
-        let mut front = [0; FRONT_BYTES];
-        front[..8].copy_from_slice(&MAGIC);
-        front[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        front[12..].copy_from_slice(&crc32fast::hash(&content).to_le_bytes());
-        let write = || {
-            let mut file = File::create(path)?;
-            file.write_all(&front)?;
-            file.write_all(&content)?;
-            file.sync_all()
-        };
-        write().map_err(|error: std::io::Error| Error::from(error).within(path.display()))
+        FrozenWindows(Snapshot { definition: self.plan.definition.clone(), next_sequence, now_us, keys })
     }
 
     /// Reads a file; none when it holds the aggregates of another definition.
@@ -224,6 +209,32 @@ impl WindowTable {
         table.next_sequence.store(snapshot.next_sequence, Ordering::Relaxed);
         table.now_us.store(snapshot.now_us, Ordering::Relaxed);
         Ok(Some(table))
+    }
+}
+
+/// The aggregates of one view as they were at one moment.
+#[derive(Debug)]
+pub(crate) struct FrozenWindows(Snapshot);
+
+impl FrozenWindows {
+    /// Writes all keys to a file, complete or not at all.
+    ///
+    /// # Errors
+    /// `io` with the path.
+    pub(crate) fn write(mut self, path: &Path) -> Result<()> {
+        self.0.keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let content = postcard::to_stdvec(&self.0).map_err(|error| Error::internal(format!("windows: {error}")))?;
+        let mut front = [0; FRONT_BYTES];
+        front[..8].copy_from_slice(&MAGIC);
+        front[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        front[12..].copy_from_slice(&crc32fast::hash(&content).to_le_bytes());
+        let write = || {
+            let mut file = File::create(path)?;
+            file.write_all(&front)?;
+            file.write_all(&content)?;
+            file.sync_all()
+        };
+        write().map_err(|error: std::io::Error| Error::from(error).within(path.display()))
     }
 }
 
