@@ -109,7 +109,9 @@ class IngestStatistics:
         """
         rows = batch.select([*features, EVENT_TS])
         if DELETED in batch.schema.names:
-            rows = rows.filter(~batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool))
+            deleted = batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool)
+            if deleted.any():
+                rows = rows.filter(~deleted)
         if self._counter is None:
             self._counter = ThreadPoolExecutor(1, "headrace-statistics")
         self._waiting.append((self._counter.submit(self._profile(view).add, rows), rows.num_rows))

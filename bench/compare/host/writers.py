@@ -102,7 +102,8 @@ class Packed(Writer):
         raise NotImplementedError
 
     def read(self, keys: Array) -> Array:
-        return np.array([np.frombuffer(self.get(key.astype(">i8").tobytes()), np.float32) for key in keys])
+        names = keys.astype(">i8").tobytes()
+        return np.array([np.frombuffer(self.get(names[8 * at : 8 * at + 8]), np.float32) for at in range(len(keys))])
 
 
 class RocksDictWriter(Packed):
