@@ -54,6 +54,11 @@ class BackgroundSnapshot:
         """Whether the thread is at its end, with or without success."""
         return not self._thread.is_alive()
 
+    def give_up(self) -> None:
+        """Waits for the thread and removes the files."""
+        self._thread.join()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
     def move_in(self) -> None:
         """Waits for the files and gives the folder its name.
 

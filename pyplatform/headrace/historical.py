@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.frames import cast_column, take_columns, to_table
-from headrace.sources import ViewRows, read_history, read_rows
+from headrace.history import read_history
+from headrace.sources import AsOf, ViewRows, leave_out, read_rows
 
 
 def historical_features(
@@ -28,6 +30,7 @@ def historical_features(
     sources_root: Path,
     history_root: Path,
     now_us: int,
+    as_of: AsOf | Mapping[str, AsOf] = None,
 ) -> pa.Table:
     """See `FeatureStore.get_historical_features`."""
     shape = json.loads(plan.service(service))
@@ -38,8 +41,18 @@ def historical_features(
     sources = {}
     for name in shape["views"]:
         view = ViewRows(document, name)
-        history = read_history(view, history_root / name) if view.is_pushed else read_rows(view, sources_root, now_us)
-        sources[name] = pa.Table.from_batches(history, schema=view.schema())
+        moment = as_of.get(name) if isinstance(as_of, Mapping) else as_of
+        if view.is_pushed:
+            rows = read_history(view, history_root / name, moment)
+        elif moment is not None and view.source["format"] != "delta":
+            raise make_error(
+                "invalid_argument",
+                f"the files of view '{name}' keep no past to read as of {moment}",
+                "keep them as a Delta table, or name the views in as_of that have one: {view: version or time}",
+            )
+        else:
+            rows = read_rows(view, sources_root, now_us, leave_out, moment)
+        sources[name] = pa.Table.from_batches(rows, schema=view.schema())
     joined = _native.point_in_time_join(
         plan, service, entities, sources, event_ts_column, as_known_at=cutoff, threads=threads, statuses=statuses
     )

@@ -7,7 +7,7 @@ rows), and `__deleted` where some rows are deletions.
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from pyarrow.csv import ConvertOptions
-from pyarrow.json import ParseOptions
 
-from headrace.digests import digest_json
+from headrace.aggregations import aggregates_digest
+from headrace.cells import cast_rows
+from headrace.digests import digest_file
 from headrace.dtypes import DType
-from headrace.errors import make_error, nearest_hint
+from headrace.errors import HeadraceError, make_error, nearest_hint
 from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
+from headrace.locations import Location, find, is_url, unreachable
+from headrace.text_files import Refuse, csv_columns, json_columns, open_text, read_csv, read_json_lines
 
 EVENT_TS = "__event_ts"
 CREATED_TS = "__created_ts"
 DELETED = "__deleted"
 BATCH_ROWS_MAX = 65_536
-_CSV_NULLS = ["", "NA", "N/A", "NULL", "null"]  # without quotes; NaN is a number
+TEXT_FORMATS = ("csv", "jsonl")
+AsOf = int | str | dt.datetime | None
+"""A state of the past: a version, or a time (of ISO 8601 where it is text). None is now."""
 
 
 class ViewRows:
@@ -54,7 +57,7 @@ class ViewRows:
             for entity in view["entities"]
             for key in plan["entities"][entity]["join_keys"]
         }
-        self._aggregations = view.get("aggregations")
+        self._aggregates = aggregates_digest(view)
         self.fields = {field["name"]: DType(field["dtype"]) for field in view["fields"]}
 
     @property
@@ -65,15 +68,12 @@ class ViewRows:
     @property
     def is_windowed(self) -> bool:
         """Whether its rows are events, over which its features are aggregates."""
-        return bool(self._aggregations)
+        return self._aggregates is not None
 
     @property
     def aggregates(self) -> str | None:
         """Names what is aggregated from what; None for a plain view."""
-        if not self._aggregations:
-            return None
-        columns = [[name, str(dtype)] for name, dtype in self.fields.items()]
-        return digest_json(json.dumps([columns, self._aggregations]))
+        return self._aggregates
 
     @property
     def is_pushed(self) -> bool:
@@ -96,7 +96,16 @@ class ViewRows:
         fields += [(EVENT_TS, time), (CREATED_TS, time)]
         return pa.schema(fields + ([(DELETED, pa.bool_())] if self.is_pushed else []))
 
-    def shape(self, table: pa.Table, now_us: int, place: str, *, given_by_files: bool) -> pa.Table:
+    def shape(
+        self,
+        table: pa.Table,
+        now_us: int,
+        place: str,
+        *,
+        given_by_files: bool,
+        from_text: bool = False,
+        refuse: Refuse | None = None,
+    ) -> pa.Table:
         """The rows in the engine's shape.
 
         Args:
@@ -104,6 +113,8 @@ class ViewRows:
             now_us: stands in for a creation time that is not known.
             place: what the table is, for messages.
             given_by_files: rows of the view's source (its `rename` applies), rather than pushed ones.
+            from_text: cells are the text of a file, which holds no types.
+            refuse: called with the rows in which a value is not of its type, and these rows are left out; None raises.
 
         Raises:
             InputError: `missing_column`, `type_mismatch`.
@@ -113,32 +124,29 @@ class ViewRows:
             names.pop(CREATED_TS, None)
         distinct = list(dict.fromkeys(names.values()))
         taken = take_columns(table, distinct, place)
-        columns: dict[str, Any] = {}
-        for name, dtype in (*self.keys.items(), *self.fields.items()):
-            columns[name] = cast_column(taken.column(names[name]), dtype, f"{place}, column '{names[name]}'")
-        columns[EVENT_TS], columns[CREATED_TS] = self._times(taken, names, now_us, place, given_by_files)
+        dtypes = {name: self.keys.get(name) or self.fields.get(name) or DType("timestamp") for name in names}
+        wanted = {name: (names[name], dtype) for name, dtype in dtypes.items()}
+        columns = cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse)
+        event_ts, created_ts = columns.pop(EVENT_TS, None), columns.pop(CREATED_TS, None)
+        rows = table.num_rows if not columns else len(next(iter(columns.values())))
+        columns[EVENT_TS], columns[CREATED_TS] = self._times(event_ts, created_ts, rows, now_us, given_by_files)
         if self.is_pushed:
-            columns[DELETED] = pa.repeat(pa.scalar(False), table.num_rows)
+            columns[DELETED] = pa.repeat(pa.scalar(False), rows)
         return pa.table(columns)
 
-    def _times(
-        self, table: pa.Table, names: dict[str, str], now_us: int, place: str, given_by_files: bool
-    ) -> tuple[Any, Any]:
-        if self.is_static:
-            nothing = pa.nulls(table.num_rows)
+    def _times(self, event_ts: Any, created_ts: Any, rows: int, now_us: int, given_by_files: bool) -> tuple[Any, Any]:
+        if event_ts is None:
+            nothing = pa.nulls(rows)
             return nothing, nothing
-        timestamp = DType("timestamp")
-        event_ts = cast_column(table.column(names[EVENT_TS]), timestamp, f"{place}, column '{names[EVENT_TS]}'")
         delay_us = self.source["available_after_us"]
         if delay_us is not None:
             known = pc.add_checked(event_ts.cast(pa.int64()), delay_us).cast(TIMESTAMP)
-        elif given_by_files and CREATED_TS not in names:
+        elif given_by_files and created_ts is None:
             known = event_ts
         else:
             known = pa.scalar(now_us, pa.int64()).cast(TIMESTAMP)
-        if CREATED_TS not in names:
-            return event_ts, known if isinstance(known, pa.ChunkedArray) else pa.repeat(known, table.num_rows)
-        created_ts = cast_column(table.column(names[CREATED_TS]), timestamp, f"{place}, column '{names[CREATED_TS]}'")
+        if created_ts is None:
+            return event_ts, known if isinstance(known, pa.ChunkedArray) else pa.repeat(known, rows)
         return event_ts, pc.coalesce(created_ts, known)
 
     def deletions(self, keys: Any, event_ts_us: int, created_ts_us: int, place: str) -> pa.Table:
@@ -161,13 +169,17 @@ class ViewRows:
         return pa.table(columns)
 
 
-def read_rows(view: ViewRows, root: Path, now_us: int) -> Iterator[pa.RecordBatch]:
+def read_rows(
+    view: ViewRows, root: Path, now_us: int, refuse: Refuse | None = None, as_of: AsOf = None
+) -> Iterator[pa.RecordBatch]:
     """The rows of a view's file source in the engine's shape, in the files' order, in batches.
 
     Args:
         view: whose source to read.
         root: where relative paths start from.
         now_us: stands in for a creation time that is not known.
+        refuse: called with rows that are left out because a value is not of its type, or a line is no row.
+        as_of: the version or the time of a Delta table; by default what the source says.
 
     Raises:
         UnknownNameError: `not_found`, there is no such file.
@@ -175,57 +187,117 @@ def read_rows(view: ViewRows, root: Path, now_us: int) -> Iterator[pa.RecordBatc
         StoreError: `io`, a file cannot be read.
     """
     source = view.source
-    place = f"the source {root / source['path']} of view '{view.name}'"
+    place = place_of(view, root)
+    names = view.columns(True)
+    for table in read_tables(view, names, source["path"], source["format"], root, place, refuse, as_of):
+        shaped = view.shape(
+            table, now_us, place, given_by_files=True, from_text=source["format"] in TEXT_FORMATS, refuse=refuse
+        )
+        yield from shaped.to_batches(max_chunksize=BATCH_ROWS_MAX)
+
+
+def leave_out(*_: object) -> None:
+    """Rows that materialize refuses are no part of training either."""
+
+
+def place_of(view: ViewRows, root: Path) -> str:
+    """A view's file source, for messages."""
+    path = view.source["path"]
+    return f"the source {path if is_url(path) else root / path} of view '{view.name}'"
+
+
+def fingerprint(view: ViewRows, root: Path, as_of: AsOf = None) -> Any:
+    """What changes when the files of a view's source do; of a Delta table, its version."""
+    source, place = view.source, place_of(view, root)
+    if source["format"] == "delta":
+        from headrace.delta import delta_table
+
+        base = None if is_url(source["path"]) else root
+        return delta_table(source["path"], base, source.get("as_of") if as_of is None else as_of, place).version()
+    return find(source["path"], root, place).fingerprint()
+
+
+def source_files(view: ViewRows, root: Path) -> list[dict[str, Any]]:
+    """The files of a view's source with their digests; of files elsewhere, what their place says of them."""
+    location = find(view.source["path"], root, place_of(view, root))
+    if location.filesystem is not None:
+        return [{"path": path, "bytes": size, "marks": marks} for path, size, *marks in location.fingerprint()]
+    found = []
+    for path in map(Path, location.paths):
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        found.append({"path": str(shown), "bytes": path.stat().st_size, "digest": digest_file(path)})
+    return found
+
+
+def read_tables(
+    view: ViewRows,
+    names: dict[str, str],
+    path: str,
+    file_format: str,
+    root: Path,
+    place: str,
+    refuse: Refuse | None,
+    as_of: AsOf = None,
+    optional: tuple[str, ...] = (),
+) -> Iterator[pa.Table]:
+    """The rows of some files as they stand in them, with the columns of `names` (the view's name -> the file's)."""
     try:
-        scanner = _dataset(view, root, place).scanner(
-            columns=list(dict.fromkeys(view.columns(True).values())), batch_size=BATCH_ROWS_MAX
-        )
-        for batch in scanner.to_batches():
-            table = pa.Table.from_batches([batch])
-            yield from view.shape(table, now_us, place, given_by_files=True).to_batches(max_chunksize=BATCH_ROWS_MAX)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise make_error(
-            "io", f"{place} cannot be read: {reason}", "correct the file, or the source's format"
-        ) from error
+        if file_format == "delta":
+            from headrace.delta import open_delta
+
+            base = None if is_url(path) else root
+            given = as_of if as_of is not None else view.source.get("as_of")
+            yield from _scan(open_delta(path, base, given, place), names, place, optional)
+            return
+        location = find(path, root, place)
+        if file_format == "parquet":
+            files: Any = location.paths[0] if len(location.paths) == 1 else location.paths
+            yield from _scan(ds.dataset(files, format="parquet", filesystem=location.arrow()), names, place, optional)
+            return
+        for file in location.paths:
+            given = _present_in_text(names, location, file, file_format, place, optional)
+            if given is not None:
+                yield from _read_text(view, given, location, file, file_format, refuse or leave_out)
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
 
 
-def _dataset(view: ViewRows, root: Path, place: str) -> Any:
-    source = view.source
-    given = root / source["path"]
-    paths = [str(given)] if given.exists() else sorted(str(path) for path in root.glob(source["path"]))
-    if not paths:
-        raise make_error(
-            "not_found", f"{place} does not exist", "correct the path; relative ones start at sources.root"
-        )
-    files: Any = paths[0] if len(paths) == 1 else paths
-    file_format = source["format"]
-    if file_format == "parquet":
-        dataset = ds.dataset(files, format="parquet")
-        found = dataset.schema.names
-    else:
-        found = ds.dataset(files, format="json" if file_format == "jsonl" else "csv").schema.names
-        dataset = ds.dataset(files, format=_text_format(view, file_format))
-    for name in view.columns(True).values():
-        if name not in found:
-            raise make_error("missing_column", f"{place} has no column '{name}'", nearest_hint(name, found, "columns"))
-    return dataset
+def _scan(dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...]) -> Iterator[pa.Table]:
+    names = _present(names, dataset.schema.names, place, optional)
+    scanner = dataset.scanner(columns=list(dict.fromkeys(names.values())), batch_size=BATCH_ROWS_MAX)
+    for batch in scanner.to_batches():
+        yield pa.Table.from_batches([batch])
 
 
-def _text_format(view: ViewRows, file_format: str) -> Any:
-    """A reader that takes the types from the definition, because text has none. Times are parsed afterwards."""
+def _present_in_text(
+    names: dict[str, str], location: Location, path: str, file_format: str, place: str, optional: tuple[str, ...]
+) -> dict[str, str] | None:
+    """The wanted columns of a text file; None where it has no rows at all."""
+    with location.open(path) as file:
+        found = (csv_columns if file_format == "csv" else json_columns)(open_text(file, path))
+    return None if found is None else _present(names, found, place, optional)
+
+
+def _read_text(
+    view: ViewRows, names: dict[str, str], location: Location, path: str, file_format: str, refuse: Refuse
+) -> Iterator[pa.Table]:
     dtypes = view.keys | view.fields
-    types = {}
-    for name, old in view.columns(True).items():
-        dtype = dtypes.get(name, DType("timestamp"))
-        types[old] = pa.string() if dtype == "timestamp" else arrow_type(dtype)
-    if file_format == "csv":
-        options = ConvertOptions(
-            column_types=types, null_values=_CSV_NULLS, strings_can_be_null=True, quoted_strings_can_be_null=False
+    wanted = {old: dtypes.get(name, DType("timestamp")) for name, old in names.items()}
+    with location.open(path) as file:
+        text = open_text(file, path)
+        yield from (
+            read_csv(text, list(wanted), refuse) if file_format == "csv" else read_json_lines(text, wanted, refuse)
         )
-        return ds.CsvFileFormat(convert_options=options)
-    parse = ParseOptions(explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore")
-    return ds.JsonFileFormat(parse_options=parse)
+
+
+def _present(names: dict[str, str], found: list[str], place: str, optional: tuple[str, ...]) -> dict[str, str]:
+    """The wanted columns without the optional ones that are not there."""
+    for name, old in names.items():
+        if old not in found and name not in optional:
+            raise make_error("missing_column", f"{place} has no column '{old}'", nearest_hint(old, found, "columns"))
+    return {name: old for name, old in names.items() if old in found}
 
 
 def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.RecordBatch:
@@ -242,33 +314,11 @@ def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
     """The rows that a store takes: with a whole key and, unless the view is static, an event time up to `latest_us`."""
     chosen = pa.repeat(pa.scalar(True), batch.num_rows)
     for name in view.keys:
-        chosen = pc.and_(chosen, pc.is_valid(batch.column(name)))
+        if batch.column(name).null_count:
+            chosen = pc.and_(chosen, pc.is_valid(batch.column(name)))
     if not view.is_static:
         in_time = pc.less_equal(batch.column(EVENT_TS), pa.scalar(latest_us).cast(TIMESTAMP))
         chosen = pc.and_(chosen, pc.fill_null(in_time, False))
     if pc.all(chosen, min_count=0).as_py():
         return pa.Table.from_batches([batch])
     return pa.Table.from_batches([batch.filter(chosen)])
-
-
-def read_history(view: ViewRows, folder: Path) -> Iterator[pa.RecordBatch]:
-    """The pushed rows of a view in the order of the pushes. A feature that is younger than a row is null in it.
-
-    Raises:
-        StoreError: `corrupt_store`, a file cannot be read.
-    """
-    schema = view.schema()
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            table = pq.read_table(path)
-            columns = [
-                table.column(field.name).cast(field.type)
-                if field.name in table.column_names
-                else pa.nulls(table.num_rows, field.type)
-                for field in schema
-            ]
-        except (pa.ArrowException, OSError) as error:
-            raise make_error(
-                "corrupt_store", f"the history file {path} cannot be read: {error}", "restore the file, or remove it"
-            ) from error
-        yield from pa.Table.from_arrays(columns, schema=schema).to_batches(max_chunksize=BATCH_ROWS_MAX)

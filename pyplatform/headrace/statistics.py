@@ -131,6 +131,20 @@ class IngestStatistics:
             except HeadraceError:  # rows that are durable are not refused because nothing can be said of them
                 self.rows_missed += rows
 
+    def forget(self, view: str) -> bool:
+        """Begins a view's statistics anew, also in its file; returns whether there were any.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        self._count_waiting(0)
+        path = self._path(view)
+        had_any = view in self._profiles or path.exists()
+        self._profiles.pop(view, None)
+        self._changed.discard(view)
+        path.unlink(missing_ok=True)
+        return had_any
+
     def save(self) -> None:
         """Writes the profiles that have changed, then up to which row they count.
 

@@ -128,10 +128,10 @@ impl LocalStore {
             let known = |view: &str, windows: &Arc<WindowPlan>| {
                 let entry = manifest.tables.iter().find(|entry| entry.name == table.name);
                 let Some(file) = entry.and_then(|entry| entry.windows.get(view)) else { return Ok(None) };
-                let bytes_max = options.budget.bytes_max();
-                Ok(WindowTable::open_snapshot(windows.clone(), &folder.join(file), bytes_max)?.map(Arc::new))
+                Ok(WindowTable::open_snapshot(windows.clone(), &folder.join(file), options.budget.clone())?
+                    .map(Arc::new))
             };
-            let windows = windows_of(plan, table, known, options.budget.bytes_max())?;
+            let windows = windows_of(plan, table, known, &options.budget)?;
             Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows), windows })
         };
         let tables = plan.tables().iter().map(open).collect::<Result<Vec<_>>>()?;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ahash::RandomState;
+use headrace_cpu::MemoryBudget;
 use headrace_types::{Error, ErrorCode, Result, RowVersion, TimestampUs, Value};
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +38,14 @@ pub(crate) struct WindowTable {
     /// The newest time of an ingest.
     now_us: AtomicI64,
     used_bytes: AtomicU64,
-    bytes_max: u64,
+    /// Shared with the tables of the store.
+    budget: Arc<MemoryBudget>,
+}
+
+impl Drop for WindowTable {
+    fn drop(&mut self) {
+        self.budget.change(self.used_bytes(), 0);
+    }
 }
 
 /// A file's content.
@@ -68,7 +76,7 @@ pub(crate) enum Outcome {
 }
 
 impl WindowTable {
-    pub(crate) fn new(plan: Arc<WindowPlan>, bytes_max: u64) -> Self {
+    pub(crate) fn new(plan: Arc<WindowPlan>, budget: Arc<MemoryBudget>) -> Self {
         Self {
             plan,
             hasher: RandomState::with_seeds(1, 2, 3, 4),
@@ -76,7 +84,7 @@ impl WindowTable {
             next_sequence: AtomicU64::new(0),
             now_us: AtomicI64::new(i64::MIN),
             used_bytes: AtomicU64::new(0),
-            bytes_max,
+            budget,
         }
     }
 
@@ -105,7 +113,13 @@ impl WindowTable {
         for shard in &self.shards {
             shard.write().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        self.used_bytes.store(0, Ordering::Relaxed);
+        self.count_bytes(self.used_bytes(), 0);
+    }
+
+    /// Notes that what took `before` bytes takes `after` now.
+    fn count_bytes(&self, before: u64, after: u64) {
+        self.used_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.budget.change(before, after);
     }
 
     /// Takes in one row. Rows come in the order of their sequence.
@@ -119,11 +133,11 @@ impl WindowTable {
         }
         let now_us = self.now_us.fetch_max(now_us, Ordering::Relaxed).max(now_us);
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
-        let used_bytes = self.used_bytes.load(Ordering::Relaxed);
-        if used_bytes > self.bytes_max {
+        let (used_bytes, bytes_max) = (self.budget.used(), self.budget.bytes_max());
+        if used_bytes > bytes_max {
             return Err(Error::new(
                 ErrorCode::StoreFull,
-                format!("the windows hold {used_bytes} bytes, the bound of the store is {}", self.bytes_max),
+                format!("the online store holds {used_bytes} bytes, its bound is {bytes_max}"),
                 "raise bytes_max of the online store, or store fewer keys, shorter windows or longer hops",
             ));
         }
@@ -145,7 +159,7 @@ impl WindowTable {
         };
         let entry = if is_new { key.len() + size_of::<(Box<[u8]>, KeyState)>() } else { 0 };
         let after = (state.heap_bytes(&self.plan) + entry) as u64;
-        self.used_bytes.fetch_add(after.wrapping_sub(before as u64), Ordering::Relaxed);
+        self.count_bytes(before as u64, after);
         self.next_sequence.store(version.sequence + 1, Ordering::Relaxed);
         Ok(outcome)
     }
@@ -162,6 +176,29 @@ impl WindowTable {
         shard.get(key).is_some_and(|state| state.read(&self.plan, features, at_us, value))
     }
 
+    /// The same state without that of some keys.
+    ///
+    /// # Errors
+    /// That of `is_erased`.
+    pub(crate) fn without(&self, is_erased: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<Self> {
+        let new = Self::new(Arc::clone(&self.plan), Arc::clone(&self.budget));
+        let mut used_bytes = 0;
+        for shard in &self.shards {
+            for (key, state) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                if is_erased(key)? {
+                    continue;
+                }
+                used_bytes += (state.heap_bytes(&self.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
+                let mut shard = new.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+                shard.insert(key.clone(), state.clone());
+            }
+        }
+        new.count_bytes(0, used_bytes);
+        new.next_sequence.store(self.next_sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.now_us.store(self.now_us.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(new)
+    }
+
     fn shard(&self, key: &[u8]) -> &RwLock<Keys> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
@@ -176,7 +213,7 @@ impl WindowTable {
             for (key, state) in shard.iter_mut() {
                 let before = state.heap_bytes(&self.plan);
                 state.prune(&self.plan, now_us);
-                self.used_bytes.fetch_sub((before - state.heap_bytes(&self.plan)) as u64, Ordering::Relaxed);
+                self.count_bytes(before as u64, state.heap_bytes(&self.plan) as u64);
                 keys.push((key.clone(), state.clone()));
             }
         }
@@ -188,14 +225,14 @@ impl WindowTable {
     ///
     /// # Errors
     /// `corrupt_store` for a file that is cut or changed; `newer_format`; `io`.
-    pub(crate) fn open_snapshot(plan: Arc<WindowPlan>, path: &Path, bytes_max: u64) -> Result<Option<Self>> {
+    pub(crate) fn open_snapshot(plan: Arc<WindowPlan>, path: &Path, budget: Arc<MemoryBudget>) -> Result<Option<Self>> {
         let bytes = std::fs::read(path).map_err(|error| Error::from(error).within(path.display()))?;
         let place = |error: Error| error.within(path.display());
         let snapshot = decode(&bytes).map_err(place)?;
         if snapshot.definition != plan.definition {
             return Ok(None);
         }
-        let table = Self::new(plan, bytes_max);
+        let table = Self::new(plan, budget);
         let mut used_bytes = 0;
         for (key, state) in snapshot.keys {
             if !state.is_of(&table.plan) {
@@ -205,7 +242,7 @@ impl WindowTable {
             let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
             shard.insert(key, state);
         }
-        table.used_bytes.store(used_bytes, Ordering::Relaxed);
+        table.count_bytes(0, used_bytes);
         table.next_sequence.store(snapshot.next_sequence, Ordering::Relaxed);
         table.now_us.store(snapshot.now_us, Ordering::Relaxed);
         Ok(Some(table))
