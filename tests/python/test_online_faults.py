@@ -173,7 +173,7 @@ version = 1
 try:
     while True:
         version += 1
-        push(version, 20_000)
+        push(version, 100_000)
 except headrace.HeadraceError as error:
     print(error.code, version, flush=True)
 found = store.get_online_features("all_pushed", {"id": [(version - 1) % 10, version % 10]})["features"]
