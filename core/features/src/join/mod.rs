@@ -33,6 +33,7 @@ use parallel::{Cancel, parallel_map};
 use view::{ViewJoin, ViewValues};
 use windows::WindowView;
 
+pub use computed::column_array;
 pub use source::{CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, SourceRows};
 pub use view::ViewCounts;
 
