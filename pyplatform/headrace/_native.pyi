@@ -103,6 +103,10 @@ def point_in_time_join(
     """Frames are anything with `__arrow_c_stream__`. Ctrl-C ends it."""
 
 @final
+class StoreSnapshot:
+    def finish(self) -> None: ...
+
+@final
 class LocalStore:
     """The online tables of a plan, in this process's memory. Reads never wait for writes."""
 
@@ -111,6 +115,7 @@ class LocalStore:
     def open_snapshot(
         plan: Plan, folder: str | os.PathLike[str], read_only: bool = False, bytes_max: int | None = None
     ) -> LocalStore: ...
+    def begin_snapshot(self, folder: str | os.PathLike[str]) -> StoreSnapshot: ...
     def write_snapshot(self, folder: str | os.PathLike[str]) -> None: ...
     def encode(
         self,

@@ -39,6 +39,9 @@ def cast_rows(
     columns: dict[str, pa.ChunkedArray] = {}
     for name, (old, dtype) in wanted.items():
         column = table.column(old)
+        if column.type == arrow_type(dtype):
+            columns[name] = column
+            continue
         cast = _caster(dtype, f"{place}, column '{old}'", from_text)
         try:
             columns[name] = cast(column)

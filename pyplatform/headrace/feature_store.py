@@ -447,7 +447,11 @@ class FeatureStore:
     def _history_of(self, view: str) -> ViewHistory:
         from headrace.history import ViewHistory
 
-        return self._histories.setdefault(view, ViewHistory(self._history_root / view))
+        known = self._histories.get(view)
+        if known is None:
+            known = ViewHistory(self._history_root / view, sync=self.config.online.durability == "disk")
+            self._histories[view] = known
+        return known
 
     @property
     def _history_root(self) -> Path:

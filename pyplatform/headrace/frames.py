@@ -99,12 +99,11 @@ def take_columns(table: pa.Table, names: Sequence[str], place: str) -> pa.Table:
     Raises:
         InputError: `missing_column`, naming the place, what is missing and what there is.
     """
+    found = table.column_names  # made anew each time it is asked for
     for name in names:
-        count = table.column_names.count(name)
+        count = found.count(name)
         if count == 0:
-            raise make_error(
-                "missing_column", f"{place} has no column '{name}'", nearest_hint(name, table.column_names, "columns")
-            )
+            raise make_error("missing_column", f"{place} has no column '{name}'", nearest_hint(name, found, "columns"))
         if count > 1:
             raise make_error(
                 "invalid_argument", f"{place} has {count} columns named '{name}'", "rename or drop all but one"

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ PENDING = ".pending"
 _SEQUENCE = b"headrace.sequence"
 _READ_ATTEMPTS_MAX = 5
 _SUFFIX = ".parquet"
+_MAGIC = b"PAR1"  # the end of every Parquet file
+_UNSYNCED_SECONDS_MAX = 120.0
+_DENSE = {"compression": "zstd"}
+# One push a file: encodings and statistics pay for large files only.
+_PLAIN = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 Keep = Callable[[pa.Table], Any]
 """Says which rows of a table to keep, as a boolean column."""
 
@@ -94,8 +100,15 @@ def position(folder: Path) -> int:
 class ViewHistory:
     """One view's history, for its only writer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync: bool) -> None:
+        """Takes over what is there.
+
+        Args:
+            folder: made at the first write.
+            sync: each write waits for the disk, as the log's do.
+        """
         self.folder = folder
+        self.sync = sync
         self._end: int | None = None
 
     @contextmanager
@@ -126,7 +139,8 @@ class ViewHistory:
         parts = rows.append_column(PART, pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows))
         parts = parts.append_column(PUSHED_US, pa.repeat(pa.scalar(now_us, pa.int64()), rows.num_rows))
         path = self.folder / f"{number:020}{_SUFFIX}.{sequence}{PENDING}"
-        _write(path, [parts.replace_schema_metadata({_SEQUENCE: str(sequence).encode()})])
+        parts = parts.replace_schema_metadata({_SEQUENCE: str(sequence).encode()})
+        _write(path, [parts], _PLAIN, sync=self.sync)
         self._end = number + 1
         return path
 
@@ -150,6 +164,29 @@ def settle(root: Path, next_sequence: int) -> None:
             sync_folder(path.parent)
         else:
             path.unlink()
+    for folder in root.glob("*/"):
+        _put_torn_aside(folder)
+
+
+def _put_torn_aside(folder: Path) -> None:
+    """After a power cut, files that nobody had synced may have no content: they must not keep training from the rest.
+
+    Their rows were acknowledged for the life of the process only (`durability = "process"`), as those at the end of the
+    log were. Older files have long been written by the kernel.
+    """
+    newest_s = 0.0
+    for file in reversed(history_files(folder)):
+        changed_s = file.path.stat().st_mtime
+        newest_s = max(newest_s, changed_s)
+        if changed_s < newest_s - _UNSYNCED_SECONDS_MAX:
+            return
+        with file.path.open("rb") as content:
+            content.seek(max(file.path.stat().st_size - len(_MAGIC), 0))
+            is_whole = content.read() == _MAGIC
+        if not is_whole:
+            torn = file.path.with_suffix(".torn")
+            file.path.rename(torn)
+            warnings.warn(f"the history file {torn} lost its content in a power cut and is left out", stacklevel=4)
 
 
 def pending_sequence(path: Path) -> int:
@@ -166,21 +203,23 @@ def sequence_of(file: HistoryFile) -> int:
     return file.first if found is None else int(found)
 
 
-def _write(path: Path, tables: Sequence[pa.Table]) -> None:
+def _write(path: Path, tables: Sequence[pa.Table], options: Mapping[str, Any] = _DENSE, *, sync: bool = True) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with pq.ParquetWriter(temporary, tables[0].schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, tables[0].schema, **options) as writer:
             for table in tables:
                 writer.write_table(table)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise make_error(
             "io", f"the history file {path} cannot be written: {error}", "make room on the disk"
         ) from error
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def read_history(view: ViewRows, folder: Path, as_of: AsOf = None) -> Iterator[pa.RecordBatch]:

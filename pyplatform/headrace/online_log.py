@@ -8,6 +8,7 @@ big-endian, so that the order of the keys is the order of the writes. Everything
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -52,7 +53,9 @@ def _options() -> Options:
     options.set_max_write_buffer_number(2)
     options.set_max_total_wal_size(_WAL_BYTES_MAX)
     options.set_max_open_files(64)
-    options.set_compression_type(DBCompressionType.lz4())
+    # What is written is soon covered by a snapshot and dropped: neither worth compressing nor worth sorting together.
+    options.set_compression_type(DBCompressionType.none())
+    options.set_disable_auto_compactions(True)
     # A torn record at the very end was never acknowledged; damage anywhere else must be reported, not skipped.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_paranoid_checks(True)
@@ -164,12 +167,27 @@ class OnlineLog:
         self._pid = os.getpid()
         self._write_options = WriteOptions()
         self._write_options.sync = sync
-        access = AccessType.read_write() if writable else AccessType.read_only(False)
-        try:
-            self._db: Rdict | None = Rdict(str(folder), options=_options(), access_type=access)
-        except Exception as error:
-            raise corrupt_store(folder, str(error)) from error
+        self._access = AccessType.read_write() if writable else AccessType.read_only(False)
+        self._db: Rdict | None = self._open()
+        self.has_failed = False
+        """Whether a write has failed: RocksDB then refuses all others, until it is opened again."""
         _open_logs.add(self)
+
+    def _open(self) -> Rdict:
+        try:
+            return Rdict(str(self.folder), options=_options(), access_type=self._access)
+        except Exception as error:
+            raise corrupt_store(self.folder, str(error)) from error
+
+    def reopen(self) -> None:
+        """Opens the folder anew after a write has failed. What that write has left there may be whole, or nothing.
+
+        Raises:
+            StoreError: `corrupt_store`, it cannot be opened yet.
+        """
+        self.close()
+        self._db = self._open()
+        self.has_failed = False
 
     @property
     def db(self) -> Rdict:
@@ -190,7 +208,9 @@ class OnlineLog:
 
     def close(self) -> None:
         if self._db is not None and self.is_own:
-            self._db.close()
+            # After a failed write it cannot flush, and what it has acknowledged is in its files all the same.
+            with contextlib.suppress(Exception):
+                self._db.close()
         self._db = None
 
     def append(self, sequence: int, batch: bytes, meta: Mapping[str, Any]) -> None:
@@ -221,6 +241,7 @@ class OnlineLog:
         except HeadraceError:
             raise
         except Exception as error:
+            self.has_failed = True
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: Exception) -> HeadraceError:
@@ -277,6 +298,7 @@ class OnlineLog:
         except HeadraceError:
             raise
         except Exception as error:
+            self.has_failed = True
             raise self._unwritable(error) from error
 
 

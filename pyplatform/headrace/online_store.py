@@ -23,9 +23,10 @@ from typing import Any, Self
 from headrace import _native
 from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
 from headrace.aggregations import aggregates_digest
+from headrace.background_snapshot import BackgroundSnapshot
 from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
-from headrace.files import make_folder, sync_folder, sync_tree
+from headrace.files import make_folder, sync_folder
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, has_writer, open_reader
 from headrace.statistics import IngestStatistics
 
@@ -100,6 +101,8 @@ class OnlineStore:
         self._log: OnlineLog | None = None
         self._acknowledged: AcknowledgedFile | None = None
         self._log_bytes = 0
+        self._snapshot: BackgroundSnapshot | None = None
+        self._unsettled: tuple[int, Mapping[str, Any]] | None = None
         self._snapshot_log_bytes = settings.snapshot_log_bytes
         self._next_sequence = 0
         self._snapshot_sequence = 0
@@ -227,7 +230,7 @@ class OnlineStore:
         self._erasures = log.meta("erasures") or 0
         if snapshot_sequence:
             local = _native.LocalStore.open_snapshot(
-                self.plan, self._snapshot(log), read_only=False, bytes_max=self._settings.bytes_max or None
+                self.plan, self._snapshot_folder(log), read_only=False, bytes_max=self._settings.bytes_max or None
             )
         else:
             local = self._new_table()
@@ -329,15 +332,16 @@ class OnlineStore:
             counts.add(accepted + sum(refused.values()), applied, refused)
             if accepted and self.statistics is not None:
                 self.statistics.add(view, batch, self._features(view), self._next_sequence)
-            if self._log_bytes > self._snapshot_log_bytes:
-                self._try_snapshot()
+            self._advance_snapshot()
 
     def _append(
         self, log: OnlineLog, sequence: int, rows: int, encoded: bytes, noted: Mapping[str, Any]
     ) -> Mapping[str, int]:
         """Writes a batch, with metadata of the log that belongs to it, to the log and to the table, or to neither."""
         before = {"next_sequence": sequence, **{name: log.meta(name) for name in noted}}
+        self._unsettled = (sequence, before)
         log.append(sequence, encoded, {"next_sequence": sequence + rows, **noted})
+        self._unsettled = None
         try:
             applied = self.local.apply(encoded)
         except BaseException:
@@ -401,14 +405,41 @@ class OnlineStore:
             found: dict[str, str] = self._writable_log().meta("aggregates") or {}
             return found.get(view)
 
-    def _try_snapshot(self) -> None:
-        """A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log."""
+    def _advance_snapshot(self) -> None:
+        """Begins a snapshot when the log is long, and makes use of one whose files are there. Neither waits for files.
+
+        A snapshot that fails takes nothing from what has been acknowledged; it is tried again after as much log.
+        """
         try:
-            self.snapshot()
-            self._snapshot_log_bytes = self._settings.snapshot_log_bytes
+            if self._snapshot is not None:
+                if self._snapshot.is_written:
+                    self._use_snapshot()
+            elif self._log_bytes > self._snapshot_log_bytes:
+                self._begin_snapshot()
         except (HeadraceError, OSError) as error:
-            self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
-            warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=2)
+            self._note_no_snapshot(error)
+
+    def _note_no_snapshot(self, error: Exception) -> None:
+        self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
+        warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=3)
+
+    def _begin_snapshot(self) -> None:
+        folder = self.folder / "snapshot" / f"{self._next_sequence:020}"
+        self._snapshot = BackgroundSnapshot(self.local, folder, self._next_sequence, self._log_bytes)
+
+    def _use_snapshot(self, meta: Mapping[str, Any] | None = None) -> None:
+        """Puts a snapshot into use and drops the log before it; waits for its files."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return
+        snapshot.move_in()
+        names = {"snapshot_sequence": snapshot.sequence, "snapshot_name": snapshot.folder.name}
+        self._writable_log().forget_before(snapshot.sequence, {**names, **(meta or {})})
+        self._snapshot_sequence = snapshot.sequence
+        self._acknowledge()
+        self._log_bytes = max(self._log_bytes - snapshot.log_bytes, 0)
+        self._snapshot_log_bytes = self._settings.snapshot_log_bytes
+        self._remove_old_snapshots()
 
     def progress(self, view: str) -> Any:
         """How far a load of the view came that has not ended; None where there is none. For the writer."""
@@ -419,28 +450,10 @@ class OnlineStore:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""
         with self._mutex:
             self._writable_log()
-            sequence = self._next_sequence
-            if not self._log_bytes or not sequence:
-                return
-            self._write_snapshot(self.local, f"{sequence:020}", {})
-            self._log_bytes = 0
-            self._remove_old_snapshots()
-
-    def _write_snapshot(self, local: _native.LocalStore, name: str, meta: Mapping[str, Any]) -> None:
-        log = self._writable_log()
-        folder = self.folder / "snapshot" / name
-        temporary = folder.with_suffix(".tmp")
-        for leftover in (folder, temporary):
-            shutil.rmtree(leftover, ignore_errors=True)
-        make_folder(temporary.parent)
-        local.write_snapshot(temporary)
-        sync_tree(temporary)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-        sequence = self._next_sequence
-        log.forget_before(sequence, {"snapshot_sequence": sequence, "snapshot_name": name, **meta})
-        self._snapshot_sequence = sequence
-        self._acknowledge()
+            self._use_snapshot()
+            if self._log_bytes and self._next_sequence:
+                self._begin_snapshot()
+                self._use_snapshot()
 
     @property
     def blocked(self) -> Any:
@@ -470,11 +483,13 @@ class OnlineStore:
             if self._next_sequence:
                 # Even where no key was found the log before is dropped: it may hold older rows of the keys.
                 erasures = self._erasures + 1
-                self._write_snapshot(local, f"{self._next_sequence:020}-{erasures}", {"erasures": erasures})
+                if self._snapshot is not None:  # the keys are in it
+                    self._snapshot.give_up()
+                folder = self.folder / "snapshot" / f"{self._next_sequence:020}-{erasures}"
+                self._snapshot = BackgroundSnapshot(local, folder, self._next_sequence, self._log_bytes)
+                self._use_snapshot({"erasures": erasures})
                 self._erasures = erasures
-                self._log_bytes = 0
                 self.local = local
-                self._remove_old_snapshots()
             return removed
 
     def forget_statistics(self, views: Sequence[str]) -> list[str]:
@@ -484,12 +499,12 @@ class OnlineStore:
             statistics = self.statistics or IngestStatistics.for_writing(self.statistics_folder, self._next_sequence)
             return [view for view in views if statistics.forget(view)]
 
-    def _snapshot(self, log: LogReader) -> Path:
+    def _snapshot_folder(self, log: LogReader) -> Path:
         name = log.meta("snapshot_name") or f"{log.meta('snapshot_sequence') or 0:020}"
         return self.folder / "snapshot" / str(name)
 
     def _remove_old_snapshots(self) -> None:
-        keep = self._snapshot(self._writable_log())
+        keep = self._snapshot_folder(self._writable_log())
         for folder in (self.folder / "snapshot").glob("*"):
             if folder != keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -499,6 +514,11 @@ class OnlineStore:
             raise make_error("read_only", f"the online store {self.folder} is open for reading", "open it for writing")
         if self._log is None:
             raise make_error("unavailable", f"the online store {self.folder} is closed", "open it again")
+        if self._log.has_failed:
+            self._log.reopen()
+            if self._unsettled is not None:  # it may be there, and was not acknowledged
+                self._log.retract(*self._unsettled)
+                self._unsettled = None
         return self._log
 
     def close(self) -> None:
@@ -506,7 +526,10 @@ class OnlineStore:
         with self._mutex:
             try:
                 if self.writable and self._log is not None and self._log.is_own:
-                    self._try_snapshot()
+                    try:
+                        self.snapshot()
+                    except (HeadraceError, OSError) as error:
+                        self._note_no_snapshot(error)
                     if self.statistics is not None:
                         self.statistics.save()
             finally:

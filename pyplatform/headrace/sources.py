@@ -306,15 +306,19 @@ def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.Reco
     chosen = pc.less(event_ts, pa.scalar(end_us).cast(TIMESTAMP))
     if start_us is not None:
         chosen = pc.and_(chosen, pc.greater_equal(event_ts, pa.scalar(start_us).cast(TIMESTAMP)))
-    return batch.filter(pc.fill_null(chosen, True))
+    chosen = pc.fill_null(chosen, True)
+    return batch if pc.all(chosen, min_count=0).as_py() else batch.filter(chosen)
 
 
 def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
     """The rows that a store takes: with a whole key and, unless the view is static, an event time up to `latest_us`."""
     chosen = pa.repeat(pa.scalar(True), batch.num_rows)
     for name in view.keys:
-        chosen = pc.and_(chosen, pc.is_valid(batch.column(name)))
+        if batch.column(name).null_count:
+            chosen = pc.and_(chosen, pc.is_valid(batch.column(name)))
     if not view.is_static:
         in_time = pc.less_equal(batch.column(EVENT_TS), pa.scalar(latest_us).cast(TIMESTAMP))
         chosen = pc.and_(chosen, pc.fill_null(in_time, False))
+    if pc.all(chosen, min_count=0).as_py():
+        return pa.Table.from_batches([batch])
     return pa.Table.from_batches([batch.filter(chosen)])

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +25,8 @@ from headrace.files import write_atomic
 EVENT_TS = "__event_ts"
 DELETED = "__deleted"
 SAVE_SECONDS = 10.0
+WAITING_MAX = 4
+"""Batches that may wait to be counted; a writer that is faster waits then."""
 FORMAT = 1
 
 
@@ -43,6 +48,9 @@ class IngestStatistics:
         self._profiles: dict[str, _native.Profile] = {}
         self._changed: set[str] = set()
         self._saved_at = time.monotonic()
+        self._pid = os.getpid()
+        self._counter: ThreadPoolExecutor | None = None
+        self._waiting: deque[tuple[Future[None], int]] = deque()
         state = folder / "state.json"
         if not state.exists():
             return
@@ -62,6 +70,10 @@ class IngestStatistics:
         Raises:
             StoreError: `corrupt_store` or `newer_format`.
         """
+        self._count_waiting(0)
+        return self._profile(view)
+
+    def _profile(self, view: str) -> _native.Profile:
         if view not in self._profiles:
             path = self._path(view)
             found = _native.Profile.from_bytes(path.read_bytes()) if path.exists() else _native.Profile()
@@ -87,7 +99,7 @@ class IngestStatistics:
         return found
 
     def add(self, view: str, batch: Any, features: Sequence[str], sequence: int) -> None:
-        """Counts rows of a view, without deletions.
+        """Counts rows of a view, without deletions. That is done beside the writer, which need not wait for it.
 
         Args:
             view: its name.
@@ -97,13 +109,27 @@ class IngestStatistics:
         """
         rows = batch.select([*features, EVENT_TS])
         if DELETED in batch.schema.names:
-            rows = rows.filter(~batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool))
-        self.profile(view).add(rows)
+            deleted = batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool)
+            if deleted.any():
+                rows = rows.filter(~deleted)
+        if self._counter is None:
+            self._counter = ThreadPoolExecutor(1, "headrace-statistics")
+        self._waiting.append((self._counter.submit(self._profile(view).add, rows), rows.num_rows))
+        self._count_waiting(WAITING_MAX)
         self._changed.add(view)
         self.sequence = sequence
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
                 self.save()
+
+    def _count_waiting(self, left: int) -> None:
+        """Waits until at most so many batches are not counted. In a forked child nobody counts them."""
+        while len(self._waiting) > left and self._pid == os.getpid():
+            counted, rows = self._waiting.popleft()
+            try:
+                counted.result()
+            except HeadraceError:  # rows that are durable are not refused because nothing can be said of them
+                self.rows_missed += rows
 
     def forget(self, view: str) -> bool:
         """Begins a view's statistics anew, also in its file; returns whether there were any.
@@ -111,6 +137,7 @@ class IngestStatistics:
         Raises:
             OSError: the file cannot be removed.
         """
+        self._count_waiting(0)
         path = self._path(view)
         had_any = view in self._profiles or path.exists()
         self._profiles.pop(view, None)
@@ -124,6 +151,7 @@ class IngestStatistics:
         Raises:
             OSError: the disk does not take them; nothing is forgotten.
         """
+        self._count_waiting(0)
         if self._changed:
             self.folder.mkdir(parents=True, exist_ok=True)
             for view in sorted(self._changed):

@@ -45,7 +45,8 @@ class LookupInputs:
         self.keys = rng.permutation(drawn)[: self.keys_count]
         self.table = rng.random((self.keys_count, self.views * self.fields), dtype=np.float32)
         row_numbers = rng.integers(0, self.keys_count, DRAWS, dtype=np.int64)
-        self.kinds = {"row_numbers": row_numbers, "keys": self.keys[row_numbers]}
+        sequence = np.arange(self.keys_count, dtype=np.int64)
+        self.kinds = {"row_numbers": row_numbers, "keys": self.keys[row_numbers], "sequence": sequence}
 
 
 @dataclass

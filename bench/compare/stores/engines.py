@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import writers
 from engine import Call, Engine, package
 from inputs import Array, Inputs, LookupInputs
 
@@ -278,5 +279,6 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "lmdb": Lmdb,
     "sqlite": Sqlite,
     "redis": Redis,
+    **writers.WRITERS,
 }
-JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = writers.JOBS

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
+TIMES = ("demo", "online", "ingest")
+"""Areas of many cases, drawn as one list of times."""
 OUR_COLOUR = "#c2410c"
 BOUND_COLOUR = "#111827"
 PEER_COLOURS = ("#2563eb", "#059669", "#7c3aed", "#0891b2", "#ca8a04", "#64748b", "#db2777")
@@ -27,7 +29,7 @@ def draw(report: Report, title: str, path: Path) -> None:
     cases = list(dict.fromkeys(one.case for one in report.results))
     bar_lines = [_bar_line(bar) for bar in report.as_json()["bars"]]
     foot_inches = 0.35 + 0.17 * (1 + len(bar_lines))
-    if report.area == "demo":
+    if report.area in TIMES:
         figure = Figure(figsize=(9, 1.2 + 0.42 * len(report.results) + foot_inches))
         _draw_times(figure.add_subplot(), report)
     else:
@@ -143,8 +145,11 @@ def _time_text(microseconds: float) -> str:
 
 def _draw_times(axis: Axes, report: Report) -> None:
     names = [one.case if one.rows == 1 else f"{one.case} ({one.rows:,} rows)" for one in report.results]
+    if any(one.engine != OURS for one in report.results):
+        names = [f"{name}, {one.engine}" for name, one in zip(names, report.results, strict=True)]
     medians = [one.median_us for one in report.results]
-    axis.barh(names, medians, color=OUR_COLOUR, height=0.6)
+    colours = [OUR_COLOUR if one.engine == OURS else PEER_COLOURS[-2] for one in report.results]
+    axis.barh(names, medians, color=colours, height=0.6)
     for at, one in enumerate(report.results):
         axis.plot([one.p99_us], [at], marker="|", markersize=14, color=BOUND_COLOUR)
         axis.annotate(
@@ -156,9 +161,11 @@ def _draw_times(axis: Axes, report: Report) -> None:
             fontsize=8,
         )
     axis.set(xscale="log", xlabel="microseconds: median, p99 (thin mark) and bar (dotted)")
+    ours = [(one.case, one.rows) if one.engine == OURS else None for one in report.results]
     for rule in _rules(report):
-        if rule.case in (cases := [one.case for one in report.results]):
-            at, limit_us = cases.index(rule.case), rule.target * rule.unit_us
+        is_time = rule.figure == "median_us" and rule.to is None
+        if is_time and (rule.case, rule.rows) in ours:
+            at, limit_us = ours.index((rule.case, rule.rows)), rule.target * rule.unit_us
             axis.plot([limit_us, limit_us], [at - 0.4, at + 0.4], color=BOUND_COLOUR, linewidth=2, linestyle=":")
     axis.set_xlim(left=1, right=max(one.p99_us for one in report.results) * 30)
     axis.invert_yaxis()

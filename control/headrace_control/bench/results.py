@@ -61,18 +61,25 @@ class Measured:
 
     def median_us(self, engine: str, case: str, rows: int) -> float | None:
         """The median of an engine; of `a|b` the smaller of the two that were measured."""
+        return self.figure("median_us", engine, case, rows)
+
+    def figure(self, name: str, engine: str, case: str, rows: int) -> float | None:
+        """A figure of an engine, such as `p99_us`; of `a|b` the better of the two that were measured."""
         found = [self.find(one, case, rows) for one in engine.split("|")]
-        return min((one.median_us for one in found if one is not None), default=None)
+        best = max if name == "rows_per_s" else min
+        return best((getattr(one, name) for one in found if one is not None), default=None)
 
 
 @dataclass(frozen=True)
 class BarRule:
-    """How a bar is computed: the median of `engine`, or the ratio of the medians of `engine` and `to`.
+    """How a bar is computed: a figure of `engine`, or the ratio of this figure of `engine` and `to`.
 
     Attributes:
         engine: numerator; `a|b` is the faster of the two.
         to: denominator, or `None` for an absolute bar in `unit`.
-        unit: what one unit is in microseconds, for an absolute bar.
+        unit: what one unit is in microseconds, for an absolute bar on a time.
+        figure: `median_us`, `p99_us` or `rows_per_s`.
+        to_case: the denominator's case, where it is another one.
     """
 
     name: str
@@ -83,18 +90,20 @@ class BarRule:
     engine: str
     to: str | None = None
     unit_us: float = 1.0
+    figure: str = "median_us"
+    to_case: str | None = None
 
     @property
     def engines(self) -> set[str]:
         return set(self.engine.split("|")) | set((self.to or "").split("|")) - {""}
 
     def judge(self, measured: Measured) -> Bar:
-        value = measured.median_us(self.engine, self.case, self.rows)
+        value = measured.figure(self.figure, self.engine, self.case, self.rows)
         if value is not None:
             if self.to is None:
                 value /= self.unit_us
             else:
-                below = measured.median_us(self.to, self.case, self.rows)
+                below = measured.figure(self.figure, self.to, self.to_case or self.case, self.rows)
                 value = None if below is None else value / below
         return Bar(self.name, value, self.target, self.op)
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from headrace_control.bench.environments import environment_python
 from headrace_control.bench.machine import calibrate, describe_machine
 from headrace_control.bench.places import cache_folder, checkout, engine_overlay
-from headrace_control.bench.results import BarRule, Measured, Report, Result
+from headrace_control.bench.results import Bar, BarRule, Measured, Report, Result
 from headrace_control.bench.workers import Worker
 from headrace_control.errors import ControlError
 
@@ -172,8 +172,17 @@ class Session:
                 found[environment] = worker.ask("memory", JOB_TIMEOUT_S)
         return found
 
-    def report(self, area: str, results: list[Result], rules: Sequence[BarRule]) -> Report:
-        """The run's report: figures, machine, and the bars whose point and engines were asked for."""
+    def report(
+        self, area: str, results: list[Result], rules: Sequence[BarRule], more_bars: Sequence[Bar] = ()
+    ) -> Report:
+        """The run's report: figures, machine, and the bars whose point and engines were asked for.
+
+        Args:
+            area: its name.
+            results: what was timed.
+            rules: of bars on these.
+            more_bars: on what is no time, such as bytes.
+        """
         measured = Measured(results)
         settings = self.settings
         asked = [
@@ -189,7 +198,7 @@ class Session:
                 machine["calibration"] = calibrate(self.root, self.cache, self.core)
             except ControlError as error:
                 self.skip("calibration", error)
-        bars = [rule.judge(measured) for rule in asked]
+        bars = [*(rule.judge(measured) for rule in asked), *more_bars]
         machine |= {
             "versions": self.versions,
             "how": self.choices,

@@ -22,7 +22,7 @@ from headrace_control.errors import FAILED, OK
         "headrace bench demo --json demo.json --plot demo.png --check",
     ),
 )
-@click.argument("area", type=click.Choice(["lookup", "trees", "expr", "windows", "demo"]))
+@click.argument("area", type=click.Choice(["lookup", "online", "ingest", "windows", "expr", "trees", "demo"]))
 @click.option("--json", "json_path", metavar="FILE", help="Write the results as JSON to FILE, or to stdout with '-'.")
 @click.option(
     "--plot", "plot_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw a PNG."
@@ -44,7 +44,7 @@ def command(
     check: bool,
     seed: int,
 ) -> int:
-    """Measure our engine beside its peers: AREA is lookup, trees, expr, windows or demo.
+    """Measure our engine beside its peers: AREA is lookup, online, ingest, windows, expr, trees or demo.
 
     Each peer runs in an environment of its own, made at first use. Outputs are compared before anything is timed,
     engines take turns, and inputs differ on every call. Needs a checkout; bench/README.md says how to read the figures.

@@ -16,8 +16,8 @@ pub use join::{
 };
 pub use online::{
     ApplyCounts, EncodeOptions, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore,
-    OpenMode, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoredColumns, TableKeys,
-    TableReader, TableStats, encode_rows,
+    OpenMode, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, StoreOptions, StoreSnapshot, StoredColumns,
+    TableKeys, TableReader, TableStats, encode_rows,
 };
 pub use plan::{
     Breaking, DefinitionKind, DefinitionRef, ENTITIES_PER_VIEW_MAX, EntityPlan, FEATURES_PER_SERVICE_MAX,

@@ -16,11 +16,11 @@ use crate::quantile::Scratch;
 use crate::{ColumnSummary, hash_bytes, hash_float, hash_word};
 
 /// Rows that are taken at once: what belongs to them stays in the cache.
-const CHUNK_ROWS: usize = 65_536;
+const CHUNK_ROWS: usize = 8192;
 
-/// Buffers that columns share.
+/// What columns are read into: one megabyte that need not be made anew for each batch.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers {
+pub struct Buffers {
     numbers: Vec<f64>,
     hashes: Vec<u64>,
     rows: Vec<usize>,

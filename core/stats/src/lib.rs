@@ -15,6 +15,7 @@ mod quantile;
 mod summary;
 mod top;
 
+pub use column::Buffers;
 pub use distinct::{DistinctSketch, EXACT_HASHES_MAX, PRECISION_BITS};
 pub use hash::{hash_bytes, hash_float, hash_word};
 pub use moments::Moments;

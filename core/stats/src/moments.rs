@@ -13,12 +13,20 @@ pub struct Moments {
 impl Moments {
     /// Of a slice, in two passes over it: the sum, then the squares of what is left without the mean.
     pub fn of(values: &[f64]) -> Self {
-        let (count, sum) = finite_sum(values);
+        // A value that is not finite makes the sum so too: then, and where finite ones overflow, each is looked at.
+        let all = sum(values, |value| value);
+        if all.is_finite() && !values.is_empty() {
+            let mean = all / values.len() as f64;
+            let m2 = sum(values, |value| (value - mean) * (value - mean));
+            return Self { count: values.len() as u64, mean, m2 };
+        }
+        let count = values.iter().filter(|value| value.is_finite()).count() as u64;
         if count == 0 {
             return Self::default();
         }
-        let mean = sum / count as f64;
-        Self { count, mean, m2: squares(values, mean) }
+        let mean = sum(values, |value| if value.is_finite() { value } else { 0.0 }) / count as f64;
+        let distance = |value: f64| if value.is_finite() { value - mean } else { 0.0 };
+        Self { count, mean, m2: sum(values, |value| distance(value) * distance(value)) }
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -45,39 +53,16 @@ impl Moments {
 /// Independent sums, so that the processor can add several at once.
 const LANES: usize = 8;
 
-fn finite_sum(values: &[f64]) -> (u64, f64) {
-    let (mut counts, mut sums) = ([0u64; LANES], [0.0; LANES]);
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut add = |lane: usize, value: f64| {
-        let is_finite = value.is_finite();
-        counts[lane] += u64::from(is_finite);
-        sums[lane] += if is_finite { value } else { 0.0 };
-    };
-    for chunk in chunks {
-        for (lane, value) in chunk.iter().enumerate() {
-            add(lane, *value);
-        }
-    }
-    for (lane, value) in rest.iter().enumerate() {
-        add(lane, *value);
-    }
-    (counts.iter().sum(), sums.iter().sum())
-}
-
-fn squares(values: &[f64], mean: f64) -> f64 {
+fn sum(values: &[f64], part: impl Fn(f64) -> f64) -> f64 {
     let mut sums = [0.0; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut add = |lane: usize, value: f64| {
-        let distance = if value.is_finite() { value - mean } else { 0.0 };
-        sums[lane] += distance * distance;
-    };
     for chunk in chunks {
-        for (lane, value) in chunk.iter().enumerate() {
-            add(lane, *value);
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += part(*value);
         }
     }
-    for (lane, value) in rest.iter().enumerate() {
-        add(lane, *value);
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += part(*value);
     }
     sums.iter().sum()
 }

@@ -41,15 +41,21 @@ impl Profile {
     /// # Errors
     /// `type_mismatch` naming a column whose values cannot be read; what came before it has been added.
     pub fn add_batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        let mut buffers = Buffers::default();
+        self.add_batch_with(batch, &mut Buffers::default())
+    }
+
+    /// As [`Self::add_batch`], with buffers that are kept from one small batch to the next.
+    ///
+    /// # Errors
+    /// As [`Self::add_batch`].
+    pub fn add_batch_with(&mut self, batch: &RecordBatch, buffers: &mut Buffers) -> Result<()> {
         for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
             let dtype = dtype_of(field.data_type());
             let summary = self.entry(field.name(), || ColumnSummary::new(dtype));
             if summary.dtype() != dtype {
                 *summary = ColumnSummary::new(dtype);
             }
-            add_array(summary, array, &mut buffers)
-                .map_err(|error| error.within(format!("column '{}'", field.name())))?;
+            add_array(summary, array, buffers).map_err(|error| error.within(format!("column '{}'", field.name())))?;
         }
         self.rows = self.rows.saturating_add(batch.num_rows() as u64);
         Ok(())

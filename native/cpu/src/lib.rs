@@ -11,7 +11,7 @@ pub use table::testing;
 pub use table::{
     EncodedKeys, GatherFeature, GatherPlan, ImageLayout, ImageMapper, KEY_BYTES_MAX, KeyEncoder, KeysRef, MemoryBudget,
     OpenMode, PlainPlan, PlainTable, REGION_BYTES_MAX, ROW_BYTES_MAX, RowTable, RowValues, TableOptions, TableSchema,
-    TableStats, TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
+    TableSnapshot, TableStats, TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
 };
 pub use trees::{
     Categories, Comparison, Ensemble, Features, Forest, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD,

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use headrace_cpu::{GatherFeature, ImageLayout, KeysRef, RowTable, RowValues, TableOptions, TableSchema, ViewSchema};
+use headrace_cpu::{
+    GatherFeature, ImageLayout, KeysRef, RowTable, RowValues, TableOptions, TableSchema, TableSnapshot, ViewSchema,
+};
 use headrace_types::{Column, ColumnData, DType, Field, RowVersion, Value};
 
 const KEYS: i64 = 64;
@@ -131,5 +133,54 @@ fn a_snapshot_taken_while_rows_are_written_is_whole() {
                 .unwrap();
         }
     });
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Every row of a table: key, version, and its values or none for a tombstone.
+fn rows_of(table: &RowTable, layout: &ImageLayout) -> std::collections::BTreeMap<Vec<u8>, (u64, Option<Vec<Value>>)> {
+    let mut rows = std::collections::BTreeMap::new();
+    table
+        .scan(|key, _, version, values| {
+            let values = match values {
+                RowValues::Live(image) => Some(layout.decode(image)?),
+                RowValues::Tombstone => None,
+            };
+            rows.insert(key.to_vec(), (version.event_ts as u64, values));
+            Ok(())
+        })
+        .unwrap();
+    rows
+}
+
+#[test]
+fn a_snapshot_holds_what_was_there_when_it_was_begun() {
+    let table = RowTable::create(schema(), &TableOptions::new(1 << 30)).unwrap();
+    let layout = ImageLayout::new(&schema().views[0].fields);
+    let folder = std::env::temp_dir().join(format!("headrace-cut-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("cut.table");
+    let write = |key: u64, version: u64| {
+        let image = image(&layout, version);
+        let row_version = RowVersion { event_ts: version as i64, created_ts: 0, sequence: 0 };
+        let values = if version.is_multiple_of(7) { RowValues::Tombstone } else { RowValues::Live(&image) };
+        table.upsert(0, &key.to_le_bytes(), row_version, values).unwrap();
+    };
+    (0..20_000).for_each(|key| write(key, 1 + key % 50));
+    for round in 1..4 {
+        let expected = rows_of(&table, &layout);
+        let snapshot = TableSnapshot::begin(&table, &path).unwrap();
+        let second = TableSnapshot::begin(&table, &folder.join("second.table"));
+        assert_eq!(second.unwrap_err().code, headrace_types::ErrorCode::Unavailable);
+        std::thread::scope(|scope| {
+            // Replaced and deleted rows, freed and reused strings, new keys and doubled indexes.
+            scope.spawn(|| (0..40_000).for_each(|key| write(key * round, 100 * round + key % 50)));
+            snapshot.finish().unwrap();
+        });
+        let opened =
+            RowTable::open_snapshot(&path, headrace_cpu::OpenMode::Private, &TableOptions::new(1 << 30)).unwrap();
+        assert!(rows_of(&opened, &layout) == expected, "round {round}");
+    }
+    drop(TableSnapshot::begin(&table, &path).unwrap());
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "one that is given up leaves nothing");
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -39,7 +39,7 @@ mod _native {
     #[pymodule_export]
     use crate::join::{JoinedTable, point_in_time_join};
     #[pymodule_export]
-    use crate::local_store::LocalStore;
+    use crate::local_store::{LocalStore, StoreSnapshot};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

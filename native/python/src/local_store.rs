@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use headrace_cpu::OpenMode;
 use headrace_features::{EncodeOptions, StoreOptions, encode_rows};
-use headrace_types::Result;
+use headrace_types::{Error, ErrorCode, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -33,6 +33,31 @@ impl LocalStore {
 
     fn of(plan: &Plan, inner: headrace_features::LocalStore) -> Self {
         Self { inner: Arc::new(inner), plan: Arc::clone(&plan.inner), fork: ForkGuard::new() }
+    }
+}
+
+/// A snapshot of a `LocalStore` that is being written.
+#[pyclass(frozen, module = "headrace._native")]
+#[derive(Debug)]
+pub(crate) struct StoreSnapshot {
+    begun: Mutex<Option<headrace_features::StoreSnapshot>>,
+    fork: ForkGuard,
+}
+
+#[pymethods]
+impl StoreSnapshot {
+    /// Writes the files, complete or not at all. Once.
+    fn finish(&self, py: Python<'_>) -> Outcome<()> {
+        self.fork.check("StoreSnapshot")?;
+        let Some(begun) = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                "this snapshot has been finished",
+                "begin another one with LocalStore.begin_snapshot",
+            )
+            .into());
+        };
+        Ok(detached(py, || begun.finish())?)
     }
 }
 
@@ -68,6 +93,13 @@ impl LocalStore {
             headrace_features::LocalStore::open_snapshot(&plan.inner, &folder, mode, options(bytes_max))
         })?;
         Ok(Self::of(plan, inner))
+    }
+
+    /// Fixes what will be in a snapshot, which its `finish` writes; batches may be applied meanwhile, and are not in it.
+    fn begin_snapshot(&self, py: Python<'_>, folder: PathBuf) -> Outcome<StoreSnapshot> {
+        let store = self.checked()?;
+        let begun = detached(py, || store.begin_snapshot(&folder))?;
+        Ok(StoreSnapshot { begun: Mutex::new(Some(begun)), fork: ForkGuard::new() })
     }
 
     /// Writes all tables to a folder, complete or not at all.

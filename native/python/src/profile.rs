@@ -12,18 +12,20 @@ use crate::frame::batches_of;
 #[derive(Debug)]
 pub(crate) struct Profile {
     inner: headrace_stats::Profile,
+    buffers: headrace_stats::Buffers,
 }
 
 #[pymethods]
 impl Profile {
     #[new]
     fn new() -> Self {
-        Self { inner: headrace_stats::Profile::new() }
+        Self { inner: headrace_stats::Profile::new(), buffers: headrace_stats::Buffers::default() }
     }
 
     #[staticmethod]
     fn from_bytes(data: &[u8]) -> Outcome<Self> {
-        Ok(Self { inner: guarded(|| headrace_stats::Profile::from_bytes(data))? })
+        let inner = guarded(|| headrace_stats::Profile::from_bytes(data))?;
+        Ok(Self { inner, buffers: headrace_stats::Buffers::default() })
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -36,8 +38,8 @@ impl Profile {
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema)); // its columns are known all the same
         }
-        let profile = &mut self.inner;
-        Ok(detached(py, || batches.iter().try_for_each(|batch| profile.add_batch(batch)))?)
+        let Self { inner: profile, buffers } = self;
+        Ok(detached(py, || batches.iter().try_for_each(|batch| profile.add_batch_with(batch, buffers)))?)
     }
 
     fn merge(&mut self, other: PyRef<'_, Self>) -> Outcome<()> {

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, lookup, trees, windows
+from headrace_control.bench.areas import demo, expr, ingest, lookup, online, trees, windows
 
-AREAS = {"lookup": lookup, "trees": trees, "demo": demo, "expr": expr, "windows": windows}
+AREAS = {
+    "lookup": lookup,
+    "online": online,
+    "ingest": ingest,
+    "windows": windows,
+    "expr": expr,
+    "trees": trees,
+    "demo": demo,
+}

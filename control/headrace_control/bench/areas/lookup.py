@@ -22,7 +22,7 @@ ENGINES = (OURS, *BOUNDS, *PEERS)
 ALWAYS = (OURS, *BOUNDS)
 
 BARS = (
-    BarRule("lookup_100_keys_over_numpy_take", 1.8, "<=", CASE, 100, OURS, BOUND),
+    BarRule("lookup_100_keys_over_numpy_take", 1.3, "<=", CASE, 100, OURS, BOUND),
     BarRule("lookup_100_keys_lmdb_over_headrace", 3.0, ">=", CASE, 100, "lmdb", OURS),
     BarRule("lookup_1_key_us", 3.0, "<=", CASE, 1, OURS),
 )

@@ -59,7 +59,7 @@ impl LocalStore {
         let options = table_options(options);
         let create = |table: &TablePlan| {
             let rows = RowTable::create(table_schema(plan, table)?, &options)?;
-            let windows = windows_of(plan, table, |_, _| Ok(None), options.budget.bytes_max())?;
+            let windows = windows_of(plan, table, |_, _| Ok(None), &options.budget)?;
             Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows), windows })
         };
         let tables = plan.tables().iter().map(create).collect::<Result<Vec<_>>>()?;
@@ -89,7 +89,7 @@ impl LocalStore {
                     let old = old.and_then(|old| old.windows.iter().find(|old| old.name == name));
                     Ok(old.filter(|old| old.table.is_of(windows)).map(|old| old.table.clone()))
                 };
-                let windows = windows_of(plan, table, known, self.options.budget.bytes_max())?;
+                let windows = windows_of(plan, table, known, &self.options.budget)?;
                 Ok(LocalTable { name: table.name.clone(), table: rows, windows })
             })
             .collect::<Result<Vec<_>>>()?;

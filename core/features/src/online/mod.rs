@@ -38,4 +38,5 @@ pub use batch::EncodedBatch;
 pub use encode::{EncodeOptions, EncodedRows, REFUSED_FUTURE, REFUSED_NULL_EVENT_TS, REFUSED_NULL_KEY, encode_rows};
 pub use local::{LocalStore, StoreOptions};
 pub use plan::{OnlinePlan, StoredColumns, TableKeys};
+pub use snapshot::StoreSnapshot;
 pub use store::{ApplyCounts, OnlineStore, TableReader};

@@ -11,17 +11,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headrace_cpu::{OpenMode, RowTable, TableOptions};
+use headrace_cpu::{OpenMode, RowTable, TableOptions, TableSnapshot};
 use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
 use super::local::{LocalStore, LocalTable, StoreOptions, rebuild, table_options, table_schema};
 use super::windows::windows_of;
 use crate::plan::{Plan, TablePlan};
-use crate::windows::{WindowPlan, WindowTable};
+use crate::windows::{FrozenWindows, WindowPlan, WindowTable};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
@@ -49,35 +49,69 @@ impl Manifest {
     }
 }
 
-impl LocalStore {
-    /// Writes all tables to a folder, complete or not at all. Lookups go on meanwhile; writers of a table wait while it is
-    /// written. Rows applied during the call are in the snapshot or not, so replay the log from before the call.
+/// A snapshot that is being written: of all tables as they were when it was begun.
+#[derive(Debug)]
+pub struct StoreSnapshot {
+    folder: PathBuf,
+    manifest: Manifest,
+    tables: Vec<TableSnapshot<Arc<RowTable>>>,
+    windows: Vec<(PathBuf, FrozenWindows)>,
+}
+
+impl StoreSnapshot {
+    /// Writes the files, complete or not at all. Rows may be applied meanwhile, and are not in them.
     ///
     /// # Errors
     /// `io` with the path.
-    pub fn write_snapshot(&self, folder: &Path) -> Result<()> {
-        let place = |error: std::io::Error| Error::from(error).within(folder.display());
-        fs::create_dir_all(folder).map_err(place)?;
-        let number = 1 + table_files(folder)?.iter().filter_map(|file| number_of(file)).max().unwrap_or(0);
-        let mut manifest = Manifest { format: FORMAT, tables: Vec::new() };
-        for (i, table) in self.tables.iter().enumerate() {
-            let file = format!("{number}-{i}{TABLE_SUFFIX}");
-            table.table.write_snapshot(&folder.join(&file))?;
-            let mut windows = BTreeMap::new();
-            for of_view in &table.windows {
-                let file = format!("{number}-{i}-{}{WINDOWS_SUFFIX}", of_view.view_index);
-                of_view.table.write_snapshot(&folder.join(&file))?;
-                windows.insert(of_view.name.clone(), file);
-            }
-            manifest.tables.push(TableEntry { name: table.name.clone(), file, windows });
-        }
-        write_manifest(folder, &manifest).map_err(place)?;
-        for file in table_files(folder)? {
-            if !manifest.files().any(|known| *known == file) {
-                fs::remove_file(folder.join(file)).map_err(place)?;
+    pub fn finish(self) -> Result<()> {
+        let place = |error: std::io::Error| Error::from(error).within(self.folder.display());
+        self.tables.into_iter().try_for_each(TableSnapshot::finish)?;
+        self.windows.into_iter().try_for_each(|(path, windows)| windows.write(&path))?;
+        write_manifest(&self.folder, &self.manifest).map_err(place)?;
+        for file in table_files(&self.folder)? {
+            if !self.manifest.files().any(|known| *known == file) {
+                fs::remove_file(self.folder.join(file)).map_err(place)?;
             }
         }
         Ok(())
+    }
+}
+
+impl LocalStore {
+    /// Fixes what will be in a snapshot; [`StoreSnapshot::finish`] writes it. Of rows nothing is copied yet: their bytes are
+    /// when they first change, or in their turn. Aggregates are copied at once.
+    ///
+    /// To be called between two batches; those that are applied afterwards are not in the snapshot.
+    ///
+    /// # Errors
+    /// `io` with the path; `unavailable` while another snapshot of this store is being written.
+    pub fn begin_snapshot(&self, folder: &Path) -> Result<StoreSnapshot> {
+        let place = |error: std::io::Error| Error::from(error).within(folder.display());
+        fs::create_dir_all(folder).map_err(place)?;
+        let number = 1 + table_files(folder)?.iter().filter_map(|file| number_of(file)).max().unwrap_or(0);
+        let manifest = Manifest { format: FORMAT, tables: Vec::new() };
+        let mut snapshot =
+            StoreSnapshot { folder: folder.to_owned(), manifest, tables: Vec::new(), windows: Vec::new() };
+        for (i, table) in self.tables.iter().enumerate() {
+            let file = format!("{number}-{i}{TABLE_SUFFIX}");
+            snapshot.tables.push(TableSnapshot::begin(table.table.clone(), &folder.join(&file))?);
+            let mut windows = BTreeMap::new();
+            for of_view in &table.windows {
+                let file = format!("{number}-{i}-{}{WINDOWS_SUFFIX}", of_view.view_index);
+                snapshot.windows.push((folder.join(&file), of_view.table.freeze()));
+                windows.insert(of_view.name.clone(), file);
+            }
+            snapshot.manifest.tables.push(TableEntry { name: table.name.clone(), file, windows });
+        }
+        Ok(snapshot)
+    }
+
+    /// Writes all tables to a folder, complete or not at all. Lookups go on meanwhile, and so do writers of rows.
+    ///
+    /// # Errors
+    /// As [`Self::begin_snapshot`] and [`StoreSnapshot::finish`].
+    pub fn write_snapshot(&self, folder: &Path) -> Result<()> {
+        self.begin_snapshot(folder)?.finish()
     }
 
     /// Opens a snapshot for a plan. A table whose keys, views or fields are no longer those of the plan is made anew in
@@ -94,10 +128,10 @@ impl LocalStore {
             let known = |view: &str, windows: &Arc<WindowPlan>| {
                 let entry = manifest.tables.iter().find(|entry| entry.name == table.name);
                 let Some(file) = entry.and_then(|entry| entry.windows.get(view)) else { return Ok(None) };
-                let bytes_max = options.budget.bytes_max();
-                Ok(WindowTable::open_snapshot(windows.clone(), &folder.join(file), bytes_max)?.map(Arc::new))
+                Ok(WindowTable::open_snapshot(windows.clone(), &folder.join(file), options.budget.clone())?
+                    .map(Arc::new))
             };
-            let windows = windows_of(plan, table, known, options.budget.bytes_max())?;
+            let windows = windows_of(plan, table, known, &options.budget)?;
             Ok(LocalTable { name: table.name.clone(), table: Arc::new(rows), windows })
         };
         let tables = plan.tables().iter().map(open).collect::<Result<Vec<_>>>()?;

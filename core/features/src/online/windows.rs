@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_cpu::{ImageLayout, KeysRef};
+use headrace_cpu::{ImageLayout, KeysRef, MemoryBudget};
 use headrace_expr::ColumnView;
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, FeatureStatus, Result, TimestampUs, Value};
 
@@ -26,7 +26,7 @@ pub(super) fn windows_of(
     plan: &Plan,
     table: &TablePlan,
     mut old: impl FnMut(&str, &Arc<WindowPlan>) -> Result<Option<Arc<WindowTable>>>,
-    bytes_max: u64,
+    budget: &Arc<MemoryBudget>,
 ) -> Result<Vec<LocalWindows>> {
     let mut found = Vec::new();
     for (view_index, name) in table.views.iter().enumerate() {
@@ -34,7 +34,7 @@ pub(super) fn windows_of(
         let Some(windows) = view.windows.as_ref().filter(|_| view.online) else { continue };
         let table = match old(name, windows)? {
             Some(table) => table,
-            None => Arc::new(WindowTable::new(windows.clone(), bytes_max)),
+            None => Arc::new(WindowTable::new(windows.clone(), Arc::clone(budget))),
         };
         found.push(LocalWindows { name: name.clone(), view_index, table });
     }

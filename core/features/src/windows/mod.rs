@@ -23,4 +23,4 @@ pub(crate) use events::Events;
 pub(crate) use history::{Answers, History, Question, Reading};
 pub(crate) use sliding::Timeline;
 pub use table::WindowStats;
-pub(crate) use table::{Incoming, Outcome, WindowTable};
+pub(crate) use table::{FrozenWindows, Incoming, Outcome, WindowTable};

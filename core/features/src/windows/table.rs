@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ahash::RandomState;
+use headrace_cpu::MemoryBudget;
 use headrace_types::{Error, ErrorCode, Result, RowVersion, TimestampUs, Value};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,14 @@ pub(crate) struct WindowTable {
     now_us: AtomicI64,
     used_bytes: AtomicU64,
     crowded_out: AtomicU64,
-    bytes_max: u64,
+    /// Shared with the tables of the store.
+    budget: Arc<MemoryBudget>,
+}
+
+impl Drop for WindowTable {
+    fn drop(&mut self) {
+        self.budget.change(self.used_bytes.load(Ordering::Relaxed), 0);
+    }
 }
 
 /// The sizes of a view's aggregates.
@@ -79,7 +87,7 @@ pub(crate) enum Outcome {
 }
 
 impl WindowTable {
-    pub(crate) fn new(plan: Arc<WindowPlan>, bytes_max: u64) -> Self {
+    pub(crate) fn new(plan: Arc<WindowPlan>, budget: Arc<MemoryBudget>) -> Self {
         Self {
             plan,
             hasher: RandomState::with_seeds(1, 2, 3, 4),
@@ -88,7 +96,7 @@ impl WindowTable {
             now_us: AtomicI64::new(i64::MIN),
             used_bytes: AtomicU64::new(0),
             crowded_out: AtomicU64::new(0),
-            bytes_max,
+            budget,
         }
     }
 
@@ -121,7 +129,13 @@ impl WindowTable {
         for shard in &self.shards {
             shard.write().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        self.used_bytes.store(0, Ordering::Relaxed);
+        self.count_bytes(self.used_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    /// Notes that what took `before` bytes takes `after` now.
+    fn count_bytes(&self, before: u64, after: u64) {
+        self.used_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.budget.change(before, after);
     }
 
     /// Takes in one row. Rows come in the order of their sequence.
@@ -135,11 +149,11 @@ impl WindowTable {
         }
         let now_us = self.now_us.fetch_max(now_us, Ordering::Relaxed).max(now_us);
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
-        let used_bytes = self.used_bytes.load(Ordering::Relaxed);
-        if used_bytes > self.bytes_max {
+        let (used_bytes, bytes_max) = (self.budget.used(), self.budget.bytes_max());
+        if used_bytes > bytes_max {
             return Err(Error::new(
                 ErrorCode::StoreFull,
-                format!("the windows hold {used_bytes} bytes, the bound of the store is {}", self.bytes_max),
+                format!("the online store holds {used_bytes} bytes, its bound is {bytes_max}"),
                 "raise bytes_max of the online store, or store fewer keys, shorter windows or longer hops",
             ));
         }
@@ -162,7 +176,7 @@ impl WindowTable {
         self.crowded_out.fetch_add(state.take_crowded_out(), Ordering::Relaxed);
         let entry = if is_new { key.len() + size_of::<(Box<[u8]>, KeyState)>() } else { 0 };
         let after = (state.heap_bytes(&self.plan) + entry) as u64;
-        self.used_bytes.fetch_add(after.wrapping_sub(before as u64), Ordering::Relaxed);
+        self.count_bytes(before as u64, after);
         self.next_sequence.store(version.sequence + 1, Ordering::Relaxed);
         Ok(outcome)
     }
@@ -184,7 +198,7 @@ impl WindowTable {
     /// # Errors
     /// That of `is_erased`.
     pub(crate) fn without(&self, is_erased: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<Self> {
-        let new = Self::new(Arc::clone(&self.plan), self.bytes_max);
+        let new = Self::new(Arc::clone(&self.plan), Arc::clone(&self.budget));
         let mut used_bytes = 0;
         for shard in &self.shards {
             for (key, state) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -196,7 +210,7 @@ impl WindowTable {
                 shard.insert(key.clone(), state.clone());
             }
         }
-        new.used_bytes.store(used_bytes, Ordering::Relaxed);
+        new.count_bytes(0, used_bytes);
         new.next_sequence.store(self.next_sequence.load(Ordering::Relaxed), Ordering::Relaxed);
         new.now_us.store(self.now_us.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(new)
@@ -206,11 +220,9 @@ impl WindowTable {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Writes all keys to a file, complete or not at all.
-    ///
-    /// # Errors
-    /// `io` with the path.
-    pub(crate) fn write_snapshot(&self, path: &Path) -> Result<()> {
+    /// All keys as they are now, to be written to a file: a copy, so that events can go on coming in. To be called between two
+    /// batches.
+    pub(crate) fn freeze(&self) -> FrozenWindows {
         let mut keys = Vec::with_capacity(self.len());
         let now_us = self.now_us.load(Ordering::Relaxed);
         for shard in &self.shards {
@@ -218,14 +230,55 @@ impl WindowTable {
             for (key, state) in shard.iter_mut() {
                 let before = state.heap_bytes(&self.plan);
                 state.prune(&self.plan, now_us);
-                self.used_bytes.fetch_sub((before - state.heap_bytes(&self.plan)) as u64, Ordering::Relaxed);
+                self.count_bytes(before as u64, state.heap_bytes(&self.plan) as u64);
                 keys.push((key.clone(), state.clone()));
             }
         }
-        keys.sort_by(|(a, _), (b, _)| a.cmp(b));
         let next_sequence = self.next_sequence.load(Ordering::Relaxed);
-        let snapshot = Snapshot { definition: self.plan.definition.clone(), next_sequence, now_us, keys };
-        let content = postcard::to_stdvec(&snapshot).map_err(|error| Error::internal(format!("windows: {error}")))?;
+        FrozenWindows(Snapshot { definition: self.plan.definition.clone(), next_sequence, now_us, keys })
+    }
+
+    /// Reads a file; none when it holds the aggregates of another definition.
+    ///
+    /// # Errors
+    /// `corrupt_store` for a file that is cut or changed; `newer_format`; `io`.
+    pub(crate) fn open_snapshot(plan: Arc<WindowPlan>, path: &Path, budget: Arc<MemoryBudget>) -> Result<Option<Self>> {
+        let bytes = std::fs::read(path).map_err(|error| Error::from(error).within(path.display()))?;
+        let place = |error: Error| error.within(path.display());
+        let snapshot = decode(&bytes).map_err(place)?;
+        if snapshot.definition != plan.definition {
+            return Ok(None);
+        }
+        let table = Self::new(plan, budget);
+        let mut used_bytes = 0;
+        for (key, mut state) in snapshot.keys {
+            if !state.is_of(&table.plan) {
+                return Err(place(corrupt("a key's tiles are not those of its definition")));
+            }
+            state.measure();
+            used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
+            let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
+            shard.insert(key, state);
+        }
+        table.count_bytes(0, used_bytes);
+        table.next_sequence.store(snapshot.next_sequence, Ordering::Relaxed);
+        table.now_us.store(snapshot.now_us, Ordering::Relaxed);
+        Ok(Some(table))
+    }
+}
+
+/// The aggregates of one view as they were at one moment.
+#[derive(Debug)]
+pub(crate) struct FrozenWindows(Snapshot);
+
+impl FrozenWindows {
+    /// Writes all keys to a file, complete or not at all.
+    ///
+    /// # Errors
+    /// `io` with the path.
+    pub(crate) fn write(mut self, path: &Path) -> Result<()> {
+        self.0.keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let content = postcard::to_stdvec(&self.0).map_err(|error| Error::internal(format!("windows: {error}")))?;
         let mut front = [0; FRONT_BYTES];
         front[..8].copy_from_slice(&MAGIC);
         front[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -237,34 +290,6 @@ impl WindowTable {
             file.sync_all()
         };
         write().map_err(|error: std::io::Error| Error::from(error).within(path.display()))
-    }
-
-    /// Reads a file; none when it holds the aggregates of another definition.
-    ///
-    /// # Errors
-    /// `corrupt_store` for a file that is cut or changed; `newer_format`; `io`.
-    pub(crate) fn open_snapshot(plan: Arc<WindowPlan>, path: &Path, bytes_max: u64) -> Result<Option<Self>> {
-        let bytes = std::fs::read(path).map_err(|error| Error::from(error).within(path.display()))?;
-        let place = |error: Error| error.within(path.display());
-        let snapshot = decode(&bytes).map_err(place)?;
-        if snapshot.definition != plan.definition {
-            return Ok(None);
-        }
-        let table = Self::new(plan, bytes_max);
-        let mut used_bytes = 0;
-        for (key, mut state) in snapshot.keys {
-            if !state.is_of(&table.plan) {
-                return Err(place(corrupt("a key's tiles are not those of its definition")));
-            }
-            state.measure();
-            used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
-            let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
-            shard.insert(key, state);
-        }
-        table.used_bytes.store(used_bytes, Ordering::Relaxed);
-        table.next_sequence.store(snapshot.next_sequence, Ordering::Relaxed);
-        table.now_us.store(snapshot.now_us, Ordering::Relaxed);
-        Ok(Some(table))
     }
 }
 

@@ -36,6 +36,11 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Notes that what took `before` bytes takes `after`, even beyond the bound: for what is measured once it is there.
+    pub fn change(&self, before: u64, after: u64) {
+        self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
     pub(super) fn take(&self, bytes: u64) -> Result<()> {
         let take = |used: u64| used.checked_add(bytes).filter(|&total| total <= self.bytes_max);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {

@@ -25,6 +25,8 @@ struct Cell {
 struct Cells {
     cells: Vec<Cell>,
     bytes: Vec<u8>,
+    /// Strings of the columns' last content, whose memory is used again.
+    spare: Vec<String>,
     /// A string or list pointed outside the region: torn, or, when the seqlock says it was not, damaged.
     is_damaged: bool,
 }
@@ -58,10 +60,10 @@ impl RowTable {
                 "give one column a feature, and one status a value",
             ));
         }
-        for feature in &plan.features {
-            clear(&mut columns[feature.position], feature.dtype, keys.len());
-        }
         let mut cells = Cells::default();
+        for feature in &plan.features {
+            clear(&mut columns[feature.position], feature.dtype, keys.len(), &mut cells.spare);
+        }
         let mut outcome = Ok(());
         self.for_each_key(plan, keys, |row, shard, proposed, probe| {
             match probe {
@@ -135,7 +137,7 @@ impl Cells {
         Cell { status: PRESENT, word: start as u64, len }
     }
 
-    fn push(&self, plan: &GatherPlan, columns: &mut [Column], status: &mut [u8]) -> Result<()> {
+    fn push(&mut self, plan: &GatherPlan, columns: &mut [Column], status: &mut [u8]) -> Result<()> {
         for (feature, cell) in plan.features.iter().zip(&self.cells) {
             let column = &mut columns[feature.position];
             status[feature.position] = cell.status;
@@ -145,7 +147,11 @@ impl Cells {
             let is_pushed = if is_var(feature.dtype) {
                 let start = cell.word as usize;
                 let bytes = if self.is_damaged { None } else { self.bytes.get(start..start + cell.len) };
-                push_var(&mut column.data, feature.dtype, bytes.filter(|_| cell.status == PRESENT), cell.status)
+                if let (ColumnData::String(values), Some(bytes), PRESENT) = (&mut column.data, bytes, cell.status) {
+                    push_text(values, bytes, &mut self.spare)
+                } else {
+                    push_var(&mut column.data, feature.dtype, bytes.filter(|_| cell.status == PRESENT), cell.status)
+                }
             } else {
                 push_scalar(&mut column.data, feature.dtype.element(), cell.word);
                 true
@@ -166,7 +172,10 @@ impl Cells {
     }
 }
 
-fn clear(column: &mut Column, dtype: DType, rows: usize) {
+fn clear(column: &mut Column, dtype: DType, rows: usize, spare: &mut Vec<String>) {
+    if let ColumnData::String(values) = &mut column.data {
+        spare.append(values);
+    }
     macro_rules! clear_each {
         ($($variant:ident),*) => {
             match &mut column.data {
@@ -204,6 +213,16 @@ fn push_scalar(data: &mut ColumnData, scalar: ScalarType, word: u64) {
             debug_assert!(scalar_from_word(scalar, word).is_null());
         }
     }
+}
+
+/// False for bytes that are no text.
+fn push_text(values: &mut Vec<String>, bytes: &[u8], spare: &mut Vec<String>) -> bool {
+    let Ok(found) = std::str::from_utf8(bytes) else { return false };
+    let mut text = spare.pop().unwrap_or_default();
+    text.clear();
+    text.push_str(found);
+    values.push(text);
+    true
 }
 
 /// False for bytes that are not a value of the type.

@@ -7,6 +7,7 @@
 
 mod alloc;
 mod columns;
+mod cut;
 #[cfg(test)]
 mod forged;
 mod gather;
@@ -33,7 +34,7 @@ pub use key::{EncodedKeys, KeyEncoder, KeysRef};
 pub use plain::{PlainPlan, PlainTable};
 pub use plan::{GatherFeature, GatherPlan};
 pub use schema::{ROW_BYTES_MAX, TableSchema, VAR_BYTES_MAX, ViewSchema};
-pub use snapshot::OpenMode;
+pub use snapshot::{OpenMode, TableSnapshot};
 pub use store::{RowTable, TableOptions, TableStats, UpsertOutcome};
 pub use writer::{KEY_BYTES_MAX, TableWriter};
 

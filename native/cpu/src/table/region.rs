@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use headrace_types::{Error, ErrorCode, Result};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
+use super::cut::Cut;
 use super::racy;
 
 /// Bytes of a huge page; a region begins at a multiple of it so that the kernel can use them from the first byte.
@@ -29,6 +33,8 @@ pub(super) struct Region {
     base: *mut u8,
     len: usize,
     writable: bool,
+    /// What has to be copied before it changes, while a snapshot is written; else null. Set under the writer lock only.
+    cut: AtomicPtr<Cut>,
     _mapping: Mapping,
 }
 
@@ -55,7 +61,7 @@ impl Region {
         let _ = huge_pages;
         let start = map.as_mut_ptr();
         let base = start.wrapping_add(start.align_offset(HUGE_PAGE_BYTES));
-        Ok(Self { base, len, writable: true, _mapping: Mapping::Anonymous(map) })
+        Ok(Self { base, len, writable: true, cut: AtomicPtr::default(), _mapping: Mapping::Anonymous(map) })
     }
 
     /// Maps a whole file for reading; its pages are shared with every process that maps it.
@@ -64,7 +70,13 @@ impl Region {
         // so the mapped bytes stay valid and constant for the life of the mapping.
         let map = unsafe { MmapOptions::new().len(len).map(file) }?;
         let base = map.as_ptr().cast_mut();
-        Ok(Self { base, len: len & !(LINE_BYTES - 1), writable: false, _mapping: Mapping::File(map) })
+        Ok(Self {
+            base,
+            len: len & !(LINE_BYTES - 1),
+            writable: false,
+            cut: AtomicPtr::default(),
+            _mapping: Mapping::File(map),
+        })
     }
 
     /// Fills the start of a new region from a reader, before anyone shares it.
@@ -73,6 +85,34 @@ impl Region {
         // SAFETY: `len` bytes from `base` are mapped and writable, and `&mut self` means that no one else uses them.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.base, len) };
         Ok(source.read_exact(bytes)?)
+    }
+
+    /// Whether a snapshot is being written. The caller holds the writer lock.
+    pub(super) fn has_cut(&self) -> bool {
+        !self.cut.load(Ordering::Relaxed).is_null()
+    }
+
+    /// From now on, what the cut covers is copied before it changes. The caller holds the writer lock, and keeps the cut until
+    /// it has ended it.
+    pub(super) fn begin_cut(&self, cut: &Arc<Cut>) {
+        self.cut.store(Arc::as_ptr(cut).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// Ends this cut, if it has not ended. The caller holds the writer lock.
+    pub(super) fn end_cut(&self, cut: &Arc<Cut>) {
+        if ptr::eq(self.cut.load(Ordering::Relaxed), Arc::as_ptr(cut)) {
+            self.cut.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn before_change(&self, offset: usize, len: usize) {
+        let cut = self.cut.load(Ordering::Relaxed);
+        if !cut.is_null() {
+            // SAFETY: a cut is begun and ended under the writer lock, which the caller holds, and its owner keeps it until it
+            // has ended it.
+            unsafe { &*cut }.keep(self, offset, len);
+        }
     }
 
     #[inline]
@@ -112,6 +152,7 @@ impl Region {
     /// When the offset is not aligned or outside the region: the allocator never hands out such a one.
     pub(super) fn store(&self, offset: usize, word: u64) {
         assert!(self.writable && offset & 7 == 0 && self.contains(offset, 8), "word at {offset} of {}", self.len);
+        self.before_change(offset, 8);
         // SAFETY: aligned, within the mapping and writable.
         unsafe { racy::store_word(self.base.add(offset), word) }
     }
@@ -138,6 +179,7 @@ impl Region {
             source.len(),
             self.len
         );
+        self.before_change(offset, source.len());
         // SAFETY: the destination is within the mapping and writable, the caller is the only writer, the source is private.
         unsafe { racy::copy_in(self.base.add(offset), source.as_ptr(), source.len()) }
     }
@@ -154,7 +196,7 @@ impl Region {
     /// The bytes as a slice, for writing a snapshot.
     ///
     /// # Safety
-    /// No one may write to them while the slice lives: the caller holds the writer lock, or the region is a read-only file.
+    /// No one may write to them while the slice lives: writers wait for the caller, or the region is a read-only file.
     pub(super) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
         assert!(self.contains(offset, len), "{len} bytes at {offset} of {}", self.len);
         // SAFETY: within the mapping, and not written to by the caller's promise.

@@ -4,7 +4,9 @@
 //! it is used, so that a file made by hand can give wrong values but no fault.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use headrace_types::{Error, ErrorCode, Result, RowVersion};
 
 use super::alloc::{Allocator, CLASSES, MemoryBudget};
+use super::cut::Cut;
 use super::hash::Checksum;
 use super::image::RowValues;
 use super::index::{self, IndexRef, LINE_BYTES, LINE_SLOTS};
@@ -95,60 +98,113 @@ impl Header {
     }
 }
 
-impl RowTable {
-    /// Writes the table to a file, complete or not at all. Lookups go on meanwhile; writers wait.
+/// A snapshot that is being written: of the table as it was when it was begun. Rows may change meanwhile.
+#[derive(Debug)]
+pub struct TableSnapshot<T: Deref<Target = RowTable>> {
+    table: T,
+    path: PathBuf,
+    temporary: PathBuf,
+    front: Vec<u8>,
+    cut: Arc<Cut>,
+}
+
+impl<T: Deref<Target = RowTable>> TableSnapshot<T> {
+    /// Fixes what will be in the file. Takes as long as a batch that is being written, and no time that grows with the table.
+    ///
+    /// # Errors
+    /// `io` with the path; `unavailable` while another snapshot of the table is being written.
+    pub fn begin(table: T, path: &Path) -> Result<Self> {
+        let temporary = temporary_path(path);
+        let schema = schema_json(&table.layout.schema)?;
+        let start = data_offset(schema.len());
+        let (front, cut) = {
+            let allocator = table.lock();
+            if table.region.has_cut() {
+                return Err(Error::new(
+                    ErrorCode::Unavailable,
+                    format!("another snapshot of the online table is being written, {} must wait", path.display()),
+                    "try again when it is done",
+                ));
+            }
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary);
+            let file = file.map_err(|error| Error::from(error).within(path.display()))?;
+            let header = Header {
+                checksum: 0,
+                seed: table.seed,
+                used: allocator.used,
+                row_bytes: table.layout.row_bytes,
+                schema_len: schema.len(),
+                free: allocator.free,
+            };
+            let mut front = header.encode();
+            for shard in &table.shards {
+                front.extend_from_slice(&shard.index().0.to_le_bytes());
+                front.extend_from_slice(&(shard.rows.load(Ordering::Relaxed) as u64).to_le_bytes());
+            }
+            front.extend_from_slice(schema.as_bytes());
+            front.resize(start, 0);
+            let cut = Arc::new(Cut::new(file, start, allocator.used));
+            table.region.begin_cut(&cut);
+            (front, cut)
+        };
+        Ok(Self { table, path: path.to_owned(), temporary, front, cut })
+    }
+
+    /// Writes the file, complete or not at all.
     ///
     /// # Errors
     /// `io` with the path.
-    pub fn write_snapshot(&self, path: &Path) -> Result<()> {
-        let place = |error: std::io::Error| Error::from(error).within(path.display());
-        let temporary = temporary_path(path);
-        let written = self.write_file(&temporary);
-        if let Err(error) = written {
-            // The write's own error is the one to report.
-            let _ = std::fs::remove_file(&temporary);
-            return Err(error.within(path.display()));
-        }
-        std::fs::rename(&temporary, path).map_err(place)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    pub fn finish(self) -> Result<()> {
+        let place = |error: std::io::Error| Error::from(error).within(self.path.display());
+        self.write().map_err(place)?;
+        std::fs::rename(&self.temporary, &self.path).map_err(place)?;
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(place)?;
         }
         Ok(())
     }
 
-    fn write_file(&self, path: &Path) -> Result<()> {
-        let allocator = self.lock();
-        let schema = schema_json(&self.layout.schema)?;
-        let start = data_offset(schema.len());
-        let mut header = Header {
-            checksum: 0,
-            seed: self.seed,
-            used: allocator.used,
-            row_bytes: self.layout.row_bytes,
-            schema_len: schema.len(),
-            free: allocator.free,
-        };
-        let mut front = header.encode();
-        for shard in &self.shards {
-            front.extend_from_slice(&shard.index().0.to_le_bytes());
-            front.extend_from_slice(&(shard.rows.load(Ordering::Relaxed) as u64).to_le_bytes());
-        }
-        front.extend_from_slice(schema.as_bytes());
-        front.resize(start, 0);
-
-        // SAFETY: the allocator's lock, held until the end, is the writer lock.
-        let data = unsafe { self.region.bytes(start, allocator.used - start) };
+    fn write(&self) -> std::io::Result<()> {
+        let file = self.cut.file();
+        file.write_all_at(&self.front, 0)?;
+        self.cut.copy_all(&self.table.region)?;
+        self.end_cut();
         let mut checksum = Checksum::new();
-        let mut file = File::create(path)?;
-        for chunk in std::iter::once(front.as_slice()).chain(data.chunks(CHUNK_BYTES)) {
-            checksum.add(chunk);
-            file.write_all(chunk)?;
+        checksum.add(&self.front);
+        // Parts came in any order, the sum goes from the first byte to the last.
+        let (mut at, mut chunk) = (self.front.len() as u64, vec![0; CHUNK_BYTES]);
+        let len = file.metadata()?.len();
+        while at < len {
+            let bytes = (len - at).min(CHUNK_BYTES as u64) as usize;
+            file.read_exact_at(&mut chunk[..bytes], at)?;
+            checksum.add(&chunk[..bytes]);
+            at += bytes as u64;
         }
-        header.checksum = checksum.value();
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header.encode())?;
-        file.sync_all()?;
-        Ok(())
+        file.write_all_at(&checksum.value().to_le_bytes(), CHECKSUM_AT as u64)?;
+        file.sync_all()
+    }
+
+    fn end_cut(&self) {
+        let _writer = self.table.lock();
+        self.table.region.end_cut(&self.cut);
+    }
+}
+
+impl<T: Deref<Target = RowTable>> Drop for TableSnapshot<T> {
+    fn drop(&mut self) {
+        self.end_cut();
+        // Gone where the snapshot was finished; what is left of one that failed is of no use.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+impl RowTable {
+    /// Writes the table to a file, complete or not at all. Lookups and writers go on meanwhile.
+    ///
+    /// # Errors
+    /// As [`TableSnapshot`]'s.
+    pub fn write_snapshot(&self, path: &Path) -> Result<()> {
+        TableSnapshot::begin(self, path)?.finish()
     }
 
     /// The schema of a snapshot, without reading its rows.
