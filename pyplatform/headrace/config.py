@@ -45,6 +45,15 @@ class OnlineSection:
 
 
 @dataclass(frozen=True)
+class OfflineSection:
+    memory: str = ""
+    """What a join of training sets may hold, such as "2GB"; what does not fit is joined in partitions. By default half
+    of the machine's memory."""
+    spill: str = ""
+    """The folder for partitions that do not fit into memory; by default in the project's state."""
+
+
+@dataclass(frozen=True)
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -67,6 +76,7 @@ class Config:
     project: ProjectSection = field(default_factory=ProjectSection)
     sources: SourcesSection = field(default_factory=SourcesSection)
     online: OnlineSection = field(default_factory=OnlineSection)
+    offline: OfflineSection = field(default_factory=OfflineSection)
     server: ServerSection = field(default_factory=ServerSection)
 
     @property
@@ -79,6 +89,11 @@ class Config:
         return self.root / STATE_FOLDER
 
     @property
+    def spill(self) -> Path:
+        """The folder for temporary files of joins that are larger than memory."""
+        return self.root / self.offline.spill if self.offline.spill else self.state / "spill"
+
+    @property
     def features(self) -> Path:
         return self.root / self.project.features
 
@@ -88,7 +103,13 @@ class Config:
 
 
 Section = TypeVar("Section")
-_SECTIONS = {"project": ProjectSection, "sources": SourcesSection, "online": OnlineSection, "server": ServerSection}
+_SECTIONS = {
+    "project": ProjectSection,
+    "sources": SourcesSection,
+    "online": OnlineSection,
+    "offline": OfflineSection,
+    "server": ServerSection,
+}
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 
 

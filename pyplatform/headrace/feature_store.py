@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from headrace.catalog import Entry, FeatureUse
     from headrace.definitions import FeatureService
+    from headrace.historical import JoinRequest
     from headrace.history import ViewHistory
     from headrace.lineage import Lineage
     from headrace.sources import ViewRows
@@ -310,19 +311,24 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         statuses: bool = False,
         threads: int | None = None,
+        memory: str | int | None = None,
+        on: str | None = None,
     ) -> pa.Table:
         """A training set: the features of each row as they were at the row's time.
 
         Args:
             service: the feature service, or its name.
             entity_df: rows with the service's join keys and request fields and a time; a pyarrow, pandas or Polars
-                frame, or a dict of columns.
+                frame, a dict of columns, or the Path of a Parquet file.
                 Other columns are passed through.
             event_ts_column: the column with each row's time.
             as_known_at: True leaves out what became known only after the row's time; the name of a timestamp
                 column, after the time in it.
             statuses: adds a column `NAME__status` for each feature.
             threads: at most so many; by default one for each core.
+            memory: what the join may hold, in bytes or such as "2GB"; by default `offline.memory` of headrace.toml.
+                What does not fit is joined in partitions, with the same result.
+            on: "ray" joins the partitions on a Ray cluster, with the same result.
 
         Returns:
             Exactly the rows of `entity_df`, in order, with its columns and the service's features. `.to_pandas()`
@@ -330,24 +336,80 @@ class FeatureStore:
             metadata holds counts of the join under `headrace.counts`, as JSON.
 
         Raises:
-            InputError: `missing_column`, `type_mismatch`.
+            InputError: `missing_column`, `type_mismatch`, `too_large`.
             UnknownNameError: `unknown_feature_service`, `not_found`.
+            StoreError: `io`, a source cannot be read, or the disk is full.
         """
         from headrace.historical import historical_features
 
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, memory, on)
+        return historical_features(request, entity_df)
+
+    def write_historical_features(
+        self,
+        service: str | FeatureService,
+        entity_df: Any,
+        path: str | os.PathLike[str],
+        event_ts_column: str = "event_timestamp",
+        as_known_at: bool | str | None = None,
+        statuses: bool = False,
+        threads: int | None = None,
+        memory: str | int | None = None,
+        on: str | None = None,
+    ) -> dict[str, Any]:
+        """Writes the training set of `get_historical_features` to a Parquet file; it need not fit into memory.
+
+        Args:
+            service: see `get_historical_features`, as for all that is not named here.
+            entity_df: given as the Path of a Parquet file, it need not fit into memory either.
+            path: the file appears when it is whole, in place of one that was there.
+            event_ts_column: the column with each row's time.
+            as_known_at: the cutoff.
+            statuses: adds a column of statuses for each feature.
+            threads: at most so many.
+            memory: what the join may hold.
+            on: "ray", or None for this machine.
+
+        Returns:
+            Counts of the join: `rows`, and for each view in `views` how many rows were found, missing, or left out.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `get_historical_features`.
+        """
+        from headrace.historical import write_historical_features
+
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, memory, on)
+        return write_historical_features(request, entity_df, Path(path))
+
+    def _join_request(
+        self,
+        service: str | FeatureService,
+        event_ts_column: str,
+        as_known_at: bool | str | None,
+        statuses: bool,
+        threads: int | None,
+        memory: str | int | None,
+        on: str | None,
+    ) -> JoinRequest:
+        from headrace.historical import JoinRequest, checked_as_known_at, checked_on
+        from headrace.memory import machine_memory_bytes, memory_bytes
+
         plan, document = self._load_applied()
-        return historical_features(
-            plan,
-            document,
-            service_name(service),
-            entity_df,
+        given = self.config.offline.memory if memory is None else memory
+        return JoinRequest(
+            plan=plan,
+            document=document,
+            service=service_name(service),
             event_ts_column=event_ts_column,
-            as_known_at=as_known_at,
+            as_known_at=checked_as_known_at(as_known_at),
             statuses=statuses,
             threads=threads,
             sources_root=self.config.sources_root,
             history_root=self._history_root,
             now_us=self.now_us(),
+            memory_bytes=machine_memory_bytes() // 2 if given == "" else memory_bytes(given, "offline.memory"),
+            spill_root=self.config.spill,
+            on=checked_on(on),
         )
 
     def get_online_features(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +175,63 @@ def read_rows(view: ViewRows, root: Path, now_us: int) -> Iterator[pa.RecordBatc
         InputError: `missing_column` or `type_mismatch`, naming file, view and column.
         StoreError: `io`, a file cannot be read.
     """
-    source = view.source
-    place = f"the source {root / source['path']} of view '{view.name}'"
+    place = _place(view, root)
+    with _readable(place):
+        yield from _shaped(view, _dataset(view, root, place), now_us, place)
+
+
+def source_parts(view: ViewRows, root: Path) -> list[tuple[int, tuple[int, ...] | None]]:
+    """A view's files, or for Parquet their row groups, in the order of their rows: what `read_part` reads.
+
+    Raises:
+        UnknownNameError, InputError: as `read_rows`.
+    """
+    parts: list[tuple[int, tuple[int, ...] | None]] = []
+    place = _place(view, root)
+    with _readable(place):
+        for number, fragment in enumerate(_dataset(view, root, place).get_fragments()):
+            if isinstance(fragment, ds.ParquetFileFragment):
+                parts.extend((number, (group.id,)) for group in fragment.row_groups)
+            else:
+                parts.append((number, None))
+    return parts
+
+
+def read_part(
+    view: ViewRows, root: Path, now_us: int, part: tuple[int, tuple[int, ...] | None]
+) -> Iterator[pa.RecordBatch]:
+    """As `read_rows`, for one of the `source_parts`."""
+    place = _place(view, root)
+    number, groups = part
+    with _readable(place):
+        dataset = _dataset(view, root, place)
+        fragment = list(dataset.get_fragments())[number]
+        if groups is not None:
+            fragment = fragment.subset(row_group_ids=list(groups))
+        yield from _shaped(view, fragment, now_us, place, schema=dataset.schema)
+
+
+def _place(view: ViewRows, root: Path) -> str:
+    return f"the source {root / view.source['path']} of view '{view.name}'"
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Turns what a reader raises into an error that names the source."""
     try:
-        scanner = _dataset(view, root, place).scanner(
-            columns=list(dict.fromkeys(view.columns(True).values())), batch_size=BATCH_ROWS_MAX
-        )
-        for batch in scanner.to_batches():
-            table = pa.Table.from_batches([batch])
-            yield from view.shape(table, now_us, place, given_by_files=True).to_batches(max_chunksize=BATCH_ROWS_MAX)
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise make_error(
             "io", f"{place} cannot be read: {reason}", "correct the file, or the source's format"
         ) from error
+
+
+def _shaped(view: ViewRows, rows: Any, now_us: int, place: str, **options: Any) -> Iterator[pa.RecordBatch]:
+    columns = list(dict.fromkeys(view.columns(True).values()))
+    for batch in rows.scanner(columns=columns, batch_size=BATCH_ROWS_MAX, **options).to_batches():
+        table = pa.Table.from_batches([batch])
+        yield from view.shape(table, now_us, place, given_by_files=True).to_batches(max_chunksize=BATCH_ROWS_MAX)
 
 
 def _dataset(view: ViewRows, root: Path, place: str) -> Any:

@@ -9,20 +9,12 @@ use super::groups::{Groups, NO_GROUP};
 use super::parallel::{Cancel, parallel_map};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
-use super::view::{SourceTimelines, ViewCounts};
+use super::view::{Found, SourceTimelines, ViewCounts};
 use crate::plan::ViewPlan;
 use crate::windows::{Events, History, Question, Timeline, WindowPlan};
 
 /// Entity rows answered as one job.
 const JOB_ROWS: usize = 16_384;
-
-pub(super) struct WindowJoin {
-    /// For each entity row, whether its key is known: `Present` or `NotFound`.
-    pub(super) found: Vec<FeatureStatus>,
-    /// The features asked for, in the order of their fields.
-    pub(super) columns: Vec<ArrayRef>,
-    pub(super) counts: ViewCounts,
-}
 
 /// A view of aggregates, and the numbers of the features asked for.
 pub(super) struct WindowView<'a> {
@@ -35,10 +27,10 @@ pub(super) fn join(
     asked: &WindowView<'_>,
     source: &SourceRows,
     entities: &EntityRows,
-    groups: &Groups<'_>,
+    groups: &Groups,
     threads: usize,
     cancel: &Cancel<'_>,
-) -> Result<WindowJoin> {
+) -> Result<Found> {
     let WindowView { view, windows, fields } = *asked;
     let SourceTimelines { times, timelines, counts } =
         SourceTimelines::new(view, source, entities, groups, false, cancel)?;
@@ -81,7 +73,7 @@ struct Questions {
 }
 
 impl Questions {
-    fn new(entities: &EntityRows, groups: &Groups<'_>) -> Self {
+    fn new(entities: &EntityRows, groups: &Groups) -> Self {
         let mut asked: Vec<(u32, Question, u32)> = Vec::with_capacity(entities.count);
         for (row, &group) in groups.of_entities.iter().enumerate() {
             if group == NO_GROUP {
@@ -159,10 +151,10 @@ fn answer(
 }
 
 /// Puts the answers where their entity rows are.
-fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], counts: ViewCounts) -> Result<WindowJoin> {
-    let mut found = vec![FeatureStatus::NotFound; count];
+fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], mut counts: ViewCounts) -> Result<Found> {
+    let mut statuses = vec![FeatureStatus::NotFound; count];
     for &row in parts.iter().flat_map(|part| &part.rows) {
-        found[row as usize] = FeatureStatus::Present;
+        statuses[row as usize] = FeatureStatus::Present;
     }
     let columns = asked
         .fields
@@ -178,7 +170,6 @@ fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Answers], counts: View
             column_array(Column::from_values(asked.view.fields[field].dtype, values)?)
         })
         .collect::<Result<Vec<_>>>()?;
-    let known = found.iter().filter(|status| **status == FeatureStatus::Present).count() as u64;
-    let counts = ViewCounts { found: known, not_found: count as u64 - known, ..counts };
-    Ok(WindowJoin { found, columns, counts })
+    counts.add_found(&statuses);
+    Ok(Found { statuses, columns, counts })
 }
