@@ -7,6 +7,7 @@ partition of all those parts, in the order of the sources. Answers are written t
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def drive(folder: Path, count: int) -> dict[str, Any]:
     """Runs the tasks and collects their answers."""
     import ray
 
-    ray.init(log_to_driver=False, logging_level="warning")
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
     try:
         return _Shuffle(ray, folder, count).run()
     except ray.exceptions.RayTaskError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from events import EventInputs
 from expressions import columns
 from numpy.typing import NDArray
 
@@ -74,7 +75,7 @@ class ExpressionInputs:
         self.kinds = {"rows": range(self.rows)}
 
 
-Inputs = LookupInputs | TreeInputs | ExpressionInputs
+Inputs = LookupInputs | TreeInputs | ExpressionInputs | EventInputs
 
 
 def make_inputs(spec: dict[str, Any]) -> Inputs:
@@ -83,6 +84,8 @@ def make_inputs(spec: dict[str, Any]) -> Inputs:
         return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"])
     if spec["area"] == "expr":
         return ExpressionInputs(spec["rows"], spec["seed"])
+    if spec["area"] == "pit":
+        return EventInputs(spec["keys"], spec["events"], spec["pool_rows"], spec["seed"])
     return TreeInputs(spec["features"], spec["seed"])
 
 

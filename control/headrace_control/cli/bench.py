@@ -18,10 +18,11 @@ from headrace_control.errors import FAILED, OK
         "headrace bench lookup --quick",
         "headrace bench trees --peers onnxruntime,xgboost --only 'xgboost-500x8/*'",
         "headrace bench expr --check",
+        "headrace bench pit --only 'memory/*'",
         "headrace bench demo --json demo.json --plot demo.png --check",
     ),
 )
-@click.argument("area", type=click.Choice(["lookup", "trees", "expr", "demo"]))
+@click.argument("area", type=click.Choice(["lookup", "trees", "expr", "pit", "demo"]))
 @click.option("--json", "json_path", metavar="FILE", help="Write the results as JSON to FILE, or to stdout with '-'.")
 @click.option(
     "--plot", "plot_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw a PNG."
@@ -43,7 +44,7 @@ def command(
     check: bool,
     seed: int,
 ) -> int:
-    """Measure our engine beside its peers: AREA is lookup, trees, expr or demo.
+    """Measure our engine beside its peers: AREA is lookup, trees, expr, pit or demo.
 
     Each peer runs in an environment of its own, made at first use. Outputs are compared before anything is timed,
     engines take turns, and inputs differ on every call. Needs a checkout; bench/README.md says how to read the figures.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, lookup, trees
+from headrace_control.bench.areas import demo, expr, lookup, pit, trees
 
-AREAS = {"lookup": lookup, "trees": trees, "demo": demo, "expr": expr}
+AREAS = {"lookup": lookup, "trees": trees, "demo": demo, "expr": expr, "pit": pit}
