@@ -170,6 +170,14 @@ class LocalStore:
     def apply(self, data: bytes) -> dict[str, int]:
         """Applies a value of the log: rows, inserted, replaced, stale, deleted, skipped."""
 
+    def without_keys(self, columns: Sequence[str], keys: Sequence[bytes]) -> tuple[LocalStore, dict[str, int]]:
+        """The same rows without those of some keys, and how many keys each table has lost.
+
+        Args:
+            columns: join keys; a table that has them all loses what has these values.
+            keys: the canonical bytes of the columns' values, one after the other.
+        """
+
     def online_plan(self, service: str) -> OnlinePlan: ...
     def stats(self) -> dict[str, dict[str, int]]:
         """Table -> keys, row_bytes, used_bytes, index_bytes."""

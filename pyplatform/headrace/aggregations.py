@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace.digests import digest_json
 from headrace.dtypes import DType
 from headrace.errors import DefinitionError, nearest_hint
 from headrace.expression_nodes import for_plan
@@ -130,3 +132,11 @@ def window_text(window_us: int) -> str:
         if window_us % unit_us == 0:
             return f"{window_us // unit_us}{unit}"
     raise AssertionError("a microsecond divides every window")
+
+
+def aggregates_digest(view: Mapping[str, Any]) -> str | None:
+    """Names what a view of a plan document aggregates, and from what; None for a plain view."""
+    if not view.get("aggregations"):
+        return None
+    columns = [[field["name"], field["dtype"]] for field in view["fields"]]
+    return digest_json(json.dumps([columns, view["aggregations"]]))

@@ -54,6 +54,28 @@ class OfflineSection:
 
 
 @dataclass(frozen=True)
+class IngestSection:
+    dead_letter_rows_max: int = 1000
+    """Of the rows that one load refuses for one reason, the first so many are kept in `.headrace/dead-letter`."""
+    dead_letter_files_max: int = 100
+    """So many files of refused rows are kept for each view; older ones are removed."""
+
+
+@dataclass(frozen=True)
+class HistorySection:
+    retention_days: float = 0.0
+    """`headrace compact` removes pushed rows with an older event time, unless a dataset refers to them; 0 keeps all."""
+    file_bytes: int = 128 * 1024 * 1024
+    """`headrace compact` joins files until they have this size."""
+
+
+@dataclass(frozen=True)
+class EraseSection:
+    block_days: float = 0.0
+    """So long are old rows of erased keys refused; 0 is for good. Make it longer than any topic or file is replayed."""
+
+
+@dataclass(frozen=True)
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -75,6 +97,9 @@ class Config:
     root: Path
     project: ProjectSection = field(default_factory=ProjectSection)
     sources: SourcesSection = field(default_factory=SourcesSection)
+    ingest: IngestSection = field(default_factory=IngestSection)
+    history: HistorySection = field(default_factory=HistorySection)
+    erase: EraseSection = field(default_factory=EraseSection)
     online: OnlineSection = field(default_factory=OnlineSection)
     offline: OfflineSection = field(default_factory=OfflineSection)
     server: ServerSection = field(default_factory=ServerSection)
@@ -106,6 +131,9 @@ Section = TypeVar("Section")
 _SECTIONS = {
     "project": ProjectSection,
     "sources": SourcesSection,
+    "ingest": IngestSection,
+    "history": HistorySection,
+    "erase": EraseSection,
     "online": OnlineSection,
     "offline": OfflineSection,
     "server": ServerSection,

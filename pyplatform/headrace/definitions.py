@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from headrace.aggregations import Aggregation
 from headrace.dtypes import DType, DTypeLike, as_dtype
@@ -24,7 +24,7 @@ from headrace.expressions import Expr
 
 _VERSION_MAX = 2**32 - 1
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
-FileFormat = Literal["parquet", "csv", "jsonl"]
+FileFormat = Literal["parquet", "csv", "jsonl", "delta"]
 
 
 def _check_name(kind: str, name: Any) -> None:
@@ -154,17 +154,20 @@ class Entity(_Described):
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
-    """Rows in files: one file, a folder of them, or a glob.
+    """Rows in files: one file, a folder of them, a glob, or a Delta Lake table (`format="delta"`).
 
-    In a CSV file an empty value, NA, N/A, NULL and null are null unless quoted; NaN is a number. Times are ISO 8601.
+    The files are on this machine or at any URL that fsspec knows (`s3://`, `gs://`, `https://`), whose package for the
+    protocol must be installed. In a CSV file an empty value, NA, N/A, NULL and null are null unless quoted; NaN is a
+    number. Times are ISO 8601.
 
     Args:
-        path: relative paths start from `sources.root` of headrace.toml (the project's folder by default).
+        path: relative paths start from `sources.root` of headrace.toml (the project's folder by default); or a URL.
         event_ts: the column with the time at which a row became true; None for static rows, which are always true.
         created_ts: the column with the time at which a row became known; it decides between rows of equal event time.
         available_after: without `created_ts` (or where it is null), a row became known this long after its event time.
         format: by default from the file's ending.
         rename: column in the file -> name in the view.
+        as_of: the version or the time at which a Delta table is read; by default as it is now.
     """
 
     path: str
@@ -173,9 +176,18 @@ class FileSource:
     available_after: dt.timedelta | None = None
     format: FileFormat | None = None
     rename: Mapping[str, str] | None = None
+    as_of: int | dt.datetime | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.fspath(self.path))
+        if self.as_of is not None and (
+            self.format != "delta" or isinstance(self.as_of, bool) or not isinstance(self.as_of, int | dt.datetime)
+        ):
+            raise DefinitionError(
+                "invalid_definition",
+                f"file source '{self.path}': as_of is {self.as_of!r}",
+                'give a version or a datetime, of a source with format="delta"',
+            )
         if self.event_ts is None and (self.created_ts is not None or self.available_after is not None):
             raise DefinitionError(
                 "invalid_definition",
@@ -187,11 +199,11 @@ class FileSource:
 
     def file_format(self) -> FileFormat:
         if self.format is not None:
-            if self.format not in ("parquet", "csv", "jsonl"):
+            if self.format not in get_args(FileFormat):
                 raise DefinitionError(
                     "invalid_definition",
                     f"file source '{self.path}': there is no format '{self.format}'",
-                    "use parquet, csv or jsonl",
+                    "use parquet, csv, jsonl or delta",
                 )
             return self.format
         for ending, file_format in _FORMAT_OF_ENDING.items():
@@ -204,7 +216,11 @@ class FileSource:
         )
 
     def to_json(self) -> dict[str, Any]:
+        as_of = self.as_of
+        if isinstance(as_of, dt.datetime):
+            as_of = as_of.replace(tzinfo=as_of.tzinfo or dt.UTC).isoformat()  # type: ignore[assignment]
         return {
+            **({} if as_of is None else {"as_of": str(as_of)}),
             "kind": "file",
             "path": self.path,
             "format": self.file_format(),

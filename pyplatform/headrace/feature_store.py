@@ -17,7 +17,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.catalog import Entry, FeatureUse
-    from headrace.definitions import FeatureService
+    from headrace.datasets import Dataset, DatasetFolder, Split
+    from headrace.definitions import FeatureService, FileFormat
     from headrace.historical import JoinRequest
-    from headrace.history import ViewHistory
+    from headrace.history import Compaction, ViewHistory
     from headrace.lineage import Lineage
-    from headrace.sources import ViewRows
+    from headrace.loads import Intake
+    from headrace.sources import AsOf, ViewRows
 
 Progress = Callable[[str, int], None]
 """Called with a view's name and the number of its rows written so far."""
@@ -206,24 +209,11 @@ class FeatureStore:
     def _materialize_view(
         self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None, resets: bool
     ) -> WriteCounts:
-        from headrace.sources import between, read_history, read_rows
+        from headrace.loads import load_view
 
         store = self.open_online(writable=True)
-        counts = WriteCounts()
-        now_us = self.now_us()
-        if start_us is not None and start_us >= end_us:
-            return counts
-        history = self._history_root / view.name
-        rows = read_history(view, history) if view.is_pushed else read_rows(view, self.config.sources_root, now_us)
-        for batch in rows:
-            chosen = batch if view.is_static else between(batch, start_us, end_us)
-            if chosen.num_rows:
-                store.write(view.name, chosen, now_us, counts, resets=resets)
-                resets = resets and counts.rows == sum(counts.refused.values())
-            if progress is not None:
-                progress(view.name, counts.rows)
-        store.record_interval(view.name, None if view.is_static else start_us, end_us, view.aggregates)
-        return counts
+        with self._engines_told(store):
+            return load_view(store, view, self.config, (start_us, end_us), self.now_us(), progress, resets)
 
     def push(self, view: str, frame: Any) -> WriteCounts:
         """Writes rows of a view to the online table; when this returns they are durable and visible.
@@ -249,11 +239,14 @@ class FeatureStore:
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
-        counts = self._write(rows, rows.shape(to_table(frame, place), now_us, place, given_by_files=False), now_us)
-        if counts.refused:
-            told = ", ".join(f"{count} {reason}" for reason, count in counts.refused.items())
+        with self._intake(rows, "push") as intake:
+            shaped = rows.shape(to_table(frame, place), now_us, place, given_by_files=False)
+            self._write(rows, shaped, now_us, intake)
+        refused = intake.counts.refused
+        if refused:
+            told = ", ".join(f"{count} {reason}" for reason, count in refused.items())
             warnings.warn(f"rows pushed to view '{view}' were refused: {told}", RefusedRowsWarning, stacklevel=2)
-        return counts
+        return intake.counts
 
     def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
         """Deletes rows of a view: their keys are not found any more, also not by later writes of older rows.
@@ -272,25 +265,162 @@ class FeatureStore:
         now_us = self.now_us()
         event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
         table = rows.deletions(keys, event_ts_us, now_us, f"the frame of keys that view '{view}' shall forget")
-        return self._write(rows, table, now_us)
+        with self._intake(rows, "delete") as intake:
+            self._write(rows, table, now_us, intake)
+        return intake.counts
 
-    def _write(self, view: ViewRows, table: pa.Table, now_us: int) -> WriteCounts:
-        from headrace.sources import BATCH_ROWS_MAX, accepted
+    def push_file(
+        self,
+        view: str,
+        path: str | os.PathLike[str],
+        file_format: FileFormat | None = None,
+        progress: Progress | None = None,
+    ) -> WriteCounts:
+        """Writes the rows of a file, as `push` does, batch by batch.
+
+        A value of a text file that is not of its type makes its row a refused one; what came before an error stays.
+
+        Args:
+            view: the view's name.
+            path: a file, a folder, a glob or a URL; relative paths start from the current folder.
+            file_format: "parquet", "csv", "jsonl" or "delta"; by default from the name's ending.
+            progress: called after each batch of rows.
+
+        Raises:
+            DefinitionError: `invalid_definition`, the name does not tell the format.
+            InputError, UnknownNameError, StoreError: as `push` and `materialize`.
+        """
+        from headrace.definitions import FileSource
+        from headrace.sources import CREATED_TS, TEXT_FORMATS, ViewRows, read_tables
+
+        rows = ViewRows(self._load_applied()[1], view)
+        file = FileSource(os.fspath(path), format=file_format)
+        place = f"the file {file.path} pushed to view '{view}'"
+        names = rows.columns(False)
+        with self._intake(rows, file.path) as intake:
+            tables = read_tables(
+                rows, names, file.path, file.file_format(), Path.cwd(), place, intake.refuse, optional=(CREATED_TS,)
+            )
+            for table in tables:
+                now_us = self.now_us()
+                is_text = file.file_format() in TEXT_FORMATS
+                shaped = rows.shape(table, now_us, place, given_by_files=False, from_text=is_text, refuse=intake.refuse)
+                self._write(rows, shaped, now_us, intake)
+                if progress is not None:
+                    progress(view, intake.counts.rows)
+        return intake.counts
+
+    @contextmanager
+    def _intake(self, view: ViewRows, origin: str) -> Iterator[Intake]:
+        from headrace.loads import Intake
+
+        intake = Intake(self.config, view, origin, self.now_us())
+        try:
+            yield intake
+        finally:
+            intake.keep_sample()
+
+    @contextmanager
+    def _engines_told(self, store: OnlineStore) -> Iterator[None]:
+        """The engines of this process hear of it if the block leaves another table."""
+        before = store.local
+        try:
+            yield
+        finally:
+            if store.local is not before:
+                self._tell_engines()
+
+    def _write(self, view: ViewRows, table: pa.Table, now_us: int, intake: Intake) -> None:
+        from headrace.sources import BATCH_ROWS_MAX
 
         store = self.open_online(writable=True)
-        counts = WriteCounts()
-        skew_us = round(self.config.online.max_future_skew_seconds * 1_000_000)
-        with self._mutex:
+        with self._mutex, self._engines_told(store):
             history = self._history_of(view.name) if view.is_pushed else None
             for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
-                rows = None if history is None else accepted(view, batch, now_us + skew_us)
-                table_before = store.local
-                try:
-                    store.write(view.name, batch, now_us, counts, history, rows)
-                finally:
-                    if store.local is not table_before:
-                        self._tell_engines()
-        return counts
+                intake.write(store, batch, now_us, history=history)
+
+    def erase(self, entity: str, keys: Any, rewrite_datasets: bool = True) -> dict[str, Any]:
+        """Removes all that is kept about some keys, and sees to it that late writes do not bring them back.
+
+        They go from the online table, its log and snapshot, from the history, the refused rows and the datasets. A
+        server that reads the store forgets them at its next refresh. Rows of these keys with an event time until now
+        (static rows: all) are refused from now on, for `erase.block_days` or for good.
+
+        Args:
+            entity: whose keys they are; views with several entities lose all rows with such a key.
+            keys: a frame or a dict of the entity's join keys.
+            rewrite_datasets: datasets with the keys get a new version without them, and the old rows go; False only
+                lists them as holding the keys.
+
+        Returns:
+            The receipt, which is kept in `.headrace/erasures/`: what was removed, and `still_held`: who has the keys
+            still (files of sources, backups, datasets, models that learnt from them).
+
+        Raises:
+            UnknownNameError: `unknown_entity`.
+            InputError: `missing_column`, `type_mismatch`, `null_key`.
+            StoreError: `store_locked`, `io`.
+        """
+        from headrace.erase import ErasedKeys, Eraser
+
+        document = self._load_applied()[1]
+        erased = ErasedKeys.of(document, entity, keys)
+        store = self.open_online(writable=True)
+        now_us = self.now_us()
+        days = self.config.erase.block_days
+        until_us = now_us + round(days * 86_400_000_000) if days else None
+        with self._mutex, self._engines_told(store):
+            eraser = Eraser(self.config.state, self.config.sources_root, document, store, erased, now_us)
+            return eraser.run(entity, until_us, rewrite_datasets)
+
+    def compact(self, views: Sequence[str] | None = None) -> dict[str, Compaction]:
+        """Joins the small files of the pushed views' history, removes what is past retention, shortens the log.
+
+        Events older than `history.retention_days` go, unless a dataset refers to them. What ends it loses nothing.
+
+        Args:
+            views: by default all that have a history.
+
+        Raises:
+            UnknownNameError: `unknown_feature_view`.
+            StoreError: `store_locked`, another process writes.
+        """
+        from headrace.datasets import history_references
+        from headrace.history import compact_history
+        from headrace.sources import ViewRows
+
+        for view in views or ():
+            ViewRows(self._load_applied()[1], view)
+        settings = self.config.history
+        store = self.open_online(writable=True)
+        before_us = self.now_us() - round(settings.retention_days * 86_400_000_000) if settings.retention_days else None
+        history = self._history_root
+        names = views if views is not None else sorted(folder.name for folder in history.glob("*") if folder.is_dir())
+        references = history_references(self.config.state / "datasets")
+        with self._mutex:
+            done = {
+                name: compact_history(history / name, settings.file_bytes, before_us, references.get(name, []))
+                for name in names
+            }
+            store.snapshot()
+        return done
+
+    # day two
+
+    def backup(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
+        """Writes all that headrace keeps of the project to a new folder, at one moment, while a writer may go on.
+
+        Returns:
+            `created_at`, `online_rows` (rows that were accepted until then) and what else backup.json says. Writes that
+            are acknowledged after it began are not in it; neither are the files of sources.
+
+        Raises:
+            UnknownNameError: `not_found`, nothing has been applied.
+            StoreError: `io`.
+        """
+        from headrace.backup import make_backup
+
+        return make_backup(self.config, Path(folder).absolute(), self.now_us())
 
     def _history_of(self, view: str) -> ViewHistory:
         from headrace.history import ViewHistory
@@ -311,6 +441,7 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         statuses: bool = False,
         threads: int | None = None,
+        as_of: AsOf | Mapping[str, AsOf] = None,
         memory: str | int | None = None,
         on: str | None = None,
     ) -> pa.Table:
@@ -326,6 +457,9 @@ class FeatureStore:
                 column, after the time in it.
             statuses: adds a column `NAME__status` for each feature.
             threads: at most so many; by default one for each core.
+            as_of: reads the views as they were: a time, or a version (of a Delta table) or number of pushes before
+                (of a pushed view); or view -> one of these, for some views. Other files keep no past: they are
+                refused.
             memory: what the join may hold, in bytes or such as "2GB"; by default `offline.memory` of headrace.toml.
                 What does not fit is joined in partitions, with the same result.
             on: "ray" joins the partitions on a Ray cluster, with the same result.
@@ -342,7 +476,7 @@ class FeatureStore:
         """
         from headrace.historical import historical_features
 
-        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, memory, on)
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, as_of, memory, on)
         return historical_features(request, entity_df)
 
     def write_historical_features(
@@ -354,6 +488,7 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         statuses: bool = False,
         threads: int | None = None,
+        as_of: AsOf | Mapping[str, AsOf] = None,
         memory: str | int | None = None,
         on: str | None = None,
     ) -> dict[str, Any]:
@@ -367,6 +502,7 @@ class FeatureStore:
             as_known_at: the cutoff.
             statuses: adds a column of statuses for each feature.
             threads: at most so many.
+            as_of: reads the views as they were.
             memory: what the join may hold.
             on: "ray", or None for this machine.
 
@@ -378,7 +514,7 @@ class FeatureStore:
         """
         from headrace.historical import write_historical_features
 
-        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, memory, on)
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, as_of, memory, on)
         return write_historical_features(request, entity_df, Path(path))
 
     def _join_request(
@@ -388,6 +524,7 @@ class FeatureStore:
         as_known_at: bool | str | None,
         statuses: bool,
         threads: int | None,
+        as_of: AsOf | Mapping[str, AsOf],
         memory: str | int | None,
         on: str | None,
     ) -> JoinRequest:
@@ -410,7 +547,89 @@ class FeatureStore:
             memory_bytes=machine_memory_bytes() // 2 if given == "" else memory_bytes(given, "offline.memory"),
             spill_root=self.config.spill,
             on=checked_on(on),
+            as_of=as_of,
         )
+
+    # datasets
+
+    def create_dataset(
+        self,
+        name: str,
+        service: str,
+        entity_df: Any,
+        splits: Split | None = None,
+        as_known_at: bool | str | None = None,
+        event_ts_column: str = "event_timestamp",
+        as_of: AsOf | Mapping[str, AsOf] = None,
+    ) -> Dataset:
+        """Makes a training set and keeps it for good, as the next version of a dataset.
+
+        Args:
+            name: the dataset's name.
+            service: the feature service's name.
+            entity_df: as `get_historical_features` takes it; so are as_known_at, event_ts_column and as_of.
+            splits: a `TimeSplit` or a `HashSplit`; the part of a row stands in the column `__split`.
+            as_known_at: see `get_historical_features`.
+            event_ts_column: see there.
+            as_of: see there.
+
+        Returns:
+            The new version; if the same rows of the same query are kept already, the version that has them.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `get_historical_features`; `io`, there is no room.
+        """
+        from headrace.datasets import frame_digest
+        from headrace.frames import to_table
+
+        entities = to_table(entity_df, "the entity frame")
+        lineage, states = self.dataset_lineage(service, entities, event_ts_column, as_of)
+        table = self.get_historical_features(service, entities, event_ts_column, as_known_at, as_of=states)
+        query = {
+            "service": service,
+            "event_ts_column": event_ts_column,
+            "as_known_at": as_known_at,
+            "entities": {"digest": frame_digest(entities), "rows": entities.num_rows},
+        }
+        return self.datasets.put(name, table, splits, query, lineage, self.now_us())
+
+    def dataset_lineage(
+        self, service: str, entities: pa.Table, event_ts_column: str, as_of: AsOf | Mapping[str, AsOf] = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a training set of these rows would come from, and the `as_of` with which to join just that."""
+        import pyarrow.compute as pc
+
+        from headrace.datasets import view_lineage
+        from headrace.dtypes import Timestamp
+        from headrace.frames import cast_column, take_columns
+
+        plan, document = self._load_applied()
+        views = json.loads(plan.service(service))["views"]
+        column = take_columns(entities, [event_ts_column], "the entity frame").column(event_ts_column)
+        times = cast_column(column, Timestamp, f"the entity frame, column '{event_ts_column}'")
+        first_us = pc.min(times.cast("int64")).as_py()
+        history = self.config.state / "history"
+        lineage, states = view_lineage(document, views, self.config.sources_root, history, first_us, as_of)
+        return {"plan_digest": plan.digest, "views": lineage}, states
+
+    @property
+    def datasets(self) -> DatasetFolder:
+        """All datasets of the project."""
+        from headrace.datasets import DatasetFolder
+
+        return DatasetFolder(self.config.state / "datasets")
+
+    def dataset(self, name: str, version: int | str | None = None) -> Dataset:
+        """A dataset that was kept.
+
+        Args:
+            name: the dataset's name.
+            version: its number or its digest; by default the newest.
+
+        Raises:
+            UnknownNameError: `not_found`.
+        """
+        return self.datasets.get(name, version)
 
     def get_online_features(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,8 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.frames import cast_column, take_columns, to_table
-from headrace.sources import ViewRows, read_history, read_rows
+from headrace.history import read_history
+from headrace.sources import AsOf, ViewRows, leave_out, read_rows, typed_exactly
 
 if TYPE_CHECKING:
     from headrace.partitions import JoinedPartitions
@@ -41,6 +42,7 @@ class JoinRequest:
         memory_bytes: what the process may hold.
         spill_root: where partitions are put that do not fit.
         on: "ray", or None for this process.
+        as_of: the state of the past that is read, of all views or by view.
         chunk_rows: rows that go through the join at a time; also those of a row group of a file that is written.
     """
 
@@ -57,6 +59,7 @@ class JoinRequest:
     memory_bytes: int
     spill_root: Path
     on: str | None = None
+    as_of: AsOf | Mapping[str, AsOf] = None
     chunk_rows: int = 1 << 20
 
     @cached_property
@@ -73,13 +76,15 @@ class JoinRequest:
 
     @cached_property
     def views(self) -> dict[str, ViewRows]:
-        """The stored views, each with those of its fields only that are read."""
+        """The stored views, without those of their fields that need not be read."""
         found = {}
         for name in self.shape["views"]:
             view = ViewRows(self.document, name)
             if not view.is_windowed:
-                read = {one["feature"] for one in self.shape["stored"] if one["view"] == name}
-                view.fields = {field: dtype for field, dtype in view.fields.items() if field in read}
+                wanted = {one["feature"] for one in self.shape["stored"] if one["view"] == name}
+                # A row with a value that is not of its type is left out, so that others have to be looked at too.
+                spare = typed_exactly(view, self.sources_root, self._moment_of(view)) - wanted
+                view.fields = {field: dtype for field, dtype in view.fields.items() if field not in spare}
             found[name] = view
         return found
 
@@ -96,9 +101,28 @@ class JoinRequest:
     def read(self, view: str) -> Iterator[pa.RecordBatch]:
         """The source rows of a view, in their order."""
         rows = self.views[view]
+        moment = self.moment_of(view)
         if rows.is_pushed:
-            return read_history(rows, self.history_root / view)
-        return read_rows(rows, self.sources_root, self.now_us)
+            return read_history(rows, self.history_root / view, moment)
+        return read_rows(rows, self.sources_root, self.now_us, leave_out, moment)
+
+    def moment_of(self, view: str) -> AsOf:
+        """The state of the past in which a view is read.
+
+        Raises:
+            InputError: `invalid_argument`, its files keep none.
+        """
+        return self._moment_of(self.views[view])
+
+    def _moment_of(self, view: ViewRows) -> AsOf:
+        moment = self.as_of.get(view.name) if isinstance(self.as_of, Mapping) else self.as_of
+        if moment is not None and not view.is_pushed and view.source["format"] != "delta":
+            raise make_error(
+                "invalid_argument",
+                f"the files of view '{view.name}' keep no past to read as of {moment}",
+                "keep them as a Delta table, or name the views in as_of that have one: {view: version or time}",
+            )
+        return moment
 
     def entities(self, frame: Any) -> pa.Table:
         """An entity frame with the columns that the join reads cast to their types; the others as they are.

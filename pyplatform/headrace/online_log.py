@@ -334,7 +334,9 @@ class _LogOfOtherProcess:
 def dump() -> None:
     """Writes a log to the standard output: a line of JSON metadata, then each entry's sequence, length and bytes."""
     log = OnlineLog(Path(sys.argv[1]), writable=False)
-    found = {name: log.meta(name) for name in ("next_sequence", "snapshot_sequence", "intervals", "store")}
+    names = ["format", "store", "next_sequence", "snapshot_sequence", "snapshot_name", "intervals", "aggregates"]
+    names += ["erasures", "blocked"]
+    found = {name: log.meta(name) for name in names}
     sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
     for sequence, batch in log.entries(0):
         sys.stdout.buffer.write(_LogOfOtherProcess._ENTRY.pack(sequence, len(batch)))

@@ -14,26 +14,30 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from headrace import _native
 from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
+from headrace.aggregations import aggregates_digest
 from headrace.config import OnlineSection
 from headrace.errors import HeadraceError, make_error
 from headrace.files import make_folder, sync_folder, sync_tree
 from headrace.online_log import LogReader, OnlineLog, WriterLock, corrupt_store, has_writer, open_reader
 from headrace.statistics import IngestStatistics
 
-if TYPE_CHECKING:
-    from headrace.history import ViewHistory
-
+FORMAT = 2
+"""Of the log's metadata. 1 (headrace 0.1.0) had no number and is read as it is; the first writer makes it 2."""
+_KEPT = ("intervals", "aggregates", "erasures", "blocked")
+_PROGRESS = "progress/"  # and the view's name: metadata of the log
 _READ_SECONDS_MAX = 10.0
 _READ_PAUSE_SECONDS = 0.005
 Interval = tuple[int | None, int]
+Keeping = Callable[[int], AbstractContextManager[None]]
+"""Called with the log's number of the first accepted row; what its block writes is kept if the block ends well."""
 
 
 @dataclass
@@ -61,6 +65,11 @@ class WriteCounts:
         self.skipped += applied["skipped"]
         for reason, count in refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def refuse(self, reason: str, rows: int) -> None:
+        """Counts rows that were refused before they came to the engine."""
+        self.rows += rows
+        self.refused[reason] = self.refused.get(reason, 0) + rows
 
 
 # What a reader has seen of the writer: what it said, or, of a writer of an older version, the state of its files.
@@ -98,6 +107,11 @@ class OnlineStore:
         self.statistics: IngestStatistics | None = None
         self._fields: dict[str, list[str]] | None = None
         self._seen: _Seen = ()
+        self.known: dict[str, Any] = {}
+        """Metadata of the log, as it was when it was read last, that a copy of the store needs."""
+        self._erasures = 0
+        self._blocked: Any = None
+        self._has_read_blocked = False
         try:
             make_folder(folder)
         except OSError as error:
@@ -132,7 +146,10 @@ class OnlineStore:
             self.local = self._load(self._log)
             self._remove_old_snapshots()
             store = self._log.meta("store") or secrets.randbits(63)
-            self._log.put_meta({"plan_digest": self.plan.digest, "store": store})
+            outdated = self._outdated(self._log)
+            forgotten = self._forgotten(self._log, outdated) if outdated else {}
+            self._log.put_meta({"format": FORMAT, "plan_digest": self.plan.digest, "store": store, **forgotten})
+            self._intervals = _recorded(self._log)
             self._acknowledged = AcknowledgedFile(self.folder, store)
             self._acknowledge()
             if self._settings.statistics:
@@ -167,7 +184,9 @@ class OnlineStore:
                 self._read_once(said if without_writer < 2 else None, from_scratch)
                 self._seen = seen
                 return
-            except HeadraceError:
+            except HeadraceError as error:
+                if error.code == "newer_format":
+                    raise
                 if has_writer(self.folder):
                     if time.monotonic() > give_up:
                         raise
@@ -184,6 +203,7 @@ class OnlineStore:
         log = open_reader(self.log_folder)
         try:
             snapshot_sequence = log.meta("snapshot_sequence") or 0
+            is_same = is_same and (log.meta("erasures") or 0) == self._erasures
             if not from_scratch and is_same and self._next_sequence > 0 and snapshot_sequence <= self._next_sequence:
                 self._replay(log, self.local, until)
             else:
@@ -196,13 +216,18 @@ class OnlineStore:
 
     def _load(self, log: LogReader, until: int | None = None) -> _native.LocalStore:
         """The table as the snapshot and the log after it make it."""
+        number = log.meta("format") or 1
+        if number > FORMAT:
+            raise make_error(
+                "newer_format",
+                f"the online store in {self.folder} has format {number}, this headrace reads up to {FORMAT}",
+                "open it with a newer headrace",
+            )
         snapshot_sequence: int = log.meta("snapshot_sequence") or 0
+        self._erasures = log.meta("erasures") or 0
         if snapshot_sequence:
             local = _native.LocalStore.open_snapshot(
-                self.plan,
-                self._snapshot(snapshot_sequence),
-                read_only=False,
-                bytes_max=self._settings.bytes_max or None,
+                self.plan, self._snapshot(log), read_only=False, bytes_max=self._settings.bytes_max or None
             )
         else:
             local = self._new_table()
@@ -232,6 +257,7 @@ class OnlineStore:
         if self._next_sequence != end:
             raise corrupt_store(self.folder, f"the log ends at row {self._next_sequence}, and {end} were acknowledged")
         self._intervals = _recorded(log)
+        self.known = {name: value for name in _KEPT if (value := log.meta(name)) is not None}
 
     def refresh(self) -> int:
         """Brings a reader up to date with the writer; returns the number of rows that came in.
@@ -269,9 +295,9 @@ class OnlineStore:
         batch: Any,
         now_us: int,
         counts: WriteCounts,
-        history: ViewHistory | None = None,
-        history_rows: Any = None,
+        keep: Keeping | None = None,
         resets: bool = False,
+        progress: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes rows of a view. When this returns they are durable and visible; when it fails, nothing has changed.
 
@@ -280,9 +306,9 @@ class OnlineStore:
             batch: an Arrow record batch in the shape of `headrace.sources`.
             now_us: rows further in its future than `max_future_skew_seconds` are refused.
             counts: what became of the rows is added here.
-            history: where the rows are kept for training too.
-            history_rows: those of the batch that will be accepted, as an Arrow table.
+            keep: keeps the rows for training too.
             resets: what the view has aggregated so far is forgotten before these rows.
+            progress: how far the load is that these rows belong to, written with the rows.
 
         Raises:
             StoreError: `read_only`, `store_full`, `io`.
@@ -293,8 +319,11 @@ class OnlineStore:
             sequence = self._next_sequence
             encoded, accepted, refused = self.local.encode(view, batch, sequence, now_us, skew_us, resets)
             if accepted:
-                with history.kept(history_rows, sequence) if history is not None else nullcontext():
-                    applied = self._append(log, sequence, accepted, encoded)
+                noted = self._forgotten(log, [view]) if resets else {}
+                if progress is not None:
+                    noted[_PROGRESS + view] = progress
+                with keep(sequence) if keep is not None else nullcontext():
+                    applied = self._append(log, sequence, accepted, encoded, noted)
             else:
                 applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)
             counts.add(accepted + sum(refused.values()), applied, refused)
@@ -303,19 +332,24 @@ class OnlineStore:
             if self._log_bytes > self._snapshot_log_bytes:
                 self._try_snapshot()
 
-    def _append(self, log: OnlineLog, sequence: int, rows: int, encoded: bytes) -> Mapping[str, int]:
-        """Writes a batch to the log and to the table, or to neither."""
-        log.append(sequence, encoded, {"next_sequence": sequence + rows})
+    def _append(
+        self, log: OnlineLog, sequence: int, rows: int, encoded: bytes, noted: Mapping[str, Any]
+    ) -> Mapping[str, int]:
+        """Writes a batch, with metadata of the log that belongs to it, to the log and to the table, or to neither."""
+        before = {"next_sequence": sequence, **{name: log.meta(name) for name in noted}}
+        log.append(sequence, encoded, {"next_sequence": sequence + rows, **noted})
         try:
             applied = self.local.apply(encoded)
         except BaseException:
             # The write is not acknowledged: a start must not meet it again, and the rows that got into the table before
             # the fault go with the table.
-            log.retract(sequence, {"next_sequence": sequence})
+            log.retract(sequence, before)
             self.local = self._load(log)
             raise
         self._next_sequence += rows
         self._log_bytes += len(encoded)
+        if "intervals" in noted:
+            self._intervals = _recorded(log)
         self._acknowledge()
         return applied
 
@@ -326,8 +360,24 @@ class OnlineStore:
             self._fields = {name: [field["name"] for field in found["fields"]] for name, found in views.items()}
         return self._fields[view]
 
+    def _outdated(self, log: LogReader) -> list[str]:
+        """The views of aggregates that have been built by another definition than the plan's."""
+        views = json.loads(self.plan.json)["views"]
+        built: dict[str, str] = log.meta("aggregates") or {}
+        return [view for view, digest in built.items() if view not in views or aggregates_digest(views[view]) != digest]
+
+    def _forgotten(self, log: OnlineLog, views: Collection[str]) -> dict[str, Any]:
+        """Metadata in which some views were never materialized."""
+        noted: dict[str, Any] = {
+            name: {view: value for view, value in (log.meta(name) or {}).items() if view not in views}
+            for name in ("intervals", "aggregates")
+        }
+        return noted | {_PROGRESS + view: None for view in views}
+
     def record_interval(self, view: str, start_us: int | None, end_us: int, aggregates: str | None = None) -> None:
         """Notes durably that the view is materialized from `start_us` (None: the beginning) until before `end_us`.
+
+        The load that did it is at its end: its progress is forgotten in the same write.
 
         Args:
             view: the view's name.
@@ -337,7 +387,7 @@ class OnlineStore:
         """
         with self._mutex:
             merged = merge_interval(self._intervals.get(view, []), (start_us, end_us))
-            meta: dict[str, Any] = {"intervals": self._intervals | {view: merged}}
+            meta: dict[str, Any] = {"intervals": self._intervals | {view: merged}, _PROGRESS + view: None}
             log = self._writable_log()
             if aggregates is not None:
                 meta["aggregates"] = {**(log.meta("aggregates") or {}), view: aggregates}
@@ -360,33 +410,86 @@ class OnlineStore:
             self._snapshot_log_bytes = self._log_bytes + self._settings.snapshot_log_bytes
             warnings.warn(f"no snapshot of the online store {self.folder} was made: {error}", stacklevel=2)
 
+    def progress(self, view: str) -> Any:
+        """How far a load of the view came that has not ended; None where there is none. For the writer."""
+        with self._mutex:
+            return self._writable_log().meta(_PROGRESS + view)
+
     def snapshot(self) -> None:
         """Writes the table to a file and drops the log before it. What is durable stays durable at every moment."""
         with self._mutex:
-            log = self._writable_log()
+            self._writable_log()
             sequence = self._next_sequence
             if not self._log_bytes or not sequence:
                 return
-            folder = self._snapshot(sequence)
-            temporary = folder.with_suffix(".tmp")
-            for leftover in (folder, temporary):
-                shutil.rmtree(leftover, ignore_errors=True)
-            make_folder(temporary.parent)
-            self.local.write_snapshot(temporary)
-            sync_tree(temporary)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-            log.forget_before(sequence, {"snapshot_sequence": sequence})
-            self._snapshot_sequence = sequence
-            self._acknowledge()
+            self._write_snapshot(self.local, f"{sequence:020}", {})
             self._log_bytes = 0
             self._remove_old_snapshots()
 
-    def _snapshot(self, sequence: int) -> Path:
-        return self.folder / "snapshot" / f"{sequence:020}"
+    def _write_snapshot(self, local: _native.LocalStore, name: str, meta: Mapping[str, Any]) -> None:
+        log = self._writable_log()
+        folder = self.folder / "snapshot" / name
+        temporary = folder.with_suffix(".tmp")
+        for leftover in (folder, temporary):
+            shutil.rmtree(leftover, ignore_errors=True)
+        make_folder(temporary.parent)
+        local.write_snapshot(temporary)
+        sync_tree(temporary)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+        sequence = self._next_sequence
+        log.forget_before(sequence, {"snapshot_sequence": sequence, "snapshot_name": name, **meta})
+        self._snapshot_sequence = sequence
+        self._acknowledge()
+
+    @property
+    def blocked(self) -> Any:
+        """The erased keys that may not be written, as `headrace.erase` keeps them; None where there are none."""
+        with self._mutex:
+            if not self._has_read_blocked:
+                self._blocked = self._writable_log().meta("blocked")
+                self._has_read_blocked = True
+            return self._blocked
+
+    def erase(self, columns: Sequence[str], keys: Sequence[bytes], blocked: Any) -> dict[str, int]:
+        """Takes keys out of the table, the log and the snapshot, and notes that they are not to be written again.
+
+        Args:
+            columns: join keys; tables that have them all are concerned.
+            keys: the canonical bytes of their values.
+            blocked: the new value of `blocked`.
+
+        Returns:
+            Table -> keys that it has lost.
+        """
+        with self._mutex:
+            log = self._writable_log()
+            log.put_meta({"blocked": blocked})
+            self._blocked, self._has_read_blocked = blocked, True
+            local, removed = self.local.without_keys(columns, keys)
+            if self._next_sequence:
+                # Even where no key was found the log before is dropped: it may hold older rows of the keys.
+                erasures = self._erasures + 1
+                self._write_snapshot(local, f"{self._next_sequence:020}-{erasures}", {"erasures": erasures})
+                self._erasures = erasures
+                self._log_bytes = 0
+                self.local = local
+                self._remove_old_snapshots()
+            return removed
+
+    def forget_statistics(self, views: Sequence[str]) -> list[str]:
+        """Begins the statistics of some views anew; returns those that had any."""
+        with self._mutex:
+            self._writable_log()
+            statistics = self.statistics or IngestStatistics.for_writing(self.statistics_folder, self._next_sequence)
+            return [view for view in views if statistics.forget(view)]
+
+    def _snapshot(self, log: LogReader) -> Path:
+        name = log.meta("snapshot_name") or f"{log.meta('snapshot_sequence') or 0:020}"
+        return self.folder / "snapshot" / str(name)
 
     def _remove_old_snapshots(self) -> None:
-        keep = self._snapshot(self._writable_log().meta("snapshot_sequence") or 0)
+        keep = self._snapshot(self._writable_log())
         for folder in (self.folder / "snapshot").glob("*"):
             if folder != keep:
                 shutil.rmtree(folder, ignore_errors=True)

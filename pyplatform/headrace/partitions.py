@@ -34,7 +34,8 @@ from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.files import make_folder
 from headrace.historical import JoinRequest, add_rows, in_chunks
-from headrace.sources import BATCH_ROWS_MAX, ViewRows
+from headrace.history import history_files
+from headrace.sources import BATCH_ROWS_MAX, ViewRows, count_rows
 
 ROW = "__row"
 PARTITIONS_MAX = 512
@@ -95,16 +96,9 @@ def _width(view: ViewRows) -> int:
 def _source_rows(request: JoinRequest, view: ViewRows) -> int:
     """How many rows a source has; for text, at most."""
     if view.is_pushed:
-        paths = list((request.history_root / view.name).glob("**/*.parquet"))
-    else:
-        given = request.sources_root / view.source["path"]
-        paths = sorted(given.glob("**/*")) if given.is_dir() else [given]
-        paths = paths if given.exists() else list(request.sources_root.glob(view.source["path"]))
-    paths = [path for path in paths if path.is_file()]
-    if view.is_pushed or view.source["format"] == "parquet":
-        with contextlib.suppress(pa.ArrowException, OSError):  # what cannot be read is told when it is read
-            return sum(pq.read_metadata(path).num_rows for path in paths)
-    return sum(path.stat().st_size for path in paths) // max(len(view.columns(True)) * 2, 1)
+        files = history_files(request.history_root / view.name)
+        return sum(pq.read_metadata(file.path).num_rows for file in files)
+    return count_rows(view, request.sources_root, request.moment_of(view.name))
 
 
 @dataclass(frozen=True)

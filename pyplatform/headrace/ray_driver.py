@@ -86,7 +86,7 @@ class _Shuffle:
         task = self.ray.remote(num_returns=partitions, scheduling_strategy="SPREAD")(_single(partitions))
         cut = [
             task.remote(self.job, self.plan, view, part, self.count)
-            for part in source_parts(rows, self.request.sources_root)
+            for part in source_parts(rows, self.request.sources_root, self.request.moment_of(view))
         ]
         return [one if partitions > 1 else [one] for one in cut]
 

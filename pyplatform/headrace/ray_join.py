@@ -11,6 +11,7 @@ and puts the answers, which that process leaves in files, back into the order of
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import importlib.util
 import json
 import os
@@ -26,6 +27,7 @@ from headrace import _native
 from headrace.errors import make_error
 from headrace.historical import JoinRequest
 from headrace.partitions import JoinedPartitions, cut_entities, key_sets, spill_folder, told_of_full_disks
+from headrace.sources import fingerprint
 
 PARTITIONS_MIN = 16
 """So many at least, so that several machines have some each."""
@@ -41,8 +43,18 @@ def save_request(request: JoinRequest, folder: Path) -> None:
     """Writes what is joined, for the driver and its tasks."""
     job = {name: getattr(request, name) for name in _SIMPLE}
     job |= {name: str(getattr(request, name)) for name in _PATHS}
+    job["as_of"] = {view: _moment(request, view) for view in request.views}
     (folder / "job.json").write_text(json.dumps(job))
     (folder / "plan.json").write_text(request.plan.json)
+
+
+def _moment(request: JoinRequest, view: str) -> int | str | None:
+    """The state in which all tasks read a view: of a Delta table a version, so that no task sees a later one."""
+    rows, moment = request.views[view], request.moment_of(view)
+    if not rows.is_pushed and rows.source["format"] == "delta":
+        version: int = fingerprint(rows, request.sources_root, moment)
+        return version
+    return moment.isoformat() if isinstance(moment, dt.datetime) else moment
 
 
 def load_request(job_text: str, plan_text: str) -> JoinRequest:
@@ -53,6 +65,7 @@ def load_request(job_text: str, plan_text: str) -> JoinRequest:
         plan=_native.Plan.from_json(plan_text),
         document=json.loads(plan_text),
         statuses=False,
+        as_of=job["as_of"],
         **{name: job[name] for name in _SIMPLE},
         **paths,
     )

@@ -17,9 +17,7 @@ from headrace.errors import HeadraceError
 from headrace.historical import in_chunks
 from headrace.partitions import KeySet, join_partition, key_sets
 from headrace.ray_join import load_request
-from headrace.sources import read_part
-
-Part = tuple[int, tuple[int, ...] | None]
+from headrace.sources import Part, leave_out, read_rows
 
 
 def as_bytes(schema: pa.Schema, tables: Any) -> bytes:
@@ -58,7 +56,8 @@ def cut_part(job: str, plan: str, view: str, part: Part, count: int) -> list[byt
     request = load_request(job, plan)
     rows = request.views[view]
     try:
-        batches = read_part(rows, request.sources_root, request.now_us, part)
+        moment = request.moment_of(view)
+        batches = read_rows(rows, request.sources_root, request.now_us, leave_out, moment, part)
         return cut(in_chunks(request, batches), rows.schema(), tuple(rows.keys), count)
     except HeadraceError as error:
         raise RuntimeError(error_text(error)) from None

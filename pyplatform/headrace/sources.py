@@ -7,29 +7,33 @@ rows), and `__deleted` where some rows are deletions.
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from pyarrow.csv import ConvertOptions
-from pyarrow.json import ParseOptions
 
-from headrace.digests import digest_json
+from headrace.aggregations import aggregates_digest
+from headrace.cells import cast_rows
+from headrace.digests import digest_file
 from headrace.dtypes import DType
-from headrace.errors import make_error, nearest_hint
+from headrace.errors import HeadraceError, make_error, nearest_hint
 from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
+from headrace.locations import Location, find, is_url, unreachable
+from headrace.text_files import Refuse, csv_columns, json_columns, open_text, read_csv, read_json_lines
 
 EVENT_TS = "__event_ts"
 CREATED_TS = "__created_ts"
 DELETED = "__deleted"
 BATCH_ROWS_MAX = 65_536
-_CSV_NULLS = ["", "NA", "N/A", "NULL", "null"]  # without quotes; NaN is a number
+TEXT_FORMATS = ("csv", "jsonl")
+AsOf = int | str | dt.datetime | None
+"""A state of the past: a version, or a time (of ISO 8601 where it is text). None is now."""
+Part = tuple[int, int | None]
+"""A file's number among those of a source; and of a row group in it, or None for all of the file."""
 
 
 class ViewRows:
@@ -55,7 +59,7 @@ class ViewRows:
             for entity in view["entities"]
             for key in plan["entities"][entity]["join_keys"]
         }
-        self._aggregations = view.get("aggregations")
+        self._aggregates = aggregates_digest(view)
         self.fields = {field["name"]: DType(field["dtype"]) for field in view["fields"]}
 
     @property
@@ -66,15 +70,12 @@ class ViewRows:
     @property
     def is_windowed(self) -> bool:
         """Whether its rows are events, over which its features are aggregates."""
-        return bool(self._aggregations)
+        return self._aggregates is not None
 
     @property
     def aggregates(self) -> str | None:
         """Names what is aggregated from what; None for a plain view."""
-        if not self._aggregations:
-            return None
-        columns = [[name, str(dtype)] for name, dtype in self.fields.items()]
-        return digest_json(json.dumps([columns, self._aggregations]))
+        return self._aggregates
 
     @property
     def is_pushed(self) -> bool:
@@ -97,7 +98,16 @@ class ViewRows:
         fields += [(EVENT_TS, time), (CREATED_TS, time)]
         return pa.schema(fields + ([(DELETED, pa.bool_())] if self.is_pushed else []))
 
-    def shape(self, table: pa.Table, now_us: int, place: str, *, given_by_files: bool) -> pa.Table:
+    def shape(
+        self,
+        table: pa.Table,
+        now_us: int,
+        place: str,
+        *,
+        given_by_files: bool,
+        from_text: bool = False,
+        refuse: Refuse | None = None,
+    ) -> pa.Table:
         """The rows in the engine's shape.
 
         Args:
@@ -105,6 +115,8 @@ class ViewRows:
             now_us: stands in for a creation time that is not known.
             place: what the table is, for messages.
             given_by_files: rows of the view's source (its `rename` applies), rather than pushed ones.
+            from_text: cells are the text of a file, which holds no types.
+            refuse: called with the rows in which a value is not of its type, and these rows are left out; None raises.
 
         Raises:
             InputError: `missing_column`, `type_mismatch`.
@@ -114,32 +126,29 @@ class ViewRows:
             names.pop(CREATED_TS, None)
         distinct = list(dict.fromkeys(names.values()))
         taken = take_columns(table, distinct, place)
-        columns: dict[str, Any] = {}
-        for name, dtype in (*self.keys.items(), *self.fields.items()):
-            columns[name] = cast_column(taken.column(names[name]), dtype, f"{place}, column '{names[name]}'")
-        columns[EVENT_TS], columns[CREATED_TS] = self._times(taken, names, now_us, place, given_by_files)
+        dtypes = {name: self.keys.get(name) or self.fields.get(name) or DType("timestamp") for name in names}
+        wanted = {name: (names[name], dtype) for name, dtype in dtypes.items()}
+        columns = cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse)
+        event_ts, created_ts = columns.pop(EVENT_TS, None), columns.pop(CREATED_TS, None)
+        rows = table.num_rows if not columns else len(next(iter(columns.values())))
+        columns[EVENT_TS], columns[CREATED_TS] = self._times(event_ts, created_ts, rows, now_us, given_by_files)
         if self.is_pushed:
-            columns[DELETED] = pa.repeat(pa.scalar(False), table.num_rows)
+            columns[DELETED] = pa.repeat(pa.scalar(False), rows)
         return pa.table(columns)
 
-    def _times(
-        self, table: pa.Table, names: dict[str, str], now_us: int, place: str, given_by_files: bool
-    ) -> tuple[Any, Any]:
-        if self.is_static:
-            nothing = pa.nulls(table.num_rows)
+    def _times(self, event_ts: Any, created_ts: Any, rows: int, now_us: int, given_by_files: bool) -> tuple[Any, Any]:
+        if event_ts is None:
+            nothing = pa.nulls(rows)
             return nothing, nothing
-        timestamp = DType("timestamp")
-        event_ts = cast_column(table.column(names[EVENT_TS]), timestamp, f"{place}, column '{names[EVENT_TS]}'")
         delay_us = self.source["available_after_us"]
         if delay_us is not None:
             known = pc.add_checked(event_ts.cast(pa.int64()), delay_us).cast(TIMESTAMP)
-        elif given_by_files and CREATED_TS not in names:
+        elif given_by_files and created_ts is None:
             known = event_ts
         else:
             known = pa.scalar(now_us, pa.int64()).cast(TIMESTAMP)
-        if CREATED_TS not in names:
-            return event_ts, known if isinstance(known, pa.ChunkedArray) else pa.repeat(known, table.num_rows)
-        created_ts = cast_column(table.column(names[CREATED_TS]), timestamp, f"{place}, column '{names[CREATED_TS]}'")
+        if created_ts is None:
+            return event_ts, known if isinstance(known, pa.ChunkedArray) else pa.repeat(known, rows)
         return event_ts, pc.coalesce(created_ts, known)
 
     def deletions(self, keys: Any, event_ts_us: int, created_ts_us: int, place: str) -> pa.Table:
@@ -162,114 +171,213 @@ class ViewRows:
         return pa.table(columns)
 
 
-def read_rows(view: ViewRows, root: Path, now_us: int) -> Iterator[pa.RecordBatch]:
+def read_rows(
+    view: ViewRows,
+    root: Path,
+    now_us: int,
+    refuse: Refuse | None = None,
+    as_of: AsOf = None,
+    part: Part | None = None,
+) -> Iterator[pa.RecordBatch]:
     """The rows of a view's file source in the engine's shape, in the files' order, in batches.
 
     Args:
         view: whose source to read.
         root: where relative paths start from.
         now_us: stands in for a creation time that is not known.
+        refuse: called with rows that are left out because a value is not of its type, or a line is no row.
+        as_of: the version or the time of a Delta table; by default what the source says.
+        part: one of the `source_parts`; by default all rows.
 
     Raises:
         UnknownNameError: `not_found`, there is no such file.
         InputError: `missing_column` or `type_mismatch`, naming file, view and column.
         StoreError: `io`, a file cannot be read.
     """
-    place = _place(view, root)
-    with _readable(place):
-        yield from _shaped(view, _dataset(view, root, place), now_us, place)
+    source = view.source
+    place = place_of(view, root)
+    names = view.columns(True)
+    for table in read_tables(view, names, source["path"], source["format"], root, place, refuse, as_of, part=part):
+        shaped = view.shape(
+            table, now_us, place, given_by_files=True, from_text=source["format"] in TEXT_FORMATS, refuse=refuse
+        )
+        yield from shaped.to_batches(max_chunksize=BATCH_ROWS_MAX)
 
 
-def source_parts(view: ViewRows, root: Path) -> list[tuple[int, tuple[int, ...] | None]]:
-    """A view's files, or for Parquet their row groups, in the order of their rows: what `read_part` reads.
+def source_parts(view: ViewRows, root: Path, as_of: AsOf = None) -> list[Part]:
+    """What the rows of a view's source can be cut into, in their order: row groups, or files of text.
 
     Raises:
-        UnknownNameError, InputError: as `read_rows`.
+        UnknownNameError, InputError, StoreError: as `read_rows`.
     """
-    parts: list[tuple[int, tuple[int, ...] | None]] = []
-    place = _place(view, root)
-    with _readable(place):
-        for number, fragment in enumerate(_dataset(view, root, place).get_fragments()):
-            if isinstance(fragment, ds.ParquetFileFragment):
-                parts.extend((number, (group.id,)) for group in fragment.row_groups)
-            else:
-                parts.append((number, None))
-    return parts
-
-
-def read_part(
-    view: ViewRows, root: Path, now_us: int, part: tuple[int, tuple[int, ...] | None]
-) -> Iterator[pa.RecordBatch]:
-    """As `read_rows`, for one of the `source_parts`."""
-    place = _place(view, root)
-    number, groups = part
-    with _readable(place):
-        dataset = _dataset(view, root, place)
-        fragment = list(dataset.get_fragments())[number]
-        if groups is not None:
-            fragment = fragment.subset(row_group_ids=list(groups))
-        yield from _shaped(view, fragment, now_us, place, schema=dataset.schema)
-
-
-def _place(view: ViewRows, root: Path) -> str:
-    return f"the source {root / view.source['path']} of view '{view.name}'"
-
-
-@contextmanager
-def _readable(place: str) -> Iterator[None]:
-    """Turns what a reader raises into an error that names the source."""
+    source, place = view.source, place_of(view, root)
     try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise make_error(
-            "io", f"{place} cannot be read: {reason}", "correct the file, or the source's format"
-        ) from error
+        if source["format"] in TEXT_FORMATS:
+            return [(number, None) for number in range(len(find(source["path"], root, place).paths))]
+        fragments = _dataset(view, source["path"], source["format"], root, place, as_of).get_fragments()
+        return [(number, group.id) for number, fragment in enumerate(fragments) for group in fragment.row_groups]
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
 
 
-def _shaped(view: ViewRows, rows: Any, now_us: int, place: str, **options: Any) -> Iterator[pa.RecordBatch]:
-    columns = list(dict.fromkeys(view.columns(True).values()))
-    for batch in rows.scanner(columns=columns, batch_size=BATCH_ROWS_MAX, **options).to_batches():
-        table = pa.Table.from_batches([batch])
-        yield from view.shape(table, now_us, place, given_by_files=True).to_batches(max_chunksize=BATCH_ROWS_MAX)
+def count_rows(view: ViewRows, root: Path, as_of: AsOf = None) -> int:
+    """How many rows a view's source has; of text, a number that is not smaller.
+
+    Raises:
+        UnknownNameError, InputError, StoreError: as `read_rows`.
+    """
+    source, place = view.source, place_of(view, root)
+    try:
+        if source["format"] in TEXT_FORMATS:
+            cells = max(len(view.columns(True)), 1)
+            sizes = (file[1] or 0 for file in find(source["path"], root, place).fingerprint())
+            return sum(sizes) // (2 * cells)
+        return int(_dataset(view, source["path"], source["format"], root, place, as_of).count_rows())
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
 
 
-def _dataset(view: ViewRows, root: Path, place: str) -> Any:
-    source = view.source
-    given = root / source["path"]
-    paths = [str(given)] if given.exists() else sorted(str(path) for path in root.glob(source["path"]))
-    if not paths:
-        raise make_error(
-            "not_found", f"{place} does not exist", "correct the path; relative ones start at sources.root"
-        )
-    files: Any = paths[0] if len(paths) == 1 else paths
-    file_format = source["format"]
-    if file_format == "parquet":
-        dataset = ds.dataset(files, format="parquet")
-        found = dataset.schema.names
+def typed_exactly(view: ViewRows, root: Path, as_of: AsOf = None) -> set[str]:
+    """The fields whose column in the source has just their type, so that no row is refused for a value in it.
+
+    Raises:
+        UnknownNameError, InputError, StoreError: as `read_rows`.
+    """
+    if view.is_pushed:
+        return set(view.fields)
+    source, place = view.source, place_of(view, root)
+    if source["format"] in TEXT_FORMATS:
+        return set()
+    try:
+        schema = _dataset(view, source["path"], source["format"], root, place, as_of).schema
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+    names = view.columns(True)
+    types = {name: schema.field(old).type for name, old in names.items() if schema.names.count(old) == 1}
+    return {name for name, dtype in view.fields.items() if types.get(name) == arrow_type(dtype)}
+
+
+def leave_out(*_: object) -> None:
+    """Rows that materialize refuses are no part of training either."""
+
+
+def place_of(view: ViewRows, root: Path) -> str:
+    """A view's file source, for messages."""
+    path = view.source["path"]
+    return f"the source {path if is_url(path) else root / path} of view '{view.name}'"
+
+
+def fingerprint(view: ViewRows, root: Path, as_of: AsOf = None) -> Any:
+    """What changes when the files of a view's source do; of a Delta table, its version."""
+    source, place = view.source, place_of(view, root)
+    if source["format"] == "delta":
+        from headrace.delta import delta_table
+
+        base = None if is_url(source["path"]) else root
+        return delta_table(source["path"], base, source.get("as_of") if as_of is None else as_of, place).version()
+    return find(source["path"], root, place).fingerprint()
+
+
+def source_files(view: ViewRows, root: Path) -> list[dict[str, Any]]:
+    """The files of a view's source with their digests; of files elsewhere, what their place says of them."""
+    location = find(view.source["path"], root, place_of(view, root))
+    if location.filesystem is not None:
+        return [{"path": path, "bytes": size, "marks": marks} for path, size, *marks in location.fingerprint()]
+    found = []
+    for path in map(Path, location.paths):
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        found.append({"path": str(shown), "bytes": path.stat().st_size, "digest": digest_file(path)})
+    return found
+
+
+def read_tables(
+    view: ViewRows,
+    names: dict[str, str],
+    path: str,
+    file_format: str,
+    root: Path,
+    place: str,
+    refuse: Refuse | None,
+    as_of: AsOf = None,
+    optional: tuple[str, ...] = (),
+    part: Part | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of some files as they stand in them, with the columns of `names` (the view's name -> the file's)."""
+    try:
+        if file_format not in TEXT_FORMATS:
+            dataset = _dataset(view, path, file_format, root, place, as_of)
+            yield from _scan(dataset, names, place, optional, part)
+            return
+        location = find(path, root, place)
+        for file in location.paths if part is None else [location.paths[part[0]]]:
+            given = _present_in_text(names, location, file, file_format, place, optional)
+            if given is not None:
+                yield from _read_text(view, given, location, file, file_format, refuse or leave_out)
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+
+
+def _dataset(view: ViewRows, path: str, file_format: str, root: Path, place: str, as_of: AsOf) -> Any:
+    """Parquet files, or those of a Delta table."""
+    if file_format == "delta":
+        from headrace.delta import open_delta
+
+        base = None if is_url(path) else root
+        return open_delta(path, base, as_of if as_of is not None else view.source.get("as_of"), place)
+    location = find(path, root, place)
+    files: Any = location.paths[0] if len(location.paths) == 1 else location.paths
+    return ds.dataset(files, format="parquet", filesystem=location.arrow())
+
+
+def _scan(
+    dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...], part: Part | None
+) -> Iterator[pa.Table]:
+    names = _present(names, dataset.schema.names, place, optional)
+    columns = list(dict.fromkeys(names.values()))
+    if part is None:
+        scanner = dataset.scanner(columns=columns, batch_size=BATCH_ROWS_MAX)
     else:
-        found = ds.dataset(files, format="json" if file_format == "jsonl" else "csv").schema.names
-        dataset = ds.dataset(files, format=_text_format(view, file_format))
-    for name in view.columns(True).values():
-        if name not in found:
-            raise make_error("missing_column", f"{place} has no column '{name}'", nearest_hint(name, found, "columns"))
-    return dataset
+        fragment = list(dataset.get_fragments())[part[0]].subset(row_group_ids=[part[1]])
+        scanner = fragment.scanner(schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS_MAX)
+    for batch in scanner.to_batches():
+        yield pa.Table.from_batches([batch])
 
 
-def _text_format(view: ViewRows, file_format: str) -> Any:
-    """A reader that takes the types from the definition, because text has none. Times are parsed afterwards."""
+def _present_in_text(
+    names: dict[str, str], location: Location, path: str, file_format: str, place: str, optional: tuple[str, ...]
+) -> dict[str, str] | None:
+    """The wanted columns of a text file; None where it has no rows at all."""
+    with location.open(path) as file:
+        found = (csv_columns if file_format == "csv" else json_columns)(open_text(file, path))
+    return None if found is None else _present(names, found, place, optional)
+
+
+def _read_text(
+    view: ViewRows, names: dict[str, str], location: Location, path: str, file_format: str, refuse: Refuse
+) -> Iterator[pa.Table]:
     dtypes = view.keys | view.fields
-    types = {}
-    for name, old in view.columns(True).items():
-        dtype = dtypes.get(name, DType("timestamp"))
-        types[old] = pa.string() if dtype == "timestamp" else arrow_type(dtype)
-    if file_format == "csv":
-        options = ConvertOptions(
-            column_types=types, null_values=_CSV_NULLS, strings_can_be_null=True, quoted_strings_can_be_null=False
+    wanted = {old: dtypes.get(name, DType("timestamp")) for name, old in names.items()}
+    with location.open(path) as file:
+        text = open_text(file, path)
+        yield from (
+            read_csv(text, list(wanted), refuse) if file_format == "csv" else read_json_lines(text, wanted, refuse)
         )
-        return ds.CsvFileFormat(convert_options=options)
-    parse = ParseOptions(explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore")
-    return ds.JsonFileFormat(parse_options=parse)
+
+
+def _present(names: dict[str, str], found: list[str], place: str, optional: tuple[str, ...]) -> dict[str, str]:
+    """The wanted columns without the optional ones that are not there."""
+    for name, old in names.items():
+        if old not in found and name not in optional:
+            raise make_error("missing_column", f"{place} has no column '{old}'", nearest_hint(old, found, "columns"))
+    return {name: old for name, old in names.items() if old in found}
 
 
 def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.RecordBatch:
@@ -290,26 +398,3 @@ def accepted(view: ViewRows, batch: pa.RecordBatch, latest_us: int) -> pa.Table:
         in_time = pc.less_equal(batch.column(EVENT_TS), pa.scalar(latest_us).cast(TIMESTAMP))
         chosen = pc.and_(chosen, pc.fill_null(in_time, False))
     return pa.Table.from_batches([batch.filter(chosen)])
-
-
-def read_history(view: ViewRows, folder: Path) -> Iterator[pa.RecordBatch]:
-    """The pushed rows of a view in the order of the pushes. A feature that is younger than a row is null in it.
-
-    Raises:
-        StoreError: `corrupt_store`, a file cannot be read.
-    """
-    schema = view.schema()
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            table = pq.read_table(path)
-            columns = [
-                table.column(field.name).cast(field.type)
-                if field.name in table.column_names
-                else pa.nulls(table.num_rows, field.type)
-                for field in schema
-            ]
-        except (pa.ArrowException, OSError) as error:
-            raise make_error(
-                "corrupt_store", f"the history file {path} cannot be read: {error}", "restore the file, or remove it"
-            ) from error
-        yield from pa.Table.from_arrays(columns, schema=schema).to_batches(max_chunksize=BATCH_ROWS_MAX)

@@ -105,6 +105,19 @@ class IngestStatistics:
             with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
                 self.save()
 
+    def forget(self, view: str) -> bool:
+        """Begins a view's statistics anew, also in its file; returns whether there were any.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        path = self._path(view)
+        had_any = view in self._profiles or path.exists()
+        self._profiles.pop(view, None)
+        self._changed.discard(view)
+        path.unlink(missing_ok=True)
+        return had_any
+
     def save(self) -> None:
         """Writes the profiles that have changed, then up to which row they count.
 

@@ -18,8 +18,8 @@ import pytest
 from headrace_control.cli import COMMANDS
 
 ADDRESS = "http://127.0.0.1:8000"
-# What takes minutes (and has tests of its own), and what ends only when it is told to.
-NOT_RUN = re.compile(r"headrace (bench|demo|serve)\b")
+# What takes minutes (and has tests of its own), what ends only when it is told to, and what is not on this machine.
+NOT_RUN = re.compile(r"headrace (bench|demo|serve)\b|.*s3://")
 
 
 def examples(name: str) -> list[str]:
@@ -63,6 +63,8 @@ def test_every_example_of_the_help_runs(name: str, copy_of_trained: Path, tmp_pa
     assert listed, f"headrace {name} --help has no example"
     shutil.copytree(copy_of_trained, copy_of_trained / "my_project")
     commands = [command for command in listed if not NOT_RUN.match(command)]
+    if name == "restore":
+        assert shell(examples("backup")[0], copy_of_trained).returncode == 0
     if name == "init":  # makes a folder of that name
         shutil.rmtree(copy_of_trained / "my_project")
     at_server = [command for command in commands if ADDRESS in command]

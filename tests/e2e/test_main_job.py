@@ -48,7 +48,7 @@ def test_a_version_says_what_it_is_and_where_it_comes_from(trained: Path, name: 
     assert 0 < manifest["metrics"]["test"]["auc"] <= 1
     assert manifest["metrics"]["baselines"]["no features"] == 0.5
     lineage = manifest["lineage"]["dataset"]
-    kept = trained / ".headrace" / "datasets" / "departures" / lineage["digest"].replace(":", "-") / "data.parquet"
+    kept = trained / ".headrace" / "datasets" / "departures" / str(lineage["version"]) / "data.parquet"
     assert pq.ParquetFile(kept).metadata.num_rows == lineage["rows"] == sum(lineage["parts"].values())
     golden = json.loads((version.folder / "golden.json").read_text("utf-8"))
     width = len(manifest["signature"]["features"])

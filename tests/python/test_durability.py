@@ -122,6 +122,26 @@ def test_killed_while_materializing(make_project: Callable[..., Path]) -> None:
 
 
 @pytest.mark.slow
+def test_a_load_killed_again_and_again_writes_each_row_once(make_project: Callable[..., Path]) -> None:
+    root = make_project(DEFINITIONS, SETTINGS)
+    FeatureStore(root).apply()
+    write_source(root, 1)
+    chance = random.Random(20130102)
+    cut, acknowledged = 0, 0
+    while acknowledged < KEYS:
+        rows = run_and_kill(MATERIALIZE, str(root), delay_s=chance.uniform(0.0, 0.08))
+        cut += acknowledged + rows[-1] < KEYS
+        acknowledged = FeatureStore(root).open_online().next_sequence
+        versions, _, _ = read(root, "all_stock", KEYS)
+        assert versions[:acknowledged] == [1] * acknowledged
+    assert acknowledged == KEYS, "a row was written twice"
+    assert cut, "no load was cut off: the test tests nothing"
+    with FeatureStore(root) as store:
+        store.materialize()
+        assert store.open_online().intervals("stock")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_killed_while_pushing(make_project: Callable[..., Path], durability: str) -> None:
     root = make_project(DEFINITIONS, SETTINGS + f'durability = "{durability}"\n')

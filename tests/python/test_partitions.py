@@ -111,7 +111,7 @@ def test_a_source_that_fails_leaves_nothing(
     with pytest.raises(HeadraceError) as caught:
         weather_store.write_historical_features("risk", asked, tmp_path / "out.parquet", memory=LITTLE)
     assert caught.value.code == "io"
-    assert not list(weather_store.config.spill.iterdir())
+    assert not list(weather_store.config.spill.glob("*"))
     assert not list(tmp_path.glob("*out.parquet*"))
 
 

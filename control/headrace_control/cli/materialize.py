@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from headrace_control.cli.output import Output, epilog, json_option, project_option
+from headrace_control.cli.output import Output, epilog, json_option, project_option, row_rate
 from headrace_control.cli.params import UTC_TIME
 
 
@@ -33,6 +33,8 @@ def command(
     """Load rows of the views' sources into the online table.
 
     What is loaded is durable when the command ends. Loading a row twice changes nothing: the newest row of a key stays.
+    A load that was interrupted goes on where it stopped if the files are the same. Refused rows are counted by reason,
+    and a sample of them is kept in .headrace/dead-letter.
     """
     from rich.table import Table
 
@@ -50,7 +52,7 @@ def command(
             output.warn(difference)
 
         def report(view: str, rows: int) -> None:
-            progress(rows, f"{view}: {rows:,} rows")
+            progress(rows, f"{view}: {rows:,} rows, {row_rate(rows, time.perf_counter() - began):,} rows/s")
 
         chosen = list(views) or None
         if incremental:
@@ -65,4 +67,7 @@ def command(
         found[view] = {name: getattr(count, name) for name in columns}
         refused = ", ".join(f"{reason} {rows:,}" for reason, rows in count.refused.items()) or "0"
         table.add_row(view, *(f"{getattr(count, name):,}" for name in columns[:-1]), refused)
-    output.result({"views": found, "seconds": round(seconds, 3)}, table, f"in {seconds:.1f} s")
+    total = sum(count.rows for count in counts.values())
+    rate = row_rate(total, seconds)
+    values = {"views": found, "seconds": round(seconds, 3), "rows_per_s": rate}
+    output.result(values, table, f"in {seconds:.1f} s, {rate:,} rows/s")

@@ -37,6 +37,11 @@ def epilog(*examples: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
 
 
+def row_rate(rows: int, seconds: float) -> int:
+    """Rows a second, rounded."""
+    return round(rows / seconds) if seconds > 0 else 0
+
+
 class Output:
     """What a command prints, in the form that its caller asked for."""
 

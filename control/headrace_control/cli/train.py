@@ -44,7 +44,7 @@ def command(
             if model.dataset not in built:
                 with output.progress(f"join the rows of '{model.dataset}'"):
                     made = dataset.build(store, config.datasets[model.dataset], memory, on)
-                    built[model.dataset] = (made, dataset.keep(made, store.config.state))
+                    built[model.dataset] = (made, dataset.keep(made, store))
             rows, lineage = built[model.dataset]
             with output.progress(f"train {model.name}", model.rounds) as progress:
                 runs.append(train(store, model, rows, lineage, progress, force))

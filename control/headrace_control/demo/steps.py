@@ -111,7 +111,7 @@ def train_all(folder: Path, output: Output) -> Trained:
     with open_applied(folder) as store:
         with output.progress("join features as of each flight"):
             rows = dataset.build(store, next(iter(config.datasets.values())))
-            lineage = dataset.keep(rows, store.config.state)
+            lineage = dataset.keep(rows, store)
         runs = []
         for model in config.models.values():
             with output.progress(f"train {model.name}", model.rounds) as progress:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import json
-import shutil
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +15,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headrace import FeatureStore
-from headrace.digests import digest_file, digest_json
+from headrace.datasets import TimeSplit
+from headrace.digests import digest_file
 from headrace_control.errors import ControlError
 from headrace_control.training.config import DatasetConfig
 from headrace_control.training.fit import Examples, Matrix
 
 PARTS = ("train", "validate", "test")
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -185,41 +182,33 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return values
 
 
-def keep(training_set: TrainingSet, state: Path) -> dict[str, Any]:
-    """Writes the training set under `datasets/NAME/DIGEST/` and returns its lineage.
+def keep(training_set: TrainingSet, store: FeatureStore) -> dict[str, Any]:
+    """Keeps the training set as a version of the project's dataset of its name, and returns its lineage.
 
-    The same rows land in the same folder, whose name is the digest of the file in it.
+    The same rows of the same query are the same version.
     """
     config = training_set.config
-    parent = state / "datasets" / config.name
-    unfinished = parent / ".unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    pq.write_table(training_set.table, unfinished / "data.parquet", compression="zstd", compression_level=1)
-    digest = digest_file(unfinished / "data.parquet")
-    lineage = {
-        "format": FORMAT,
+    query = {
+        "service": config.service,
+        "entities": {"path": config.entities.name, "digest": digest_file(config.entities)},
+        "event_ts_column": config.event_time,
+        "as_known_at": config.as_known_at,
+        "label": {"column": config.label_column, "above": config.label_above},
+        "joined_rows": training_set.joined_rows,
+    }
+    starts = {"validate": config.split.validate_from, "test": config.split.test_from}
+    made_of, _ = store.dataset_lineage(config.service, training_set.table, config.event_time)
+    kept = store.datasets.put(
+        config.name, training_set.table, TimeSplit(config.split.column, starts), query, made_of, store.now_us()
+    )
+    return {
         "dataset": config.name,
-        "digest": digest,
+        "version": kept.version,
+        "digest": kept.digest,
         "rows": training_set.table.num_rows,
         "joined_rows": training_set.joined_rows,
         "parts": training_set.part_rows,
         "plan_digest": training_set.plan_digest,
-        "query": {
-            "service": config.service,
-            "entities": {"path": config.entities.name, "digest": digest_file(config.entities)},
-            "event_time": config.event_time,
-            "as_known_at": config.as_known_at,
-            "label": {"column": config.label_column, "above": config.label_above},
-            "split": {
-                "column": config.split.column,
-                "validate_from": config.split.validate_from.isoformat(),
-                "test_from": config.split.test_from.isoformat(),
-            },
-        },
+        "query": {**query, "split": kept.manifest["split"]},
+        "lineage_digest": kept.manifest["content_digest"],
     }
-    (unfinished / "dataset.json").write_text(json.dumps(lineage, indent=2, sort_keys=True), "utf-8")
-    folder = parent / digest.replace(":", "-")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    return {**lineage, "lineage_digest": digest_json(json.dumps(lineage))}

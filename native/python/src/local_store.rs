@@ -1,5 +1,6 @@
 //! `LocalStore`: the online tables of a plan in this process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -114,6 +115,20 @@ impl LocalStore {
         found.set_item("deleted", counts.deleted)?;
         found.set_item("skipped", counts.skipped)?;
         Ok(found)
+    }
+
+    /// The same rows without those of some keys, and how many keys each table has lost. `keys` holds the canonical bytes of the
+    /// values of `columns`, one after the other.
+    fn without_keys(
+        &self,
+        py: Python<'_>,
+        columns: Vec<String>,
+        keys: Vec<Vec<u8>>,
+    ) -> Outcome<(Self, BTreeMap<String, usize>)> {
+        let store = self.checked()?;
+        let erased = keys.into_iter().collect();
+        let (inner, removed) = detached(py, || store.without_keys(&columns, &erased))?;
+        Ok((Self { inner: Arc::new(inner), plan: Arc::clone(&self.plan), fork: ForkGuard::new() }, removed))
     }
 
     /// A feature service prepared for reading.

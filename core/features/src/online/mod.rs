@@ -24,6 +24,7 @@
 
 mod batch;
 mod encode;
+mod erase;
 mod keys;
 mod local;
 mod plan;

@@ -230,9 +230,12 @@ fn check_source(source: &Source) -> Result<()> {
             if source.path.as_deref().is_none_or(str::is_empty) {
                 return Err(invalid("its file source has no path", "name a file, a folder or a glob"));
             }
-            const FORMATS: [&str; 3] = ["parquet", "csv", "jsonl"];
+            const FORMATS: [&str; 4] = ["parquet", "csv", "jsonl", "delta"];
             if let Some(format) = source.format.as_deref().filter(|format| !FORMATS.contains(format)) {
-                return Err(invalid(format!("its file source has the format '{format}'"), "use parquet, csv or jsonl"));
+                return Err(invalid(
+                    format!("its file source has the format '{format}'"),
+                    "use parquet, csv, jsonl or delta",
+                ));
             }
         }
         "push" => {

@@ -75,9 +75,12 @@ pub struct Source {
     /// Of a file source: a file, folder or glob.
     #[serde(default)]
     pub path: Option<String>,
-    /// Of a file source: `parquet`, `csv` or `jsonl`.
+    /// Of a file source: `parquet`, `csv`, `jsonl` or `delta`.
     #[serde(default)]
     pub format: Option<String>,
+    /// Of a Delta table: the version (a number) or the time (ISO 8601) to read it at; none reads the newest.
+    #[serde(default)]
+    pub as_of: Option<String>,
     /// The column of the event time; none for static rows, which are always true.
     #[serde(default)]
     pub event_ts: Option<String>,

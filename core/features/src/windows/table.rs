@@ -162,6 +162,29 @@ impl WindowTable {
         shard.get(key).is_some_and(|state| state.read(&self.plan, features, at_us, value))
     }
 
+    /// The same state without that of some keys.
+    ///
+    /// # Errors
+    /// That of `is_erased`.
+    pub(crate) fn without(&self, is_erased: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<Self> {
+        let new = Self::new(Arc::clone(&self.plan), self.bytes_max);
+        let mut used_bytes = 0;
+        for shard in &self.shards {
+            for (key, state) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                if is_erased(key)? {
+                    continue;
+                }
+                used_bytes += (state.heap_bytes(&self.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
+                let mut shard = new.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+                shard.insert(key.clone(), state.clone());
+            }
+        }
+        new.used_bytes.store(used_bytes, Ordering::Relaxed);
+        new.next_sequence.store(self.next_sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.now_us.store(self.now_us.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(new)
+    }
+
     fn shard(&self, key: &[u8]) -> &RwLock<Keys> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
