@@ -19,6 +19,8 @@ use crate::plan::ViewPlan;
 
 /// Source rows that are looked up as one job.
 const JOB_ROWS: usize = 65_536;
+/// Source rows whose moments are brought into the cache together.
+const TOUCHED_ROWS: usize = 64;
 /// Source rows between two rounds of keeping the newest: what is passed on from one to the other stays small.
 const ROUND_ROWS: usize = 1 << 20;
 /// Moments that one job keeps up: they fit in a core's cache.
@@ -91,11 +93,12 @@ impl Newest {
             }
             place = place.saturating_add(block.rows as u32);
         }
-        let range_moments = self.candidates.len().div_ceil(RANGES_MAX).max(RANGE_MOMENTS);
+        let range_moments = self.candidates.len().div_ceil(RANGES_MAX).max(RANGE_MOMENTS).next_power_of_two();
+        let range_bits = range_moments.trailing_zeros();
         for round in jobs.chunks(ROUND_ROWS / JOB_ROWS) {
             let arrived = parallel_map(threads, round, |(place, block, rows)| {
                 cancel.check()?;
-                arrivals(asked, block, rows.clone(), *place, range_moments)
+                arrivals(asked, block, rows.clone(), *place, range_bits)
             })?;
             for (_, counts) in &arrived {
                 self.counts.add(counts);
@@ -174,24 +177,28 @@ fn arrivals(
     block: &Block,
     rows: Range<usize>,
     first_place: u32,
-    range_moments: usize,
+    range_bits: u32,
 ) -> Result<(Vec<Vec<Arrival>>, ViewCounts)> {
     let Asked { view, groups, moments, has_cutoff } = asked;
     let keys: Vec<_> = block.keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
     let times = SourceTimes::of_block(view, block, rows.clone(), has_cutoff);
     let source_groups = groups.of_sources(&keys, rows.len())?;
-    let ranges = moments.count().div_ceil(range_moments);
+    let ranges = (moments.count() >> range_bits) + 1;
     let mut by_range: Vec<Vec<Arrival>> = Vec::with_capacity(ranges);
     by_range.resize_with(ranges, || Vec::with_capacity(rows.len() / ranges + rows.len() / ranges / 8));
-    for (row, &group) in source_groups.iter().enumerate() {
-        if group == NO_GROUP || !times.takes_part[row] {
-            continue;
-        }
-        let (event_ts, created_ts) = (times.event_ts[row], times.created_ts[row]);
-        if let Some(moment) = moments.first(group, event_ts, created_ts) {
-            let place = first_place + row as u32;
-            by_range[moment as usize / range_moments]
-                .push(Arrival { moment, row: Candidate { event_ts, created_ts, place } });
+    for (number, touched) in source_groups.chunks(TOUCHED_ROWS).enumerate() {
+        moments.touch(touched);
+        for (offset, &group) in touched.iter().enumerate() {
+            let row = number * TOUCHED_ROWS + offset;
+            if group == NO_GROUP || !times.takes_part[row] {
+                continue;
+            }
+            let (event_ts, created_ts) = (times.event_ts[row], times.created_ts[row]);
+            if let Some(moment) = moments.first(group, event_ts, created_ts) {
+                let place = first_place + row as u32;
+                let arrival = Arrival { moment, row: Candidate { event_ts, created_ts, place } };
+                by_range[moment as usize >> range_bits].push(arrival);
+            }
         }
     }
     let counts = ViewCounts {
