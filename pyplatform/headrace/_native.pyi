@@ -339,5 +339,6 @@ def serve(
     on_ready: Callable[[Mapping[str, Any]], None] | None = None,
     on_tick: Callable[[], None] | None = None,
     tick_seconds: float = 1.0,
+    on_write: Callable[[str, Any, list[tuple[int, str]], int | None, bool], str] | None = None,
 ) -> None:
     """Answers requests until SIGINT or SIGTERM, then ends what has begun and returns."""

@@ -86,6 +86,10 @@ class ServerSection:
     """A larger request body is refused."""
     memory_bytes_max: int = 1024 * 1024 * 1024
     """What the bodies and answers of all requests at work may hold; a request that needs more is answered with 503."""
+    writes: bool = False
+    """Whether rows may be pushed and deleted over HTTP. From the first write on the server is the store's writer."""
+    writes_max: int = 256
+    """Writes that may wait for the writer; a further one is answered with 503."""
     refresh_seconds: float = 1.0
     """How often a server looks for writes of other processes to the online store."""
 

@@ -81,7 +81,8 @@ class Engine:
         loaded before, it goes on answering as it was.
         """
         before = dict(self.faults)
-        self._bring_in()
+        with self.store.locked():  # the writer's thread brings in a new table, too
+            self._bring_in()
         for key, fault in self.faults.items():
             if before.get(key) is not fault:
                 LOG.warning("model %s cannot be loaded: %s", key, " ".join(str(fault).split()))

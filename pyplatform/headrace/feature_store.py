@@ -18,7 +18,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -233,19 +233,36 @@ class FeatureStore:
             UnknownNameError: `unknown_feature_view`.
             StoreError: `store_locked`, `store_full`, `io`.
         """
+        counts = self.push_rows(view, frame)
+        if counts.refused:
+            told = ", ".join(f"{count} {reason}" for reason, count in counts.refused.items())
+            warnings.warn(f"rows pushed to view '{view}' were refused: {told}", RefusedRowsWarning, stacklevel=2)
+        return counts
+
+    def push_rows(self, view: str, frame: Any, wrong: Mapping[int, str] | None = None) -> WriteCounts:
+        """As `push`, without the warning.
+
+        Args:
+            view: the view's name.
+            frame: see `push`.
+            wrong: row -> why it is refused, of rows that could not be read as the view's types.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `push`.
+        """
         from headrace.frames import to_table
+        from headrace.loads import part_by_row
         from headrace.sources import ViewRows
 
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
         with self._intake(rows, "push") as intake:
-            shaped = rows.shape(to_table(frame, place), now_us, place, given_by_files=False)
-            self._write(rows, shaped, now_us, intake)
-        refused = intake.counts.refused
-        if refused:
-            told = ", ".join(f"{count} {reason}" for reason, count in refused.items())
-            warnings.warn(f"rows pushed to view '{view}' were refused: {told}", RefusedRowsWarning, stacklevel=2)
+            table = to_table(frame, place)
+            if wrong:
+                table, refused = part_by_row(table, wrong)
+                intake.refuse("type_mismatch", refused, next(iter(wrong.values())))
+            self._write(rows, rows.shape(table, now_us, place, given_by_files=False), now_us, intake)
         return intake.counts
 
     def delete(self, view: str, keys: Any, event_ts: dt.datetime | None = None) -> WriteCounts:
@@ -259,12 +276,16 @@ class FeatureStore:
         Raises:
             InputError, UnknownNameError, StoreError: as `push`.
         """
+        return self.delete_rows(view, keys, None if event_ts is None else datetime_us(event_ts))
+
+    def delete_rows(self, view: str, keys: Any, event_ts_us: int | None = None) -> WriteCounts:
+        """As `delete`, with the time in microseconds UTC."""
         from headrace.sources import ViewRows
 
         rows = ViewRows(self._load_applied()[1], view)
         now_us = self.now_us()
-        event_ts_us = now_us if event_ts is None else datetime_us(event_ts)
-        table = rows.deletions(keys, event_ts_us, now_us, f"the frame of keys that view '{view}' shall forget")
+        from_us = now_us if event_ts_us is None else event_ts_us
+        table = rows.deletions(keys, from_us, now_us, f"the frame of keys that view '{view}' shall forget")
         with self._intake(rows, "delete") as intake:
             self._write(rows, table, now_us, intake)
         return intake.counts
@@ -776,6 +797,10 @@ class FeatureStore:
                 settle(self._history_root, self._online.next_sequence)
             self._tell_engines()
             return self._online
+
+    def locked(self) -> AbstractContextManager[object]:
+        """Holds off what changes the store's table in other threads of this process."""
+        return self._mutex
 
     def on_new_table(self, callback: Callable[[], object]) -> None:
         """Has a bound method called whenever the online table is another object. It is held weakly."""

@@ -8,11 +8,12 @@ and nothing is written twice. Files that changed, or another definition, start f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -132,6 +133,13 @@ class Intake:
     def keep_sample(self) -> None:
         """Writes the sample of refused rows to its file."""
         self._letters.flush()
+
+
+def part_by_row(table: pa.Table, chosen: Collection[int]) -> tuple[pa.Table, pa.Table]:
+    """The other rows of a table, and the chosen ones."""
+    is_chosen = np.zeros(table.num_rows, dtype=bool)
+    is_chosen[list(chosen)] = True
+    return table.filter(pa.array(~is_chosen)), table.filter(pa.array(is_chosen))
 
 
 def load_view(

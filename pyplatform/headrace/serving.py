@@ -6,6 +6,7 @@ No frame library is imported here, so a server starts fast and stays small.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -39,11 +40,33 @@ def serve(
     chosen = engine.store.config.server if settings is None else settings
     config = dataclasses.asdict(chosen)
     tick_seconds = config.pop("refresh_seconds")
+    writer = None
+    if config.pop("writes"):
+        writer = _Writer(engine)
+    else:
+        config["writes_max"] = 0
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _native.serve(engine.native, config, on_ready, _Refresh(engine), tick_seconds)
+        _native.serve(engine.native, config, on_ready, _Refresh(engine), tick_seconds, writer)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+class _Writer:
+    """Makes the writes that clients ask for. The frame library is imported by the first one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._store = engine.store
+        self._store.on_new_table(engine.refresh)
+
+    def __call__(
+        self, view: str, frame: Any, wrong: list[tuple[int, str]], event_ts_us: int | None, is_deletion: bool
+    ) -> str:
+        if is_deletion:
+            counts = self._store.delete_rows(view, frame, event_ts_us)
+        else:
+            counts = self._store.push_rows(view, frame, dict(wrong))
+        return json.dumps(dataclasses.asdict(counts))
 
 
 class _Refresh:

@@ -52,19 +52,20 @@ def test_the_embedded_example_runs(
 def ask_over_http(folder: Path, text: str) -> None:
     """Runs the README's server and its curl commands, at free ports."""
     (shell,) = [block for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) if "curl" in block]
-    start, features, prediction = shell.strip().splitlines()
-    assert start == "headrace serve --project shop &"
-    command = [sys.executable, "-m", "headrace_control", "serve", "--project", "shop", "--http", "0"]
+    start, *requests = shell.strip().splitlines()
+    assert start == "headrace serve --project shop --writes &"
+    command = [sys.executable, "-m", "headrace_control", "serve", "--project", "shop", "--writes", "--http", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
         try:
             assert process.stdout is not None
             found = re.search(r"http://\S+", process.stdout.readline())
             assert found
-            answers = [run(line.replace("http://127.0.0.1:8000", found[0])) for line in (features, prediction)]
+            answers = [run(line.replace("http://127.0.0.1:8000", found[0])) for line in requests]
         finally:
             process.terminate()
-    assert answers[0]["metadata"]["feature_names"] == ["customer_id", "spent", "log_spent"]
-    assert answers[1]["code"] == "unknown_model", "the shop has no model; the address is right"
+    assert answers[0]["inserted"] == 1
+    assert answers[1]["metadata"]["feature_names"] == ["customer_id", "spent", "log_spent"]
+    assert answers[2]["code"] == "unknown_model", "the shop has no model; the address is right"
 
 
 def run(command: str) -> dict[str, Any]:

@@ -44,12 +44,14 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
     type=ADDRESS,
     help="The same for the Prometheus metrics, on the host of --http. With --http 0 it is 0 too.",
 )
+@click.option("--writes", is_flag=True, help="Take pushes and deletions: POST /v1/feature-views/VIEW/push and /delete.")
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
     as_json: bool,
     http: tuple[str | None, int] | None,
     metrics: tuple[str | None, int] | None,
+    writes: bool,
     clock: datetime.datetime | None,
 ) -> None:
     """Serve the project's features and models until Ctrl-C or SIGTERM.
@@ -57,6 +59,9 @@ def command(
     Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
     in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
     POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone.
+
+    With --writes it takes rows too, and is the only writer of the store from the first one on. A write is answered when
+    it is durable and visible.
 
     The online table keeps only the newest row of each key. --clock decides which rows are too old, and brings no older
     row back: for features as of a time, materialize with --end that time first, before anything later.
@@ -78,6 +83,8 @@ def command(
             settings = dataclasses.replace(settings, host=host, http_port=http[1], metrics_port=beside)
         if metrics is not None:
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
+        if writes:
+            settings = dataclasses.replace(settings, writes=True)
         warn(engine)
         warnings = [] if clock is None else newer_than(engine.store, clock)
         for warning in warnings:

@@ -71,6 +71,16 @@ impl Engine {
         self.snapshot().plan.as_ref().map(|plan| plan.digest().to_owned())
     }
 
+    /// The installed plan.
+    ///
+    /// # Errors
+    /// `unavailable`, there is none yet.
+    pub fn plan(&self) -> Result<Arc<Plan>> {
+        self.snapshot().plan.clone().ok_or_else(|| {
+            Error::new(ErrorCode::Unavailable, "no definitions have been applied", "run `headrace apply`")
+        })
+    }
+
     /// The installed store.
     pub fn store(&self) -> Option<Arc<LocalStore>> {
         self.snapshot().store.clone()

@@ -10,17 +10,18 @@ pub fn http_status(code: ErrorCode) -> u16 {
         | ErrorCode::UnknownModelVersion
         | ErrorCode::UnknownDeployment
         | ErrorCode::UnknownFeatureService
+        | ErrorCode::UnknownFeatureView
         | ErrorCode::NotFound => 404,
+        ErrorCode::ReadOnly => 403,
         ErrorCode::MethodNotAllowed => 405,
         ErrorCode::TooLarge => 413,
         ErrorCode::Cancelled => 408,
-        ErrorCode::Unavailable | ErrorCode::UsedAfterFork => 503,
+        ErrorCode::Unavailable | ErrorCode::UsedAfterFork | ErrorCode::StoreLocked => 503,
+        ErrorCode::StoreFull => 507,
         ErrorCode::Internal
         | ErrorCode::Io
         | ErrorCode::CorruptStore
         | ErrorCode::CorruptModel
-        | ErrorCode::StoreFull
-        | ErrorCode::StoreLocked
         | ErrorCode::PortBusy => 500,
         _ => 400,
     }

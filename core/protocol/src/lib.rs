@@ -3,6 +3,7 @@
 //! - [`decode_predict`] / [`encode_predict`]: the Common API, named columns in, labelled answers out;
 //! - [`oip`]: the Open Inference Protocol in Triton's dialect, with binary tensors;
 //! - [`decode_online_features`] / [`encode_online_features`]: feature lookup in Feast's shape;
+//! - [`decode_push_json`], [`decode_push_arrow`], [`decode_delete`]: rows to write;
 //! - [`error_body`], [`http_status`]: what a refusal looks like.
 //!
 //! Everything that is read is hostile: sizes are checked before memory is reserved, depth and counts have limits, and the decoders
@@ -14,8 +15,12 @@ mod error;
 mod json;
 pub mod oip;
 mod online_features;
+mod writes;
 
 pub use common::{API_VERSION, decode_predict, describe_deployment, encode_predict, list_deployments};
 pub use error::{error_body, http_status};
 pub use json::ELEMENTS_MAX;
 pub use online_features::{OnlineFeaturesRequest, decode_online_features, encode_online_features};
+pub use writes::{
+    ARROW_STREAM, DeletedKeys, PushedRows, WRITE_ROWS_MAX, decode_delete, decode_push_arrow, decode_push_json,
+};

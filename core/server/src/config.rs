@@ -16,6 +16,8 @@ pub struct ServerConfig {
     pub body_bytes_max: usize,
     /// Bytes that the bodies and answers of all requests at work may hold; a request that would need more is told to come back later.
     pub memory_bytes_max: usize,
+    /// Writes that may wait for the writer; 0 for a server that does not write.
+    pub writes_max: usize,
     /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
     /// 256 files are left to everything else.
     pub connections_max: usize,
@@ -40,6 +42,7 @@ impl Default for ServerConfig {
             threads: 0,
             body_bytes_max: 64 << 20,
             memory_bytes_max: 1 << 30,
+            writes_max: 0,
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

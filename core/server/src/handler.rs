@@ -13,6 +13,7 @@ use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
 use crate::route::{ModelRef, Route};
+use crate::writes::{WriteQueue, decode_keys, decode_push};
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
@@ -61,15 +62,42 @@ pub(crate) fn handle(
     panicked: impl FnOnce(),
 ) -> Reply {
     // The engine's state is behind locks that survive a panic, and each request's memory is its own.
-    let outcome = catch_unwind(AssertUnwindSafe(|| answer(engine, route, headers, body, arrived)));
-    match outcome {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(error)) => Reply::error(&error),
-        Err(_) => {
-            panicked();
-            Reply::error(&Error::internal("the request ended in a panic; the log has the place"))
-        }
-    }
+    let outcome = unpanicked(|| answer(engine, route, headers, body, arrived), panicked);
+    outcome.unwrap_or_else(|error| Reply::error(&error))
+}
+
+/// Queues a write and answers when it is durable.
+pub(crate) async fn handle_write(
+    engine: &Engine,
+    queue: &WriteQueue,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Bytes,
+    panicked: impl FnOnce(),
+) -> Reply {
+    let decoded = unpanicked(
+        || {
+            queue.check()?;
+            match route {
+                Route::Push(view) => Ok((view.clone(), decode_push(engine, view, headers, body)?)),
+                Route::Delete(view) => Ok((view.clone(), decode_keys(engine, view, body)?)),
+                _ => Err(Error::internal("a request that writes nothing came to the writer")),
+            }
+        },
+        panicked,
+    );
+    let answer = match decoded {
+        Ok((view, write)) => queue.write(view, write).await,
+        Err(error) => Err(error),
+    };
+    answer.map_or_else(|error| Reply::error(&error), Reply::ok)
+}
+
+fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        panicked();
+        Err(Error::internal("the request ended in a panic; the log has the place"))
+    })
 }
 
 fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arrived: Instant) -> Result<Reply> {
@@ -93,6 +121,7 @@ fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arr
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
+        Route::Push(_) | Route::Delete(_) => Err(Error::internal("a write came to where none is made")),
     }
 }
 

@@ -4,7 +4,9 @@
 //!   listener -> acceptor -> worker 0..n: read head and body -> route -> decode -> engine -> encode -> write
 //! ```
 //!
-//! A request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking another
+//! Writes go through a bounded queue to the one thread that makes them ([`Writes`]) and wait there for their answer.
+//!
+//! Any other request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking another
 //! thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a panic ends its own request only.
 
 mod body;
@@ -18,6 +20,8 @@ mod route;
 mod scrape;
 mod server;
 mod worker;
+mod writes;
 
 pub use config::ServerConfig;
 pub use server::{LocalAddrs, Server, ServerHandle};
+pub use writes::{Write, WriteAnswer, WriteRequest, Writes};

@@ -20,6 +20,10 @@ pub(crate) enum Route {
     RepositoryIndex,
     Predict(ModelRef),
     OnlineFeatures,
+    /// POST /v1/feature-views/NAME/push
+    Push(String),
+    /// POST /v1/feature-views/NAME/delete
+    Delete(String),
     /// GET /v2/models
     Models,
     /// GET /v1/deployments
@@ -36,7 +40,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 15] = [
+pub(crate) const ROUTE_NAMES: [&str; 17] = [
     "live",
     "ready",
     "server_metadata",
@@ -51,6 +55,8 @@ pub(crate) const ROUTE_NAMES: [&str; 15] = [
     "models",
     "deployments",
     "deployment",
+    "push",
+    "delete",
     "none",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -73,11 +79,21 @@ impl Route {
             Route::Models => 11,
             Route::Deployments => 12,
             Route::Deployment(_) => 13,
+            Route::Push(_) => 14,
+            Route::Delete(_) => 15,
         }
     }
 
     fn is_post(&self) -> bool {
-        matches!(self, Route::Infer(_) | Route::Predict(_) | Route::RepositoryIndex | Route::OnlineFeatures)
+        matches!(
+            self,
+            Route::Infer(_)
+                | Route::Predict(_)
+                | Route::RepositoryIndex
+                | Route::OnlineFeatures
+                | Route::Push(_)
+                | Route::Delete(_)
+        )
     }
 
     /// The verb that the route takes.
@@ -106,6 +122,8 @@ impl Route {
             ["v1", "deployments", name, "predict"] => Ok(Route::Predict(model(name, None)?)),
             ["v1", "deployments"] | ["v1", "deployments", ""] => Ok(Route::Deployments),
             ["v1", "deployments", name] => Ok(Route::Deployment((*name).to_owned())),
+            ["v1", "feature-views", name, "push"] => Ok(Route::Push((*name).to_owned())),
+            ["v1", "feature-views", name, "delete"] => Ok(Route::Delete((*name).to_owned())),
             ["get-online-features"] => Ok(Route::OnlineFeatures),
             _ => Err(unknown_path(path)),
         }
@@ -199,6 +217,8 @@ mod tests {
             ("/v1/deployments/d/predict", Route::Predict(model("d", None))),
             ("/v1/deployments/d/versions/12/predict", Route::Predict(model("d", Some(12)))),
             ("/get-online-features", Route::OnlineFeatures),
+            ("/v1/feature-views/weather%40v2/push", Route::Push("weather@v2".to_owned())),
+            ("/v1/feature-views/weather/delete", Route::Delete("weather".to_owned())),
             ("/v2/models", Route::Models),
             ("/v2/models/", Route::Models),
             ("/v1/deployments", Route::Deployments),

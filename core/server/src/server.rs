@@ -18,6 +18,7 @@ use crate::counters::{Scrape, WorkerCounters};
 use crate::open_files::allowed_connections;
 use crate::scrape::serve_metrics;
 use crate::worker::Worker;
+use crate::writes::{WriteQueue, Writes};
 
 /// After an accept has failed (no file descriptor is left, say), the pause before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -34,6 +35,7 @@ pub struct Server {
     addrs: LocalAddrs,
     scrape: Arc<Scrape>,
     listeners: Mutex<Option<Listeners>>,
+    writes: Arc<WriteQueue>,
     handle: ServerHandle,
 }
 
@@ -81,11 +83,17 @@ impl Server {
         let budget = MemoryBudget::new(config.memory_bytes_max);
         let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
-        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), handle })
+        let writes = Arc::new(WriteQueue::new(config.writes_max));
+        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), writes, handle })
     }
 
     pub fn local_addrs(&self) -> LocalAddrs {
         self.addrs
+    }
+
+    /// The writes that clients ask for, once: none where `writes_max` is 0 or they are taken already.
+    pub fn take_writes(&self) -> Option<Writes> {
+        self.writes.take_writes()
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -108,7 +116,8 @@ impl Server {
             let (sender, streams) = unbounded_channel();
             let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
             let budget = Arc::clone(&self.scrape.budget);
-            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), Arc::clone(&stopping), budget);
+            let (stopping, writes) = (Arc::clone(&stopping), Arc::clone(&self.writes));
+            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), stopping, budget, writes);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));

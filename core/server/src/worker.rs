@@ -26,8 +26,9 @@ use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
-use crate::handler::{Reply, handle, routed};
-use crate::route::ROUTE_NONE;
+use crate::handler::{Reply, handle, handle_write, routed};
+use crate::route::{ROUTE_NONE, Route};
+use crate::writes::WriteQueue;
 
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
     budget: Arc<MemoryBudget>,
+    writes: Arc<WriteQueue>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
 }
@@ -61,8 +63,10 @@ impl Worker {
         counters: Arc<WorkerCounters>,
         stopping: Arc<AtomicBool>,
         budget: Arc<MemoryBudget>,
+        writes: Arc<WriteQueue>,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, config, counters, stopping, budget, ticks: Arc::default(), open: Mutex::default() })
+        let (ticks, open) = (Arc::default(), Mutex::default());
+        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -181,9 +185,17 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
             let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut share).await;
             let reply = match body {
                 Err(error) => Reply::error(&error),
-                Ok(body) => handle(&worker.engine, &route, &head.headers, &body, arrived, || {
-                    counters.panics.fetch_add(1, Ordering::Relaxed);
-                }),
+                Ok(body) => {
+                    let panicked = || {
+                        counters.panics.fetch_add(1, Ordering::Relaxed);
+                    };
+                    if let Route::Push(_) | Route::Delete(_) = route {
+                        let queue = &worker.writes;
+                        handle_write(&worker.engine, queue, &route, &head.headers, &body, panicked).await
+                    } else {
+                        handle(&worker.engine, &route, &head.headers, &body, arrived, panicked)
+                    }
+                }
             };
             (route.index(), reply)
         }

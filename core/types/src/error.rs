@@ -1,95 +1,76 @@
 use std::fmt;
 
-/// A stable slug for each way in which a request, a definition or a file can be wrong.
-///
-/// Programs match on the slug; people read the message and the hint. A slug never changes its meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorCode {
-    // the caller's input
-    InvalidArgument,
-    InvalidJson,
-    InvalidTensor,
-    TypeMismatch,
-    LengthMismatch,
-    MissingColumn,
-    NullKey,
-    TooLarge,
-    // names
-    UnknownDType,
-    UnknownEntity,
-    UnknownFeature,
-    UnknownFeatureView,
-    UnknownFeatureService,
-    UnknownModel,
-    UnknownModelVersion,
-    UnknownDeployment,
-    NotFound,
-    MethodNotAllowed,
-    // definitions
-    InvalidDefinition,
-    InvalidExpression,
-    NameClash,
-    BreakingChange,
-    // files and stores
-    CorruptModel,
-    UnsupportedModel,
-    GoldenRowMismatch,
-    CorruptStore,
-    NewerFormat,
-    StoreLocked,
-    StoreFull,
-    ReadOnly,
-    Io,
-    // the process
-    PortBusy,
-    UsedAfterFork,
-    Unavailable,
-    Cancelled,
-    Internal,
+macro_rules! error_codes {
+    ($($variant:ident => $slug:literal,)*) => {
+        /// A stable slug for each way in which a request, a definition or a file can be wrong.
+        ///
+        /// Programs match on the slug; people read the message and the hint. A slug never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorCode {
+            $($variant,)*
+        }
+
+        impl ErrorCode {
+            pub fn slug(self) -> &'static str {
+                match self {
+                    $(ErrorCode::$variant => $slug,)*
+                }
+            }
+
+            /// The code of a slug; none for a slug that is not the engine's.
+            pub fn of_slug(slug: &str) -> Option<Self> {
+                match slug {
+                    $($slug => Some(ErrorCode::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl ErrorCode {
-    pub fn slug(self) -> &'static str {
-        match self {
-            ErrorCode::InvalidArgument => "invalid_argument",
-            ErrorCode::InvalidJson => "invalid_json",
-            ErrorCode::InvalidTensor => "invalid_tensor",
-            ErrorCode::TypeMismatch => "type_mismatch",
-            ErrorCode::LengthMismatch => "length_mismatch",
-            ErrorCode::MissingColumn => "missing_column",
-            ErrorCode::NullKey => "null_key",
-            ErrorCode::TooLarge => "too_large",
-            ErrorCode::UnknownDType => "unknown_dtype",
-            ErrorCode::UnknownEntity => "unknown_entity",
-            ErrorCode::UnknownFeature => "unknown_feature",
-            ErrorCode::UnknownFeatureView => "unknown_feature_view",
-            ErrorCode::UnknownFeatureService => "unknown_feature_service",
-            ErrorCode::UnknownModel => "unknown_model",
-            ErrorCode::UnknownModelVersion => "unknown_model_version",
-            ErrorCode::UnknownDeployment => "unknown_deployment",
-            ErrorCode::NotFound => "not_found",
-            ErrorCode::MethodNotAllowed => "method_not_allowed",
-            ErrorCode::InvalidDefinition => "invalid_definition",
-            ErrorCode::InvalidExpression => "invalid_expression",
-            ErrorCode::NameClash => "name_clash",
-            ErrorCode::BreakingChange => "breaking_change",
-            ErrorCode::CorruptModel => "corrupt_model",
-            ErrorCode::UnsupportedModel => "unsupported_model",
-            ErrorCode::GoldenRowMismatch => "golden_row_mismatch",
-            ErrorCode::CorruptStore => "corrupt_store",
-            ErrorCode::NewerFormat => "newer_format",
-            ErrorCode::StoreLocked => "store_locked",
-            ErrorCode::StoreFull => "store_full",
-            ErrorCode::ReadOnly => "read_only",
-            ErrorCode::Io => "io",
-            ErrorCode::PortBusy => "port_busy",
-            ErrorCode::UsedAfterFork => "used_after_fork",
-            ErrorCode::Unavailable => "unavailable",
-            ErrorCode::Cancelled => "cancelled",
-            ErrorCode::Internal => "internal",
-        }
-    }
+error_codes! {
+    // the caller's input
+    InvalidArgument => "invalid_argument",
+    InvalidJson => "invalid_json",
+    InvalidTensor => "invalid_tensor",
+    TypeMismatch => "type_mismatch",
+    LengthMismatch => "length_mismatch",
+    MissingColumn => "missing_column",
+    NullKey => "null_key",
+    TooLarge => "too_large",
+    // names
+    UnknownDType => "unknown_dtype",
+    UnknownEntity => "unknown_entity",
+    UnknownFeature => "unknown_feature",
+    UnknownFeatureView => "unknown_feature_view",
+    UnknownFeatureService => "unknown_feature_service",
+    UnknownModel => "unknown_model",
+    UnknownModelVersion => "unknown_model_version",
+    UnknownDeployment => "unknown_deployment",
+    NotFound => "not_found",
+    MethodNotAllowed => "method_not_allowed",
+    // definitions
+    InvalidDefinition => "invalid_definition",
+    InvalidExpression => "invalid_expression",
+    NameClash => "name_clash",
+    BreakingChange => "breaking_change",
+    // files and stores
+    CorruptModel => "corrupt_model",
+    UnsupportedModel => "unsupported_model",
+    GoldenRowMismatch => "golden_row_mismatch",
+    CorruptStore => "corrupt_store",
+    NewerFormat => "newer_format",
+    StoreLocked => "store_locked",
+    StoreFull => "store_full",
+    ReadOnly => "read_only",
+    Io => "io",
+    // the process
+    PortBusy => "port_busy",
+    UsedAfterFork => "used_after_fork",
+    Unavailable => "unavailable",
+    Cancelled => "cancelled",
+    Internal => "internal",
 }
 
 /// What went wrong (naming the thing), and what to do next.

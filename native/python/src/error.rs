@@ -71,6 +71,18 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("the engine panicked: {}", text.unwrap_or("without a message"))
 }
 
+/// An exception as an error of the engine: a `HeadraceError` keeps its parts, anything else is `internal`.
+pub(crate) fn error_of(py: Python<'_>, error: &PyErr) -> Error {
+    let value = error.value(py);
+    let part = |name: &str| value.getattr(name).and_then(|part| part.extract::<String>());
+    match (part("code"), part("message"), part("hint")) {
+        (Ok(slug), Ok(message), Ok(hint)) => {
+            Error::new(ErrorCode::of_slug(&slug).unwrap_or(ErrorCode::Internal), message, hint)
+        }
+        _ => Error::internal(text_of(py, error)),
+    }
+}
+
 /// `type_mismatch`, the most frequent complaint about an argument.
 pub(crate) fn type_mismatch(message: impl Into<String>, hint: impl Into<String>) -> Failure {
     Failure::Engine(Error::new(ErrorCode::TypeMismatch, message, hint))

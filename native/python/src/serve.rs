@@ -1,26 +1,30 @@
 //! `serve`: the HTTP server on this process's main thread, until a signal asks it to stop.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headrace_server::{Server, ServerConfig};
+use headrace_server::{Server, ServerConfig, Write, WriteRequest, Writes};
 use headrace_types::{Error, ErrorCode};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::engine::Engine;
-use crate::error::{Outcome, guarded, type_mismatch};
+use crate::error::{Outcome, error_of, guarded, type_mismatch};
+use crate::frame::Frame;
 
 /// How long a signal may go unnoticed.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
-/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max and memory_bytes_max. `on_ready` gets the addresses
-/// once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
+/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max, memory_bytes_max and writes_max. `on_ready` gets the
+/// addresses once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
+/// `on_write(view, frame, wrong, event_ts_us, is_deletion)` makes a write, on a thread of its own, and returns the JSON that answers it; an exception
+/// in it answers that request.
 #[pyfunction]
-#[pyo3(signature = (engine, config, on_ready=None, on_tick=None, tick_seconds=1.0))]
+#[pyo3(signature = (engine, config, on_ready=None, on_tick=None, tick_seconds=1.0, on_write=None))]
 pub(crate) fn serve(
     py: Python<'_>,
     engine: &Engine,
@@ -28,6 +32,7 @@ pub(crate) fn serve(
     on_ready: Option<&Bound<'_, PyAny>>,
     on_tick: Option<&Bound<'_, PyAny>>,
     tick_seconds: f64,
+    on_write: Option<&Bound<'_, PyAny>>,
 ) -> Outcome<()> {
     let engine = engine.checked()?.clone();
     let server = Server::bind(config_of(config)?, engine)?;
@@ -41,10 +46,17 @@ pub(crate) fn serve(
     let tick = Duration::try_from_secs_f64(tick_seconds)
         .map_err(|_| type_mismatch(format!("tick_seconds is {tick_seconds}"), "give a positive number of seconds"))?;
     let on_tick = on_tick.map(|callback| callback.clone().unbind());
+    let on_write = on_write.map(|callback| callback.clone().unbind());
+    let writes = server.take_writes();
+    let has_ended = AtomicBool::new(false);
     let handle = server.handle();
     let (result, interrupt) = py.detach(|| {
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| guarded(|| server.run()));
+            if let (Some(writes), Some(on_write)) = (writes, &on_write) {
+                let has_ended = &has_ended;
+                scope.spawn(move || make_writes(&writes, on_write, has_ended));
+            }
             let mut interrupt = None;
             let mut ticked = Instant::now();
             while !serving.is_finished() {
@@ -67,6 +79,7 @@ pub(crate) fn serve(
                 }
             }
             let result = serving.join().unwrap_or_else(|_| Err(Error::internal("the acceptor thread panicked")));
+            has_ended.store(true, Ordering::Relaxed);
             (result, interrupt)
         })
     });
@@ -76,6 +89,31 @@ pub(crate) fn serve(
         Some(error) => Err(error.into()),
         None => Ok(result?),
     }
+}
+
+/// Makes the writes that clients ask for, one after the other, until the server has ended.
+fn make_writes(writes: &Writes, on_write: &Py<PyAny>, has_ended: &AtomicBool) {
+    loop {
+        match writes.next(SIGNAL_CHECK_INTERVAL) {
+            Ok(Some(WriteRequest { view, write, answer })) => {
+                answer.send(Python::attach(|py| make_write(py, on_write, &view, write)));
+            }
+            Ok(None) if has_ended.load(Ordering::Relaxed) => return,
+            Ok(None) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn make_write(py: Python<'_>, on_write: &Py<PyAny>, view: &str, write: Write) -> Result<Vec<u8>, Error> {
+    let made = match write {
+        Write::Push(pushed) => on_write.call1(py, (view, Frame::new(pushed.rows), pushed.wrong, None::<i64>, false)),
+        Write::Delete(deleted) => {
+            let nothing_wrong: Vec<(usize, String)> = Vec::new();
+            on_write.call1(py, (view, Frame::new(deleted.keys), nothing_wrong, deleted.event_ts_us, true))
+        }
+    };
+    made.and_then(|answer| answer.extract::<String>(py)).map(String::into_bytes).map_err(|error| error_of(py, &error))
 }
 
 fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
@@ -120,6 +158,7 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
         threads: count("threads", defaults.threads)?,
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
         memory_bytes_max: count("memory_bytes_max", defaults.memory_bytes_max)?,
+        writes_max: count("writes_max", defaults.writes_max)?,
         ..defaults
     })
 }

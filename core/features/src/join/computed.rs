@@ -173,7 +173,7 @@ fn array(output: Output) -> Result<ArrayRef> {
 }
 
 /// A column as an Arrow array.
-pub(super) fn column_array(column: Column) -> Result<ArrayRef> {
+pub fn column_array(column: Column) -> Result<ArrayRef> {
     let Column { data, validity } = column;
     let nulls = validity.map(|validity| NullBuffer::new(BooleanBuffer::from(validity.as_slice())));
     let rows_of = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));

@@ -31,6 +31,7 @@ use std::sync::atomic::AtomicBool;
 use arrow_array::RecordBatch;
 
 pub use complete::complete_join;
+pub use computed::column_array;
 pub use partition::partition_rows;
 pub use run::{PointInTimeJoin, point_in_time_join};
 pub use source::{CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, SourceRows};
