@@ -25,6 +25,10 @@ __all__ = [
     "digest_bytes",
     "digest_file",
     "digest_json",
+    "PointInTimeJoin",
+    "RecordRows",
+    "complete_join",
+    "partition_rows",
     "point_in_time_join",
     "serve",
     "skip_inherited_exit_handlers",
@@ -66,7 +70,7 @@ class Plan:
 
     def services(self) -> list[str]: ...
     def service(self, name: str) -> str:
-        """JSON: join_keys, request_fields, features and views of a service."""
+        """JSON: join_keys, request_fields, features and views of a service, and every stored feature that it reads."""
 
     def unbound_functions(self) -> list[str]:
         """Digests of the functions that services call and that have no code in this process yet."""
@@ -105,6 +109,55 @@ def point_in_time_join(
 @final
 class StoreSnapshot:
     def finish(self) -> None: ...
+
+@final
+class PointInTimeJoin:
+    """A join whose source rows are given as they are read, each view's in their order. Ctrl-C ends it."""
+
+    def __new__(
+        cls,
+        plan: Plan,
+        service: str,
+        entities: object,
+        event_ts_column: str,
+        as_known_at: bool | str | None = None,
+        threads: int | None = None,
+        statuses: bool = False,
+        held_bytes_max: int = 0,
+        views: Sequence[str] | None = None,
+    ) -> PointInTimeJoin:
+        """With `views` it is one partition of a join, of those views only."""
+
+    def views(self) -> list[str]: ...
+    def keeps_all(self, view: str) -> bool:
+        """Whether all source rows of a view are kept until the end, rather than the newest."""
+
+    def add(self, view: str, rows: object) -> None: ...
+    def finish(self) -> JoinedTable: ...
+    def finish_stored(self) -> JoinedTable:
+        """What was found, in the form that `complete_join` takes."""
+
+def complete_join(
+    plan: Plan,
+    service: str,
+    entities: object,
+    stored: object,
+    event_ts_column: str,
+    threads: int | None = None,
+    statuses: bool = False,
+) -> JoinedTable:
+    """Completes a join that was run in partitions, for some of its entity rows. Its counts are empty."""
+
+@final
+class RecordRows:
+    """Some rows; any Arrow library can take them over without a copy."""
+
+    @property
+    def num_rows(self) -> int: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+def partition_rows(rows: object, keys: Sequence[str], count: int) -> list[RecordRows]:
+    """The rows in `count` parts by the hash of their key, which is the same everywhere."""
 
 @final
 class LocalStore:

@@ -49,6 +49,15 @@ class OnlineSection:
 
 
 @dataclass(frozen=True)
+class OfflineSection:
+    memory: str = ""
+    """What a join of training sets may hold, such as "2GB"; what does not fit is joined in partitions. By default half
+    of the machine's memory."""
+    spill: str = ""
+    """The folder for partitions that do not fit into memory; by default in the project's state."""
+
+
+@dataclass(frozen=True)
 class IngestSection:
     dead_letter_rows_max: int = 1000
     """Of the rows that one load refuses for one reason, the first so many are kept in `.headrace/dead-letter`."""
@@ -112,6 +121,7 @@ class Config:
     history: HistorySection = field(default_factory=HistorySection)
     erase: EraseSection = field(default_factory=EraseSection)
     online: OnlineSection = field(default_factory=OnlineSection)
+    offline: OfflineSection = field(default_factory=OfflineSection)
     server: ServerSection = field(default_factory=ServerSection)
     payload: PayloadSection = field(default_factory=PayloadSection)
 
@@ -123,6 +133,11 @@ class Config:
     def state(self) -> Path:
         """The folder of everything that headrace keeps."""
         return self.root / STATE_FOLDER
+
+    @property
+    def spill(self) -> Path:
+        """The folder for temporary files of joins that are larger than memory."""
+        return self.root / self.offline.spill if self.offline.spill else self.state / "spill"
 
     @property
     def features(self) -> Path:
@@ -141,6 +156,7 @@ _SECTIONS = {
     "history": HistorySection,
     "erase": EraseSection,
     "online": OnlineSection,
+    "offline": OfflineSection,
     "server": ServerSection,
     "payload": PayloadSection,
 }

@@ -23,8 +23,9 @@ from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER
 from headrace.consistency_values import Difference, compare_values, plain_value, tolerances
 from headrace.errors import HeadraceError
 from headrace.files import write_atomic
+from headrace.functions import bind_functions
 from headrace.frames import TIMESTAMP
-from headrace.historical import historical_features
+from headrace.historical import historical_features, join_request
 from headrace.history import read_history
 from headrace.payload import Lookups, read_lookups
 from headrace.sources import CREATED_TS, ViewRows, leave_out, read_rows
@@ -192,6 +193,7 @@ class Plans:
 
     def __init__(self, store: FeatureStore) -> None:
         self._folder = store.plans
+        self._project = store.project
         self._loaded: dict[str, tuple[_native.Plan, dict[str, Any]]] = {}
         self.head = store.plans.head()
         try:
@@ -219,7 +221,9 @@ class Plans:
         """
         if digest not in self._loaded:
             text = self._folder.load(digest)
-            self._loaded[digest] = (_native.Plan.from_json(text), json.loads(text))
+            plan = _native.Plan.from_json(text)
+            bind_functions(plan, self._project)
+            self._loaded[digest] = (plan, json.loads(text))
         return self._loaded[digest]
 
 
@@ -266,20 +270,17 @@ class Judge:
         """The features of the lookups, at a time and as they were known at another one."""
         columns = {one["name"]: table.column(f"key:{one['name']}") for one in self.shape["join_keys"]}
         columns |= {one["name"]: table.column(f"input:{one['name']}") for one in self.shape["request_fields"]}
-        config = self.store.config
-        return historical_features(
+        request = join_request(
+            self.store.config,
             self.plan,
             self.document,
             self.shape["name"],
-            pa.table({**columns, _AT: at, _KNOWN: known_at}),
             event_ts_column=_AT,
             as_known_at=_KNOWN,
-            statuses=True,
-            threads=None,
-            sources_root=config.sources_root,
-            history_root=config.state / "history",
             now_us=self.store.now_us(),
+            statuses=True,
         )
+        return historical_features(request, pa.table({**columns, _AT: at, _KNOWN: known_at}))
 
     def _explain(self, table: pa.Table, differences: dict[str, Difference], allowed: dict[str, float]) -> None:
         """Counts the differences, those that an earlier state explains within the allowed lag as late."""

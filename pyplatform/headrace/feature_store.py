@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headrace.consistency import ConsistencyReport
     from headrace.datasets import Dataset, DatasetFolder, Split
     from headrace.definitions import FeatureService, FileFormat
+    from headrace.historical import JoinRequest
     from headrace.history import Compaction, ViewHistory
     from headrace.lineage import Lineage
     from headrace.loads import Intake
@@ -468,13 +469,15 @@ class FeatureStore:
         statuses: bool = False,
         threads: int | None = None,
         as_of: AsOf | Mapping[str, AsOf] = None,
+        memory: str | int | None = None,
+        on: str | None = None,
     ) -> pa.Table:
         """A training set: the features of each row as they were at the row's time.
 
         Args:
             service: the feature service, or its name.
             entity_df: rows with the service's join keys and request fields and a time; a pyarrow, pandas or Polars
-                frame, or a dict of columns.
+                frame, a dict of columns, or the Path of a Parquet file.
                 Other columns are passed through.
             event_ts_column: the column with each row's time.
             as_known_at: True leaves out what became known only after the row's time; the name of a timestamp
@@ -484,6 +487,9 @@ class FeatureStore:
             as_of: reads the views as they were: a time, or a version (of a Delta table) or number of pushes before
                 (of a pushed view); or view -> one of these, for some views. Other files keep no past: they are
                 refused.
+            memory: what the join may hold, in bytes or such as "2GB"; by default `offline.memory` of headrace.toml.
+                What does not fit is joined in partitions, with the same result.
+            on: "ray" joins the partitions on a Ray cluster, with the same result.
 
         Returns:
             Exactly the rows of `entity_df`, in order, with its columns and the service's features. `.to_pandas()`
@@ -491,25 +497,80 @@ class FeatureStore:
             metadata holds counts of the join under `headrace.counts`, as JSON.
 
         Raises:
-            InputError: `missing_column`, `type_mismatch`.
+            InputError: `missing_column`, `type_mismatch`, `too_large`.
             UnknownNameError: `unknown_feature_service`, `not_found`.
+            StoreError: `io`, a source cannot be read, or the disk is full.
         """
         from headrace.historical import historical_features
 
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, as_of, memory, on)
+        return historical_features(request, entity_df)
+
+    def write_historical_features(
+        self,
+        service: str | FeatureService,
+        entity_df: Any,
+        path: str | os.PathLike[str],
+        event_ts_column: str = "event_timestamp",
+        as_known_at: bool | str | None = None,
+        statuses: bool = False,
+        threads: int | None = None,
+        as_of: AsOf | Mapping[str, AsOf] = None,
+        memory: str | int | None = None,
+        on: str | None = None,
+    ) -> dict[str, Any]:
+        """Writes the training set of `get_historical_features` to a Parquet file; it need not fit into memory.
+
+        Args:
+            service: see `get_historical_features`, as for all that is not named here.
+            entity_df: given as the Path of a Parquet file, it need not fit into memory either.
+            path: the file appears when it is whole, in place of one that was there.
+            event_ts_column: the column with each row's time.
+            as_known_at: the cutoff.
+            statuses: adds a column of statuses for each feature.
+            threads: at most so many.
+            as_of: reads the views as they were.
+            memory: what the join may hold.
+            on: "ray", or None for this machine.
+
+        Returns:
+            Counts of the join: `rows`, and for each view in `views` how many rows were found, missing, or left out.
+
+        Raises:
+            InputError, UnknownNameError, StoreError: as `get_historical_features`.
+        """
+        from headrace.historical import write_historical_features
+
+        request = self._join_request(service, event_ts_column, as_known_at, statuses, threads, as_of, memory, on)
+        return write_historical_features(request, entity_df, Path(path))
+
+    def _join_request(
+        self,
+        service: str | FeatureService,
+        event_ts_column: str,
+        as_known_at: bool | str | None,
+        statuses: bool,
+        threads: int | None,
+        as_of: AsOf | Mapping[str, AsOf],
+        memory: str | int | None,
+        on: str | None,
+    ) -> JoinRequest:
+        from headrace.historical import join_request
+
         plan, document = self._load_applied()
         bind_functions(plan, self.project)
-        return historical_features(
+        return join_request(
+            self.config,
             plan,
             document,
             service_name(service),
-            entity_df,
             event_ts_column=event_ts_column,
             as_known_at=as_known_at,
+            now_us=self.now_us(),
             statuses=statuses,
             threads=threads,
-            sources_root=self.config.sources_root,
-            history_root=self._history_root,
-            now_us=self.now_us(),
+            memory=memory,
+            on=on,
             as_of=as_of,
         )
 

@@ -32,6 +32,8 @@ BATCH_ROWS_MAX = 65_536
 TEXT_FORMATS = ("csv", "jsonl")
 AsOf = int | str | dt.datetime | None
 """A state of the past: a version, or a time (of ISO 8601 where it is text). None is now."""
+Part = tuple[int, int | None]
+"""A file's number among those of a source; and of a row group in it, or None for all of the file."""
 
 
 class ViewRows:
@@ -170,7 +172,12 @@ class ViewRows:
 
 
 def read_rows(
-    view: ViewRows, root: Path, now_us: int, refuse: Refuse | None = None, as_of: AsOf = None
+    view: ViewRows,
+    root: Path,
+    now_us: int,
+    refuse: Refuse | None = None,
+    as_of: AsOf = None,
+    part: Part | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a view's file source in the engine's shape, in the files' order, in batches.
 
@@ -180,6 +187,7 @@ def read_rows(
         now_us: stands in for a creation time that is not known.
         refuse: called with rows that are left out because a value is not of its type, or a line is no row.
         as_of: the version or the time of a Delta table; by default what the source says.
+        part: one of the `source_parts`; by default all rows.
 
     Raises:
         UnknownNameError: `not_found`, there is no such file.
@@ -189,11 +197,70 @@ def read_rows(
     source = view.source
     place = place_of(view, root)
     names = view.columns(True)
-    for table in read_tables(view, names, source["path"], source["format"], root, place, refuse, as_of):
+    for table in read_tables(view, names, source["path"], source["format"], root, place, refuse, as_of, part=part):
         shaped = view.shape(
             table, now_us, place, given_by_files=True, from_text=source["format"] in TEXT_FORMATS, refuse=refuse
         )
         yield from shaped.to_batches(max_chunksize=BATCH_ROWS_MAX)
+
+
+def source_parts(view: ViewRows, root: Path, as_of: AsOf = None) -> list[Part]:
+    """What the rows of a view's source can be cut into, in their order: row groups, or files of text.
+
+    Raises:
+        UnknownNameError, InputError, StoreError: as `read_rows`.
+    """
+    source, place = view.source, place_of(view, root)
+    try:
+        if source["format"] in TEXT_FORMATS:
+            return [(number, None) for number in range(len(find(source["path"], root, place).paths))]
+        fragments = _dataset(view, source["path"], source["format"], root, place, as_of).get_fragments()
+        return [(number, group.id) for number, fragment in enumerate(fragments) for group in fragment.row_groups]
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+
+
+def count_rows(view: ViewRows, root: Path, as_of: AsOf = None) -> int:
+    """How many rows a view's source has; of text, a number that is not smaller.
+
+    Raises:
+        UnknownNameError, InputError, StoreError: as `read_rows`.
+    """
+    source, place = view.source, place_of(view, root)
+    try:
+        if source["format"] in TEXT_FORMATS:
+            cells = max(len(view.columns(True)), 1)
+            sizes = (file[1] or 0 for file in find(source["path"], root, place).fingerprint())
+            return sum(sizes) // (2 * cells)
+        return int(_dataset(view, source["path"], source["format"], root, place, as_of).count_rows())
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+
+
+def typed_exactly(view: ViewRows, root: Path, as_of: AsOf = None) -> set[str]:
+    """The fields whose column in the source has just their type, so that no row is refused for a value in it.
+
+    Raises:
+        UnknownNameError, InputError, StoreError: as `read_rows`.
+    """
+    if view.is_pushed:
+        return set(view.fields)
+    source, place = view.source, place_of(view, root)
+    if source["format"] in TEXT_FORMATS:
+        return set()
+    try:
+        schema = _dataset(view, source["path"], source["format"], root, place, as_of).schema
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+    names = view.columns(True)
+    types = {name: schema.field(old).type for name, old in names.items() if schema.names.count(old) == 1}
+    return {name for name, dtype in view.fields.items() if types.get(name) == arrow_type(dtype)}
 
 
 def leave_out(*_: object) -> None:
@@ -239,22 +306,16 @@ def read_tables(
     refuse: Refuse | None,
     as_of: AsOf = None,
     optional: tuple[str, ...] = (),
+    part: Part | None = None,
 ) -> Iterator[pa.Table]:
     """The rows of some files as they stand in them, with the columns of `names` (the view's name -> the file's)."""
     try:
-        if file_format == "delta":
-            from headrace.delta import open_delta
-
-            base = None if is_url(path) else root
-            given = as_of if as_of is not None else view.source.get("as_of")
-            yield from _scan(open_delta(path, base, given, place), names, place, optional)
+        if file_format not in TEXT_FORMATS:
+            dataset = _dataset(view, path, file_format, root, place, as_of)
+            yield from _scan(dataset, names, place, optional, part)
             return
         location = find(path, root, place)
-        if file_format == "parquet":
-            files: Any = location.paths[0] if len(location.paths) == 1 else location.paths
-            yield from _scan(ds.dataset(files, format="parquet", filesystem=location.arrow()), names, place, optional)
-            return
-        for file in location.paths:
+        for file in location.paths if part is None else [location.paths[part[0]]]:
             given = _present_in_text(names, location, file, file_format, place, optional)
             if given is not None:
                 yield from _read_text(view, given, location, file, file_format, refuse or leave_out)
@@ -264,9 +325,28 @@ def read_tables(
         raise unreachable(place, error) from error
 
 
-def _scan(dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...]) -> Iterator[pa.Table]:
+def _dataset(view: ViewRows, path: str, file_format: str, root: Path, place: str, as_of: AsOf) -> Any:
+    """Parquet files, or those of a Delta table."""
+    if file_format == "delta":
+        from headrace.delta import open_delta
+
+        base = None if is_url(path) else root
+        return open_delta(path, base, as_of if as_of is not None else view.source.get("as_of"), place)
+    location = find(path, root, place)
+    files: Any = location.paths[0] if len(location.paths) == 1 else location.paths
+    return ds.dataset(files, format="parquet", filesystem=location.arrow())
+
+
+def _scan(
+    dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...], part: Part | None
+) -> Iterator[pa.Table]:
     names = _present(names, dataset.schema.names, place, optional)
-    scanner = dataset.scanner(columns=list(dict.fromkeys(names.values())), batch_size=BATCH_ROWS_MAX)
+    columns = list(dict.fromkeys(names.values()))
+    if part is None:
+        scanner = dataset.scanner(columns=columns, batch_size=BATCH_ROWS_MAX)
+    else:
+        fragment = list(dataset.get_fragments())[part[0]].subset(row_group_ids=[part[1]])
+        scanner = fragment.scanner(schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS_MAX)
     for batch in scanner.to_batches():
         yield pa.Table.from_batches([batch])
 

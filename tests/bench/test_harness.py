@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace_control.bench import Report, Session, Settings
-from headrace_control.bench.areas import expr, lookup, trees, windows
+from headrace_control.bench.areas import expr, lookup, pit, trees, windows
 from headrace_control.bench.measure import difference
 from headrace_control.bench.workers import Worker, WorkerError
 
@@ -206,3 +206,20 @@ def test_lookup_inputs_are_made_from_the_seed(inputs: ModuleType) -> None:
     assert np.array_equal(one.table, same.table)
     assert not np.array_equal(one.keys, other.keys)
     assert np.array_equal(one.kinds["keys"], one.keys[one.kinds["row_numbers"]])
+
+
+@pytest.mark.slow
+def test_joins_agree_and_those_of_files_show_their_memory(cache: Path) -> None:
+    small = pit.Size(keys=50, rows=200, events=3_000, factor=2)
+    with Session(small_settings(peers=("polars",)), note=lambda _: None) as session:
+        report = pit.run(session, small)
+    assert report.machine["outputs_compared"][f"polars {pit.MEMORY}"] == "the same bits as headrace"
+    assert {(one.case, one.rows) for one in report.results} == {
+        (pit.MEMORY, 200),
+        (pit.FILES, 3_000),
+        (pit.FILES, 6_000),
+    }
+    bars = {bar.name: bar for bar in report.bars}
+    assert bars["pit_files_2x_events_over_1x_time"].value is not None
+    assert bars["pit_files_peak_resident_mib"].holds
+    assert len(list((cache / "events").glob("*/about.json"))) == 2, "the files are kept for the next run"

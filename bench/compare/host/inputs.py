@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from events import EventInputs
 from expressions import columns
 from numpy.typing import NDArray
 from window_events import DAY_US, SPAN_US, WINDOWS
@@ -112,7 +113,7 @@ class WindowInputs:
         return starts
 
 
-Inputs = LookupInputs | TreeInputs | ExpressionInputs | WindowInputs
+Inputs = LookupInputs | TreeInputs | ExpressionInputs | WindowInputs | EventInputs
 
 
 def make_inputs(spec: dict[str, Any]) -> Inputs:
@@ -123,6 +124,8 @@ def make_inputs(spec: dict[str, Any]) -> Inputs:
         return ExpressionInputs(spec["rows"], spec["seed"])
     if spec["area"] == "windows":
         return WindowInputs(spec["users"], spec["events"], spec["questions"], spec["seed"])
+    if spec["area"] == "pit":
+        return EventInputs(spec["keys"], spec["events"], spec["pool_rows"], spec["seed"])
     return TreeInputs(spec["features"], spec["seed"])
 
 

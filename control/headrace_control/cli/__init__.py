@@ -10,6 +10,7 @@ COMMANDS = {
     "init": ("headrace_control.cli.init", "Make a new project: the flights of New York City."),
     "plan": ("headrace_control.cli.plan", "Print what apply would change."),
     "apply": ("headrace_control.cli.apply", "Compile the definitions and make them current."),
+    "join": ("headrace_control.cli.join", "Write a training set of a file of rows."),
     "train": ("headrace_control.cli.train", "Train the project's models and register them."),
     "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
     "push": ("headrace_control.cli.push", "Write the rows of a file to a view."),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from headrace_control.cli.join import scale_options
 from headrace_control.cli.output import Output, epilog, json_option, project_option
 
 
@@ -14,8 +15,11 @@ from headrace_control.cli.output import Output, epilog, json_option, project_opt
 @click.argument("models", nargs=-1)
 @project_option
 @json_option
+@scale_options
 @click.option("--force", is_flag=True, help="Train even if the latest version was made of the same rows and settings.")
-def command(models: tuple[str, ...], project: Path, as_json: bool, force: bool) -> None:
+def command(
+    models: tuple[str, ...], project: Path, as_json: bool, memory: str | None, on: str | None, force: bool
+) -> None:
     """Train MODELS (by default all of headrace.toml) and register them.
 
     Each model's [[dataset]] is joined as of the time of each row, split by time, and kept with its digest. A version is
@@ -39,7 +43,7 @@ def command(models: tuple[str, ...], project: Path, as_json: bool, force: bool) 
         for model in chosen:
             if model.dataset not in built:
                 with output.progress(f"join the rows of '{model.dataset}'"):
-                    made = dataset.build(store, config.datasets[model.dataset])
+                    made = dataset.build(store, config.datasets[model.dataset], memory, on)
                     built[model.dataset] = (made, dataset.keep(made, store))
             rows, lineage = built[model.dataset]
             with output.progress(f"train {model.name}", model.rounds) as progress:

@@ -76,8 +76,14 @@ class TrainingSet:
         return groups
 
 
-def build(store: FeatureStore, config: DatasetConfig) -> TrainingSet:
+def build(store: FeatureStore, config: DatasetConfig, memory: str | None = None, on: str | None = None) -> TrainingSet:
     """Joins every row of the dataset's entities, then keeps those with a label.
+
+    Args:
+        store: whose features.
+        config: the dataset.
+        memory: what the join may hold, as `FeatureStore.get_historical_features` takes it.
+        on: "ray", or None for this machine.
 
     Raises:
         ControlError: `missing_data`, the entities are not there; `missing_column`; `invalid_definition`, a part of the
@@ -91,6 +97,8 @@ def build(store: FeatureStore, config: DatasetConfig) -> TrainingSet:
         entities,
         event_ts_column=config.event_time,
         as_known_at=config.as_known_at or None,
+        memory=memory,
+        on=on,
     )
     seconds = time.perf_counter() - start
     names = joined.column_names[entities.num_columns :]

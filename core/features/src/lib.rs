@@ -12,7 +12,8 @@ mod windows;
 pub use arrow::{arrow_type, plain_array, plain_column};
 pub use join::{
     AsKnownAt, CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN, JOIN_ROWS_MAX, JoinCounts, JoinOptions, JoinOutput,
-    STATUS_SUFFIX, SourceRows, ViewCounts, column_array, point_in_time_join,
+    PointInTimeJoin, STATUS_SUFFIX, SourceRows, ViewCounts, column_array, complete_join, partition_rows,
+    point_in_time_join,
 };
 pub use online::{
     ApplyCounts, EncodeOptions, EncodedBatch, EncodedKeys, EncodedRows, KeysRef, LocalStore, OnlinePlan, OnlineStore,

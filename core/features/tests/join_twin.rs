@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use headrace_features::{AsKnownAt, JoinOptions, SourceRows, point_in_time_join};
+use headrace_features::{AsKnownAt, JoinOptions, PointInTimeJoin, SourceRows, point_in_time_join};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -133,6 +133,7 @@ proptest! {
         ttl_us in prop::option::of(prop_oneof![1i64..6, Just(i64::MAX)]),
         cutoff in prop::sample::select(vec![Cutoff::Off, Cutoff::EventTime, Cutoff::Column]),
         split in 0.0f64..1.0,
+        held_bytes_max in prop::sample::select(vec![0usize, 1]),
     ) {
         let plan = common::plan(&json!({
             "format": 1, "project": "p",
@@ -142,7 +143,7 @@ proptest! {
             "services": {"svc": {"features": [{"view": "v", "feature": "x", "name": "x"}]}},
         }));
         let (one, two) = sources.split_at((split * sources.len() as f64) as usize);
-        let rows = SourceRows { batches: vec![source_batch(one), source_batch(two)] };
+        let batches = [source_batch(one), source_batch(two)];
         let [k1, k2] = key_columns(entities.iter().map(|row| &row.key));
         let entity_rows = batch(vec![
             k1,
@@ -159,9 +160,18 @@ proptest! {
             },
             threads: 1,
             statuses: true,
+            held_bytes_max,
             cancel: None,
         };
-        let output = point_in_time_join(&plan, "svc", &entity_rows, &options, &BTreeMap::from([("v".into(), rows)])).unwrap();
+        let sources_of_views = BTreeMap::from([("v".into(), SourceRows { batches: batches.to_vec() })]);
+        let output = point_in_time_join(&plan, "svc", &entity_rows, &options, &sources_of_views).unwrap();
+        let mut in_pieces = PointInTimeJoin::new(&plan, "svc", entity_rows, options, None).unwrap();
+        for batch in &batches {
+            in_pieces.add("v", std::slice::from_ref(batch)).unwrap();
+        }
+        let in_pieces = in_pieces.finish().unwrap();
+        prop_assert_eq!(&in_pieces.batch, &output.batch);
+        prop_assert_eq!(&in_pieces.counts, &output.counts);
         let values = output.batch.column_by_name("x").unwrap().as_primitive::<Int64Type>();
         let statuses = output.batch.column_by_name("x__status").unwrap().as_dictionary::<Int8Type>();
         let names = statuses.values().as_string::<i32>();

@@ -88,6 +88,7 @@ proptest! {
             as_known_at: AsKnownAt::EventTime,
             threads: 1,
             statuses: true,
+            held_bytes_max: 0,
             cancel: None,
         };
         let sources = BTreeMap::from([("v".into(), source)]);

@@ -39,30 +39,6 @@ pub(crate) fn batch_of(what: &str, frame: &Bound<'_, PyAny>) -> Outcome<RecordBa
     Ok(joined)
 }
 
-/// A record batch that any Arrow library can take.
-#[pyclass(frozen)]
-pub(crate) struct Frame {
-    batch: RecordBatch,
-}
-
-impl Frame {
-    pub(crate) fn new(batch: RecordBatch) -> Self {
-        Self { batch }
-    }
-}
-
-#[pymethods]
-impl Frame {
-    #[pyo3(signature = (requested_schema=None))]
-    fn __arrow_c_stream__<'py>(
-        &self,
-        py: Python<'py>,
-        requested_schema: Option<Bound<'py, PyCapsule>>,
-    ) -> Outcome<Bound<'py, PyCapsule>> {
-        stream_capsule(py, &self.batch, requested_schema)
-    }
-}
-
 /// A record batch as the capsule of an Arrow stream.
 pub(crate) fn stream_capsule<'py>(
     py: Python<'py>,

@@ -81,12 +81,15 @@ impl Plan {
                 })
             })
             .collect();
+        let stored: Value =
+            service.stored.iter().map(|read| json!({"view": read.view, "feature": read.field})).collect();
         Ok(json!({
             "name": service.name,
             "join_keys": fields_json(&service.join_keys),
             "request_fields": fields_json(&service.request_fields),
             "features": features,
             "views": service.views(),
+            "stored": stored,
         })
         .to_string())
     }

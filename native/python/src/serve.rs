@@ -12,7 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::engine::Engine;
 use crate::error::{Outcome, error_of, guarded, type_mismatch};
-use crate::frame::Frame;
+use crate::join::RecordRows;
 
 /// How long a signal may go unnoticed.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -107,10 +107,12 @@ fn make_writes(writes: &Writes, on_write: &Py<PyAny>, has_ended: &AtomicBool) {
 
 fn make_write(py: Python<'_>, on_write: &Py<PyAny>, view: &str, write: Write) -> Result<Vec<u8>, Error> {
     let made = match write {
-        Write::Push(pushed) => on_write.call1(py, (view, Frame::new(pushed.rows), pushed.wrong, None::<i64>, false)),
+        Write::Push(pushed) => {
+            on_write.call1(py, (view, RecordRows::new(pushed.rows), pushed.wrong, None::<i64>, false))
+        }
         Write::Delete(deleted) => {
             let nothing_wrong: Vec<(usize, String)> = Vec::new();
-            on_write.call1(py, (view, Frame::new(deleted.keys), nothing_wrong, deleted.event_ts_us, true))
+            on_write.call1(py, (view, RecordRows::new(deleted.keys), nothing_wrong, deleted.event_ts_us, true))
         }
     };
     made.and_then(|answer| answer.extract::<String>(py)).map(String::into_bytes).map_err(|error| error_of(py, &error))

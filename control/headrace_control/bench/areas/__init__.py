@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, ingest, lookup, online, trees, windows
+from headrace_control.bench.areas import demo, expr, ingest, lookup, online, pit, trees, windows
 
 AREAS = {
     "lookup": lookup,
     "online": online,
     "ingest": ingest,
+    "pit": pit,
     "windows": windows,
     "expr": expr,
     "trees": trees,

@@ -18,7 +18,6 @@ use arrow_select::concat::concat;
 use headrace_expr::{ColumnSlice, ColumnView, Output, Scratch};
 use headrace_types::{Column, ColumnData, DType, Error, Field, Result, ScalarType, Value};
 
-use super::entities::EntityRows;
 use super::parallel::{Cancel, parallel_map};
 use crate::arrow::arrow_type;
 use crate::plan::{InputFrom, ServicePlan};
@@ -26,10 +25,11 @@ use crate::plan::{InputFrom, ServicePlan};
 /// Rows computed as one job.
 const JOB_ROWS: usize = 65_536;
 
-/// The service's computed features, in the order of its program's outputs.
+/// The service's computed features of `count` rows, in the order of its program's outputs.
 pub(super) fn compute(
     service: &ServicePlan,
-    entities: &EntityRows,
+    count: usize,
+    request: &[ArrayRef],
     stored: &[ArrayRef],
     threads: usize,
     cancel: &Cancel<'_>,
@@ -39,12 +39,12 @@ pub(super) fn compute(
         .program_inputs
         .iter()
         .map(|from| match from {
-            InputFrom::Request(index) => &entities.request[*index],
+            InputFrom::Request(index) => &request[*index],
             InputFrom::Stored(index) => &stored[*index],
         })
         .collect();
     let mut jobs: Vec<Range<usize>> =
-        (0..entities.count).step_by(JOB_ROWS).map(|start| start..(start + JOB_ROWS).min(entities.count)).collect();
+        (0..count).step_by(JOB_ROWS).map(|start| start..(start + JOB_ROWS).min(count)).collect();
     if jobs.is_empty() {
         jobs.push(0..0);
     }

@@ -1,5 +1,7 @@
 //! The columns of the entity rows that the join reads, as plain arrays.
 
+use std::collections::BTreeMap;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
@@ -9,36 +11,42 @@ use super::{AsKnownAt, JOIN_ROWS_MAX, JoinOptions};
 use crate::arrow::plain_column;
 use crate::plan::ServicePlan;
 
+#[derive(Debug)]
 pub(super) struct EntityRows {
     pub(super) count: usize,
-    /// The service's join keys, in its order.
-    pub(super) keys: Vec<ArrayRef>,
+    /// Those of the service's join keys that are used, by their place among all.
+    pub(super) keys: BTreeMap<usize, ArrayRef>,
     pub(super) event_ts: TimestampMicrosecondArray,
     /// The cutoff of each row, when there is one.
     pub(super) cutoff: Option<TimestampMicrosecondArray>,
-    /// The request's fields, in the service's order.
-    pub(super) request: Vec<ArrayRef>,
 }
 
 impl EntityRows {
-    pub(super) fn new(service: &ServicePlan, batch: &RecordBatch, options: &JoinOptions) -> Result<Self> {
+    /// Reads the join keys at `positions` among the service's.
+    pub(super) fn new(
+        service: &ServicePlan,
+        positions: impl IntoIterator<Item = usize>,
+        batch: &RecordBatch,
+        options: &JoinOptions,
+    ) -> Result<Self> {
         check_rows(batch.num_rows())?;
-        let fields = |fields: &[headrace_types::Field]| {
-            fields.iter().map(|field| plain_column(batch, &field.name, field.dtype)).collect::<Result<Vec<_>>>()
-        };
         let event_ts = times(batch, &options.event_ts_column)?;
         let cutoff = match &options.as_known_at {
             AsKnownAt::Off => None,
             AsKnownAt::EventTime => Some(event_ts.clone()),
             AsKnownAt::Column(name) => Some(times(batch, name)?),
         };
-        Ok(Self {
-            count: batch.num_rows(),
-            keys: fields(&service.join_keys)?,
-            event_ts,
-            cutoff,
-            request: fields(&service.request_fields)?,
-        })
+        let key = |position: usize| {
+            let field = &service.join_keys[position];
+            Ok((position, plain_column(batch, &field.name, field.dtype)?))
+        };
+        let keys = positions.into_iter().map(key).collect::<Result<_>>()?;
+        Ok(Self { count: batch.num_rows(), keys, event_ts, cutoff })
+    }
+
+    /// The columns of a view's key.
+    pub(super) fn keys_at(&self, positions: &[usize]) -> Vec<ArrayRef> {
+        positions.iter().filter_map(|position| self.keys.get(position)).cloned().collect()
     }
 
     /// The time and the cutoff of a row; none where one of them is null, and nothing can be found.

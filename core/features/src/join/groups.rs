@@ -16,11 +16,14 @@ pub(super) const NO_GROUP: u32 = u32::MAX;
 
 type Map<K> = HashMap<K, u32, RandomState>;
 
+/// A table of numbers instead of a map, where the values of a key span at most so many times their rows.
+const SPAN_PER_ROW_MAX: u64 = 8;
+
 /// The distinct keys of the entity rows. A source row of any other key can match nothing.
 ///
 /// Each part of a key gets a number, then the numbers of the parts so far and of the next part are paired to one number.
-pub(super) struct Groups<'a> {
-    parts: Vec<Part<'a>>,
+pub(super) struct Groups {
+    parts: Vec<Part>,
     pairs: Vec<Map<u64>>,
     /// The number of groups.
     pub(super) count: usize,
@@ -28,30 +31,24 @@ pub(super) struct Groups<'a> {
     pub(super) of_entities: Vec<u32>,
 }
 
-enum Part<'a> {
+enum Part {
+    /// Values from `first` on have their numbers at consecutive places.
+    Dense {
+        first: u64,
+        numbers: Vec<u32>,
+    },
     Fixed(Map<u64>),
-    Bytes(Map<&'a [u8]>),
+    Bytes(Map<Box<[u8]>>),
 }
 
-impl<'a> Groups<'a> {
+impl Groups {
     /// Numbers the keys of `rows` entity rows; plain arrays, one per join key. Without join keys all rows are of one group.
-    pub(super) fn of_entities(keys: &'a [ArrayRef], rows: usize) -> Result<Self> {
+    pub(super) fn of_entities(keys: &[ArrayRef], rows: usize) -> Result<Self> {
         let mut groups = Self { parts: Vec::new(), pairs: Vec::new(), count: 1, of_entities: vec![0; rows] };
         for (index, key) in keys.iter().enumerate() {
             let mut numbers = vec![NO_GROUP; rows];
-            let count = if is_bytes(key) {
-                let mut map = Map::default();
-                each_bytes(key, |row, value| numbers[row] = number(&mut map, value));
-                let count = map.len();
-                groups.parts.push(Part::Bytes(map));
-                count
-            } else {
-                let mut map = Map::default();
-                each_fixed(key, |row, value| numbers[row] = number(&mut map, value))?;
-                let count = map.len();
-                groups.parts.push(Part::Fixed(map));
-                count
-            };
+            let (part, count) = Part::of_entities(key, &mut numbers)?;
+            groups.parts.push(part);
             if index == 0 {
                 (groups.count, groups.of_entities) = (count, numbers);
                 continue;
@@ -70,11 +67,7 @@ impl<'a> Groups<'a> {
     pub(super) fn of_sources(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
         let mut groups = vec![0; rows];
         for (index, (part, key)) in self.parts.iter().zip(keys).enumerate() {
-            let mut numbers = vec![NO_GROUP; rows];
-            match part {
-                Part::Bytes(map) => each_bytes(key, |row, value| numbers[row] = find(map, &value)),
-                Part::Fixed(map) => each_fixed(key, |row, value| numbers[row] = find(map, &value))?,
-            }
+            let numbers = part.of_sources(key)?;
             if index == 0 {
                 groups = numbers;
                 continue;
@@ -85,6 +78,58 @@ impl<'a> Groups<'a> {
             }
         }
         Ok(groups)
+    }
+}
+
+impl Part {
+    /// Numbers the values of one part of the entity rows' keys; null stays without. Returns the number of distinct values, too.
+    fn of_entities(key: &ArrayRef, numbers: &mut [u32]) -> Result<(Self, usize)> {
+        if is_bytes(key) {
+            let mut map: Map<Box<[u8]>> = Map::default();
+            each_bytes(key, |row, value| {
+                numbers[row] = map.get(value).copied().unwrap_or_else(|| {
+                    let next = map.len() as u32; // the number of rows is checked to fit
+                    map.insert(value.into(), next);
+                    next
+                });
+            });
+            let count = map.len();
+            return Ok((Self::Bytes(map), count));
+        }
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        each_fixed(key, |_, value| (first, last) = (first.min(value.cast_signed()), last.max(value.cast_signed())))?;
+        let span = last.wrapping_sub(first).cast_unsigned();
+        if first <= last && span < SPAN_PER_ROW_MAX * numbers.len() as u64 {
+            let first = first.cast_unsigned();
+            let (mut dense, mut count) = (vec![NO_GROUP; span as usize + 1], 0);
+            each_fixed(key, |row, value| {
+                let number = &mut dense[value.wrapping_sub(first) as usize];
+                if *number == NO_GROUP {
+                    *number = count;
+                    count += 1;
+                }
+                numbers[row] = *number;
+            })?;
+            return Ok((Self::Dense { first, numbers: dense }, count as usize));
+        }
+        let mut map = Map::default();
+        each_fixed(key, |row, value| numbers[row] = number(&mut map, value))?;
+        let count = map.len();
+        Ok((Self::Fixed(map), count))
+    }
+
+    /// The numbers of one part of source rows' keys.
+    fn of_sources(&self, key: &ArrayRef) -> Result<Vec<u32>> {
+        let mut found = vec![NO_GROUP; key.len()];
+        match self {
+            Self::Bytes(map) => each_bytes(key, |row, value| found[row] = map.get(value).copied().unwrap_or(NO_GROUP)),
+            Self::Fixed(map) => each_fixed(key, |row, value| found[row] = find(map, &value))?,
+            Self::Dense { first, numbers } => each_fixed(key, |row, value| {
+                let place = usize::try_from(value.wrapping_sub(*first)).unwrap_or(usize::MAX);
+                found[row] = numbers.get(place).copied().unwrap_or(NO_GROUP);
+            })?,
+        }
+        Ok(found)
     }
 }
 
@@ -101,11 +146,11 @@ fn pair(group: u32, part: u32) -> Option<u64> {
     (group != NO_GROUP && part != NO_GROUP).then_some(u64::from(group) << 32 | u64::from(part))
 }
 
-fn is_bytes(key: &ArrayRef) -> bool {
+pub(super) fn is_bytes(key: &ArrayRef) -> bool {
     matches!(key.data_type(), DataType::Utf8 | DataType::Binary)
 }
 
-fn each_bytes<'a>(key: &'a ArrayRef, mut visit: impl FnMut(usize, &'a [u8])) {
+pub(super) fn each_bytes<'a>(key: &'a ArrayRef, mut visit: impl FnMut(usize, &'a [u8])) {
     macro_rules! each {
         ($array:expr, $as_bytes:expr) => {{
             let array = $array;
@@ -124,7 +169,7 @@ fn each_bytes<'a>(key: &'a ArrayRef, mut visit: impl FnMut(usize, &'a [u8])) {
 
 /// Visits the values that are not null; within one type, equal numbers stand for equal values.
 #[allow(clippy::cast_sign_loss)]
-fn each_fixed(key: &ArrayRef, mut visit: impl FnMut(usize, u64)) -> Result<()> {
+pub(super) fn each_fixed(key: &ArrayRef, mut visit: impl FnMut(usize, u64)) -> Result<()> {
     macro_rules! each {
         ($type:ty) => {{
             let array = key.as_primitive::<$type>();

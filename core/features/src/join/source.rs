@@ -1,12 +1,13 @@
 //! The rows of a view, as the caller hands them over.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, new_empty_array};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, new_empty_array};
 use arrow_schema::DataType;
 use arrow_select::concat::concat;
-use headrace_types::{DType, EVENT_TS_ALWAYS, Error, ErrorCode, Result};
+use headrace_types::{DType, EVENT_TS_ALWAYS, Error, ErrorCode, Field, Result};
 
 use super::entities::{check_rows, times};
 use crate::arrow::{arrow_type, plain_column};
@@ -53,7 +54,48 @@ impl SourceRows {
     }
 }
 
-/// The times of the source rows, and which of them take part.
+/// A record batch of source rows, taken apart into plain arrays.
+pub(super) struct Block {
+    pub(super) rows: usize,
+    pub(super) keys: Vec<ArrayRef>,
+    times: BlockTimes,
+    /// Which rows are tombstones; none when none is.
+    pub(super) deleted: Option<BooleanArray>,
+    /// The fields asked for.
+    pub(super) values: Vec<ArrayRef>,
+}
+
+impl Block {
+    pub(super) fn new(view: &ViewPlan, fields: &[Field], batch: &RecordBatch) -> Result<Self> {
+        let plain = |field: &Field| plain_column(batch, &field.name, field.dtype);
+        Ok(Self {
+            rows: batch.num_rows(),
+            keys: view.join_keys.iter().map(plain).collect::<Result<_>>()?,
+            times: BlockTimes::new(view, batch)?,
+            deleted: deleted(batch)?,
+            values: fields.iter().map(plain).collect::<Result<_>>()?,
+        })
+    }
+}
+
+struct BlockTimes {
+    /// None for static rows.
+    event_ts: Option<TimestampMicrosecondArray>,
+    created_ts: Option<TimestampMicrosecondArray>,
+}
+
+impl BlockTimes {
+    fn new(view: &ViewPlan, batch: &RecordBatch) -> Result<Self> {
+        let has_created_ts = batch.schema_ref().column_with_name(CREATED_TS_COLUMN).is_some();
+        Ok(Self {
+            event_ts: if view.is_static() { None } else { Some(times(batch, EVENT_TS_COLUMN)?) },
+            created_ts: if has_created_ts { Some(times(batch, CREATED_TS_COLUMN)?) } else { None },
+        })
+    }
+}
+
+/// The times of source rows, and which of them take part.
+#[derive(Default)]
 pub(super) struct SourceTimes {
     pub(super) event_ts: Vec<i64>,
     pub(super) created_ts: Vec<i64>,
@@ -66,41 +108,71 @@ pub(super) struct SourceTimes {
 }
 
 impl SourceTimes {
-    /// A null creation time is what the view's definition makes of it. Where it makes nothing of it, the row sorts before all others of its
-    /// event time, and is never known at a cutoff. Static rows are always known.
+    /// The times of all rows of a source.
     pub(super) fn new(view: &ViewPlan, source: &SourceRows, has_cutoff: bool) -> Result<Self> {
         let rows = source.rows();
         check_rows(rows)?;
-        let mut this = Self {
-            event_ts: Vec::with_capacity(rows),
-            created_ts: Vec::with_capacity(rows),
-            takes_part: Vec::with_capacity(rows),
-            null_event_ts: 0,
-            null_created_ts: 0,
-            deleted: deleted(source)?,
-        };
+        let mut this = Self::with_capacity(rows);
+        let mut deleted_rows = Vec::with_capacity(rows);
+        let mut has_tombstones = false;
         for batch in &source.batches {
-            let has_created_ts = batch.schema_ref().column_with_name(CREATED_TS_COLUMN).is_some();
-            let created_ts = if has_created_ts { Some(times(batch, CREATED_TS_COLUMN)?) } else { None };
-            let event_ts = if view.is_static() { None } else { Some(times(batch, EVENT_TS_COLUMN)?) };
-            for row in 0..batch.num_rows() {
-                let created_ts = created_ts.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row));
-                match &event_ts {
-                    None => this.push(EVENT_TS_ALWAYS, created_ts.unwrap_or(i64::MIN), true),
-                    Some(event_ts) if event_ts.is_null(row) => {
-                        this.null_event_ts += 1;
-                        this.push(i64::MIN, i64::MIN, false);
-                    }
-                    Some(event_ts) => {
-                        let event_ts = event_ts.value(row);
-                        let created_ts = created_ts.or_else(|| view.known_from(event_ts));
-                        this.null_created_ts += u64::from(created_ts.is_none());
-                        this.push(event_ts, created_ts.unwrap_or(i64::MIN), created_ts.is_some() || !has_cutoff);
-                    }
+            this.extend(view, &BlockTimes::new(view, batch)?, 0..batch.num_rows(), has_cutoff);
+            match deleted(batch)? {
+                None => deleted_rows.resize(deleted_rows.len() + batch.num_rows(), false),
+                Some(flags) => {
+                    has_tombstones = true;
+                    deleted_rows.extend(flags.iter().map(|flag| flag == Some(true)));
                 }
             }
         }
+        this.deleted = has_tombstones.then_some(deleted_rows);
         Ok(this)
+    }
+
+    /// The times of some rows of a block; `deleted` is not set.
+    pub(super) fn of_block(view: &ViewPlan, block: &Block, rows: Range<usize>, has_cutoff: bool) -> Self {
+        let mut this = Self::with_capacity(rows.len());
+        this.extend(view, &block.times, rows, has_cutoff);
+        this
+    }
+
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            event_ts: Vec::with_capacity(rows),
+            created_ts: Vec::with_capacity(rows),
+            takes_part: Vec::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
+    /// A null creation time is what the view's definition makes of it. Where it makes nothing of it, the row sorts before all others of its
+    /// event time, and is never known at a cutoff. Static rows are always known.
+    fn extend(&mut self, view: &ViewPlan, times: &BlockTimes, rows: Range<usize>, has_cutoff: bool) {
+        if let BlockTimes { event_ts: Some(event_ts), created_ts: Some(created_ts) } = times
+            && event_ts.null_count() + created_ts.null_count() == 0
+        {
+            self.event_ts.extend_from_slice(&event_ts.values()[rows.clone()]);
+            self.created_ts.extend_from_slice(&created_ts.values()[rows.clone()]);
+            self.takes_part.resize(self.takes_part.len() + rows.len(), true);
+            return;
+        }
+        for row in rows {
+            let created_ts =
+                times.created_ts.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row));
+            match &times.event_ts {
+                None => self.push(EVENT_TS_ALWAYS, created_ts.unwrap_or(i64::MIN), true),
+                Some(event_ts) if event_ts.is_null(row) => {
+                    self.null_event_ts += 1;
+                    self.push(i64::MIN, i64::MIN, false);
+                }
+                Some(event_ts) => {
+                    let event_ts = event_ts.value(row);
+                    let created_ts = created_ts.or_else(|| view.known_from(event_ts));
+                    self.null_created_ts += u64::from(created_ts.is_none());
+                    self.push(event_ts, created_ts.unwrap_or(i64::MIN), created_ts.is_some() || !has_cutoff);
+                }
+            }
+        }
     }
 
     fn push(&mut self, event_ts: i64, created_ts: i64, takes_part: bool) {
@@ -110,28 +182,19 @@ impl SourceTimes {
     }
 }
 
-fn deleted(source: &SourceRows) -> Result<Option<Vec<bool>>> {
-    let mut flags = Vec::new();
-    let mut any = false;
-    for batch in &source.batches {
-        match batch.column_by_name(DELETED_COLUMN) {
-            None => flags.resize(flags.len() + batch.num_rows(), false),
-            Some(column) => match column.data_type() {
-                DataType::Null => flags.resize(flags.len() + batch.num_rows(), false),
-                DataType::Boolean => {
-                    let column = column.as_boolean();
-                    flags.extend((0..column.len()).map(|row| column.is_valid(row) && column.value(row)));
-                    any |= column.true_count() > 0;
-                }
-                other => {
-                    return Err(Error::new(
-                        ErrorCode::TypeMismatch,
-                        format!("column '{DELETED_COLUMN}': it is {other}, expected bool"),
-                        "convert the column",
-                    ));
-                }
-            },
+/// Which rows of a batch are tombstones; none when none is.
+fn deleted(batch: &RecordBatch) -> Result<Option<BooleanArray>> {
+    let Some(column) = batch.column_by_name(DELETED_COLUMN) else { return Ok(None) };
+    match column.data_type() {
+        DataType::Null => Ok(None),
+        DataType::Boolean => {
+            let flags = column.as_boolean();
+            Ok((flags.true_count() > 0).then(|| flags.clone()))
         }
+        other => Err(Error::new(
+            ErrorCode::TypeMismatch,
+            format!("column '{DELETED_COLUMN}': it is {other}, expected bool"),
+            "convert the column",
+        )),
     }
-    Ok(any.then_some(flags))
 }

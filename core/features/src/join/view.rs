@@ -1,17 +1,15 @@
 //! One view's part of the join: which source row each entity row takes.
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, UInt32Array};
-use arrow_buffer::NullBuffer;
-use arrow_schema::DataType;
-use arrow_select::take::take;
-use headrace_types::{Error, ErrorCode, FeatureStatus, Result};
+use arrow_array::{Array, ArrayRef};
+use headrace_types::{FeatureStatus, Field, Result};
 
 use super::entities::EntityRows;
 use super::groups::{Groups, NO_GROUP};
+use super::held::{Held, NO_PLACE};
 use super::parallel::{CANCEL_CHECK_ROWS, Cancel};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
+use crate::arrow::plain_column;
 use crate::plan::ViewPlan;
 
 /// What the join has seen of one view.
@@ -33,39 +31,66 @@ pub struct ViewCounts {
     pub outside_max_age: u64,
 }
 
-pub(super) struct ViewJoin {
+impl ViewCounts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.source_rows += other.source_rows;
+        self.null_event_ts += other.null_event_ts;
+        self.null_created_ts += other.null_created_ts;
+        self.null_keys += other.null_keys;
+        self.found += other.found;
+        self.not_found += other.not_found;
+        self.outside_max_age += other.outside_max_age;
+    }
+
+    pub(super) fn add_found(&mut self, statuses: &[FeatureStatus]) {
+        for status in statuses {
+            match status {
+                FeatureStatus::Present => self.found += 1,
+                FeatureStatus::OutsideMaxAge => self.outside_max_age += 1,
+                _ => self.not_found += 1,
+            }
+        }
+    }
+}
+
+/// A view's part of the answer.
+pub(super) struct Found {
     /// For each entity row, whether a row was found: `Present`, `NotFound` or `OutsideMaxAge`.
-    pub(super) found: Vec<FeatureStatus>,
-    pub(super) values: ViewValues,
+    pub(super) statuses: Vec<FeatureStatus>,
+    /// The features asked for, in the order of their fields; null where nothing was found.
+    pub(super) columns: Vec<ArrayRef>,
     pub(super) counts: ViewCounts,
 }
 
-/// Where a view's values come from.
-pub(super) enum ViewValues {
-    /// For each entity row, the source row found; null where there is none.
-    Picked(UInt32Array),
-    /// Aggregates: the numbers of the features asked for, and their columns.
-    Aggregated(Vec<usize>, Vec<ArrayRef>),
-}
-
-pub(super) fn join(
-    view: &ViewPlan,
-    source: &SourceRows,
-    entities: &EntityRows,
-    groups: &Groups<'_>,
-    cancel: &Cancel<'_>,
-) -> Result<ViewJoin> {
-    let SourceTimelines { times, timelines, mut counts } =
-        SourceTimelines::new(view, source, entities, groups, entities.cutoff.is_some(), cancel)?;
-    let (picked, found) = pick(view, entities, groups, &timelines, times.deleted.as_deref(), cancel)?;
-    for status in &found {
-        match status {
-            FeatureStatus::Present => counts.found += 1,
-            FeatureStatus::OutsideMaxAge => counts.outside_max_age += 1,
-            _ => counts.not_found += 1,
+impl ViewPlan {
+    /// How a lookup at a time judges the view's newest row, if it is no tombstone.
+    pub(super) fn status_at(&self, event_ts: i64, at_us: i64) -> FeatureStatus {
+        match self.ttl_us {
+            Some(ttl_us) if event_ts < at_us.saturating_sub(ttl_us) => FeatureStatus::OutsideMaxAge,
+            _ => FeatureStatus::Present,
         }
     }
-    Ok(ViewJoin { found, values: ViewValues::Picked(picked), counts })
+}
+
+/// Joins by timelines of all source rows: any cutoffs go, but all rows are held.
+pub(super) fn join(
+    view: &ViewPlan,
+    fields: &[Field],
+    source: &SourceRows,
+    entities: &EntityRows,
+    groups: &Groups,
+    cancel: &Cancel<'_>,
+) -> Result<Found> {
+    let SourceTimelines { times, timelines, mut counts } =
+        SourceTimelines::new(view, source, entities, groups, entities.cutoff.is_some(), cancel)?;
+    let (places, statuses) = pick(view, entities, groups, &timelines, times.deleted.as_deref(), cancel)?;
+    counts.add_found(&statuses);
+    let mut held = Held::new(fields.to_vec());
+    for batch in &source.batches {
+        let plain = fields.iter().map(|field| plain_column(batch, &field.name, field.dtype));
+        held.push(plain.collect::<Result<_>>()?, None, batch.num_rows())?;
+    }
+    Ok(Found { columns: held.gather(&places)?, statuses, counts })
 }
 
 /// A view's source rows by key, in their order.
@@ -82,7 +107,7 @@ impl SourceTimelines {
         view: &ViewPlan,
         source: &SourceRows,
         entities: &EntityRows,
-        groups: &Groups<'_>,
+        groups: &Groups,
         by_cutoff: bool,
         cancel: &Cancel<'_>,
     ) -> Result<Self> {
@@ -103,25 +128,25 @@ impl SourceTimelines {
             source_rows: rows as u64,
             null_event_ts: times.null_event_ts,
             null_created_ts: times.null_created_ts,
-            null_keys: null_keys(&keys),
+            null_keys: count_null_keys(&keys),
             ..ViewCounts::default()
         };
         Ok(Self { times, timelines, counts })
     }
 }
 
-/// The source row of each entity row, null where there is none, and how it was found.
+/// The place of each entity row's source row, and how it was found.
 fn pick(
     view: &ViewPlan,
     entities: &EntityRows,
-    groups: &Groups<'_>,
+    groups: &Groups,
     timelines: &Timelines,
     deleted: Option<&[bool]>,
     cancel: &Cancel<'_>,
-) -> Result<(UInt32Array, Vec<FeatureStatus>)> {
+) -> Result<(Vec<u32>, Vec<FeatureStatus>)> {
     let mut hints = vec![0u32; groups.count];
-    let mut picked = vec![0u32; entities.count];
-    let mut found = vec![FeatureStatus::NotFound; entities.count];
+    let mut places = vec![NO_PLACE; entities.count];
+    let mut statuses = vec![FeatureStatus::NotFound; entities.count];
     for (row, &group) in groups.of_entities.iter().enumerate() {
         if row % CANCEL_CHECK_ROWS == 0 {
             cancel.check()?;
@@ -130,52 +155,26 @@ fn pick(
             continue;
         }
         let Some((at_us, cutoff)) = entities.times(row) else { continue };
-        let Some((source_row, event_ts)) = timelines.newest(group, at_us, cutoff, &mut hints[group as usize]) else {
+        let Some((place, event_ts)) = timelines.newest(group, at_us, cutoff, &mut hints[group as usize]) else {
             continue;
         };
-        if deleted.is_some_and(|deleted| deleted[source_row as usize]) {
+        if deleted.is_some_and(|deleted| deleted[place as usize]) {
             continue;
         }
-        if view.ttl_us.is_some_and(|ttl_us| event_ts < at_us.saturating_sub(ttl_us)) {
-            found[row] = FeatureStatus::OutsideMaxAge;
-            continue;
+        statuses[row] = view.status_at(event_ts, at_us);
+        if statuses[row] == FeatureStatus::Present {
+            places[row] = place;
         }
-        found[row] = FeatureStatus::Present;
-        picked[row] = source_row;
     }
-    let nulls: NullBuffer = found.iter().map(|status| *status == FeatureStatus::Present).collect();
-    Ok((UInt32Array::new(picked.into(), Some(nulls)), found))
+    Ok((places, statuses))
 }
 
-fn null_keys(keys: &[ArrayRef]) -> u64 {
+/// Rows that have a null in their key.
+pub(super) fn count_null_keys(keys: &[ArrayRef]) -> u64 {
     match keys {
         [] => 0,
         [key] => key.null_count() as u64,
+        keys if keys.iter().all(|key| key.null_count() == 0) => 0,
         keys => (0..keys[0].len()).filter(|&row| keys.iter().any(|key| key.is_null(row))).count() as u64,
     }
-}
-
-/// The values of the picked rows. Offsets have 32 bits, so the size of strings and lists is looked at first.
-pub(super) fn gather(values: &ArrayRef, picked: &UInt32Array, name: &str) -> Result<ArrayRef> {
-    let length_of: Option<Box<dyn Fn(usize) -> i64>> = match values.data_type() {
-        DataType::Utf8 => Some(offset_lengths(values.as_string::<i32>().offsets())),
-        DataType::Binary => Some(offset_lengths(values.as_binary::<i32>().offsets())),
-        DataType::List(_) => Some(offset_lengths(values.as_list::<i32>().offsets())),
-        _ => None,
-    };
-    if let Some(length_of) = length_of {
-        let length: i64 = picked.iter().flatten().map(|row| length_of(row as usize)).sum();
-        if i32::try_from(length).is_err() {
-            return Err(Error::new(
-                ErrorCode::TooLarge,
-                format!("column '{name}' would have {length} bytes or list items, the limit is {}", i32::MAX),
-                "join a part of the entity rows at a time",
-            ));
-        }
-    }
-    take(values, picked, None).map_err(|error| Error::internal(format!("column '{name}': {error}")))
-}
-
-fn offset_lengths(offsets: &[i32]) -> Box<dyn Fn(usize) -> i64 + '_> {
-    Box::new(|row| i64::from(offsets[row + 1]) - i64::from(offsets[row]))
 }

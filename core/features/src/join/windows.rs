@@ -1,31 +1,21 @@
 //! The part of the join of a view of aggregates: for each entity row, the events of its key are put together over each window.
 
-use arrow_array::{Array, ArrayRef, UInt32Array, new_empty_array};
-use arrow_buffer::NullBuffer;
-use arrow_select::concat::concat;
-use headrace_types::{Error, FeatureStatus, Result};
+use arrow_array::ArrayRef;
+use headrace_types::{FeatureStatus, Result};
 
 use super::computed::{Lent, column_array};
 use super::entities::EntityRows;
 use super::groups::{Groups, NO_GROUP};
+use super::held::{Held, NO_PLACE};
 use super::parallel::{Cancel, parallel_map};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
-use super::view::{SourceTimelines, ViewCounts, gather};
-use crate::arrow::arrow_type;
+use super::view::{Found, SourceTimelines, ViewCounts};
 use crate::plan::ViewPlan;
 use crate::windows::{Answers, Events, History, Question, Reading, Timeline, WindowPlan};
 
 /// Entity rows answered as one job.
 const JOB_ROWS: usize = 16_384;
-
-pub(super) struct WindowJoin {
-    /// For each entity row, whether its key is known: `Present` or `NotFound`.
-    pub(super) found: Vec<FeatureStatus>,
-    /// The features asked for, in the order of their fields.
-    pub(super) columns: Vec<ArrayRef>,
-    pub(super) counts: ViewCounts,
-}
 
 /// A view of aggregates, and the numbers of the features asked for.
 pub(super) struct WindowView<'a> {
@@ -38,10 +28,10 @@ pub(super) fn join(
     asked: &WindowView<'_>,
     source: &SourceRows,
     entities: &EntityRows,
-    groups: &Groups<'_>,
+    groups: &Groups,
     threads: usize,
     cancel: &Cancel<'_>,
-) -> Result<WindowJoin> {
+) -> Result<Found> {
     let WindowView { view, windows, fields } = *asked;
     let SourceTimelines { times, timelines, counts } =
         SourceTimelines::new(view, source, entities, groups, false, cancel)?;
@@ -67,7 +57,7 @@ pub(super) fn join(
         cancel.check()?;
         answer(windows, fields, &history, &questions, job.clone())
     })?;
-    scatter(asked, entities.count, &parts, counts)
+    scatter(asked, entities.count, parts, counts)
 }
 
 struct SourceHistory<'a> {
@@ -84,7 +74,7 @@ struct Questions {
 }
 
 impl Questions {
-    fn new(entities: &EntityRows, groups: &Groups<'_>) -> Self {
+    fn new(entities: &EntityRows, groups: &Groups) -> Self {
         let mut asked: Vec<(u32, Question, u32)> = Vec::with_capacity(entities.count);
         for (row, &group) in groups.of_entities.iter().enumerate() {
             if group == NO_GROUP {
@@ -152,26 +142,20 @@ fn answer(
 }
 
 /// Puts the answers where their entity rows are.
-fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Part], counts: ViewCounts) -> Result<WindowJoin> {
-    let mut found = vec![FeatureStatus::NotFound; count];
-    let mut places = vec![0u32; count];
-    for (place, &row) in (0u32..).zip(parts.iter().flat_map(|part| &part.rows)) {
-        found[row as usize] = FeatureStatus::Present;
-        places[row as usize] = place;
+fn scatter(asked: &WindowView<'_>, count: usize, parts: Vec<Part>, mut counts: ViewCounts) -> Result<Found> {
+    let mut held = Held::new(asked.fields.iter().map(|&field| asked.view.fields[field].clone()).collect());
+    let mut statuses = vec![FeatureStatus::NotFound; count];
+    let mut places = vec![NO_PLACE; count];
+    let mut place = 0u32;
+    for Part { rows, columns } in parts {
+        for &row in &rows {
+            statuses[row as usize] = FeatureStatus::Present;
+            places[row as usize] = place;
+            place += 1;
+        }
+        held.push(columns, None, rows.len())?;
     }
-    let is_known: NullBuffer = found.iter().map(|status| *status == FeatureStatus::Present).collect();
-    let places = UInt32Array::new(places.into(), Some(is_known));
-    let column = |(at, &field): (usize, &usize)| {
-        let defined = &asked.view.fields[field];
-        let answers: Vec<&dyn Array> = parts.iter().map(|part| part.columns[at].as_ref()).collect();
-        let answers = match answers.as_slice() {
-            [] => new_empty_array(&arrow_type(defined.dtype)),
-            answers => concat(answers).map_err(|error| Error::internal(format!("aggregates: {error}")))?,
-        };
-        gather(&answers, &places, &defined.name)
-    };
-    let columns = asked.fields.iter().enumerate().map(column).collect::<Result<_>>()?;
-    let known = found.iter().filter(|status| **status == FeatureStatus::Present).count() as u64;
-    let counts = ViewCounts { found: known, not_found: count as u64 - known, ..counts };
-    Ok(WindowJoin { found, columns, counts })
+    let columns = held.gather(&places)?;
+    counts.add_found(&statuses);
+    Ok(Found { statuses, columns, counts })
 }
