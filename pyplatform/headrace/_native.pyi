@@ -27,6 +27,7 @@ __all__ = [
     "digest_json",
     "PointInTimeJoin",
     "RecordRows",
+    "StoreSnapshot",
     "complete_join",
     "partition_rows",
     "point_in_time_join",

@@ -23,8 +23,8 @@ from headrace.config import CONSISTENCY_FILE, PAYLOAD_FOLDER
 from headrace.consistency_values import Difference, compare_values, plain_value, tolerances
 from headrace.errors import HeadraceError
 from headrace.files import write_atomic
-from headrace.functions import bind_functions
 from headrace.frames import TIMESTAMP
+from headrace.functions import bind_functions
 from headrace.historical import historical_features, join_request
 from headrace.history import read_history
 from headrace.payload import Lookups, read_lookups

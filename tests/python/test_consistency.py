@@ -181,7 +181,7 @@ def lose_push(store: FeatureStore, at: dt.datetime, user: str, age: float) -> No
     frame |= {"city": ["Oslo"], "scores": pa.array([[1.0, None, NAN]], pa.list_(pa.float32()))}
     at_us = round(at.timestamp() * 1e6)
     rows = view.shape(pa.table(frame), at_us, "a lost push", given_by_files=False)
-    with ViewHistory(store.config.state / "history" / "profile").kept(rows, 10**9, at_us):
+    with ViewHistory(store.config.state / "history" / "profile", sync=False).kept(rows, 10**9, at_us):
         pass
 
 
