@@ -82,10 +82,10 @@ def test_two_nodes_give_the_same_bytes(
     assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
     assert here == there
     assert nodes == [2], "both nodes have joined partitions"
-    (weather_project / "runways.csv").write_text("origin,runways\nJFK,many\n")
+    (weather_project / "runways.csv").write_text("origin,tracks\nJFK,4\n")
     with pytest.raises(HeadraceError, match=r"runways\.csv") as caught:
         weather_store.get_historical_features("risk", asked, on="ray")
-    assert caught.value.code == "io", "the error of a task is the error here"
+    assert caught.value.code == "missing_column", "the error of a task is the error here"
     assert not list(weather_store.config.spill.iterdir())
 
 
