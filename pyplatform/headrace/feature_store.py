@@ -632,8 +632,8 @@ class FeatureStore:
         column = take_columns(entities, [event_ts_column], "the entity frame").column(event_ts_column)
         times = cast_column(column, Timestamp, f"the entity frame, column '{event_ts_column}'")
         first_us = pc.min(times.cast("int64")).as_py()
-        history = self.config.state / "history"
-        lineage, states = view_lineage(document, views, self.config.sources_root, history, first_us, as_of)
+        root = self.config.sources_root
+        lineage, states = view_lineage(document, views, root, self._history_root, first_us, as_of)
         return {"plan_digest": plan.digest, "views": lineage}, states
 
     @property

@@ -2,7 +2,7 @@
 
 Source rows stream through the engine, which keeps what may still be an answer. What does not fit into the memory that a
 join may use is joined in partitions, one after the other (`headrace.partitions`) or side by side on Ray
-(`headrace.on_ray`); the answers are the same.
+(`headrace.ray_join`); the answers are the same.
 """
 
 from __future__ import annotations

@@ -71,6 +71,10 @@ def define(folder: Path, output: Output) -> Data:
         with output.progress("prepare the data", len(SOURCES)) as progress:
             done = iter(range(len(SOURCES) + 1))
             script(folder / "prepare.py").prepare(folder / "data", lambda name: progress(next(done), f"write {name}"))
+    for name, path in paths.items():
+        if not path.exists():
+            message = f"{folder} holds the demo of another version: its prepare.py does not write '{name}'"
+            raise ControlError("invalid_argument", message, "remove the folder, or name another one with --dir")
     with FeatureStore(folder) as store:
         digest = store.apply().digest
         service = json.loads(store.applied.service(next(iter(load_training(folder).datasets.values())).service))

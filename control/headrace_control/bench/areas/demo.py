@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace_control.bench.places import content_key
 from headrace_control.bench.results import BarRule, Report, Result
 from headrace_control.bench.session import OURS, Session
+from headrace_control.cli.init import EXAMPLE
 
 if TYPE_CHECKING:
     from headrace import Engine
@@ -50,7 +53,7 @@ def run(session: Session) -> Report:
     from headrace_control.demo import steps
 
     settings = session.settings
-    folder = session.cache / "demo"
+    folder = session.cache / f"demo-{_example_key()}"
     quiet = Output(as_json=True)
     session.note("prepare the demo's project")
     steps.define(folder, quiet)
@@ -73,6 +76,13 @@ def run(session: Session) -> Report:
     if any(settings.takes_point(case, 1) for case in (HTTP, INFERENCE, LOADED)):
         results.extend(_measure_http(session, folder, best.name, asked))
     return session.report("demo", results, BARS)
+
+
+def _example_key() -> str:
+    """Changes with the example project, whose sources and models are kept in the cache."""
+    with as_file(files("headrace_control") / "examples" / EXAMPLE) as example:
+        paths = sorted(path for path in example.rglob("*") if path.suffix in (".py", ".toml"))
+        return content_key([path.read_text("utf-8") for path in paths])
 
 
 def _measure_join(session: Session, folder: Path, trained: Trained) -> Result:
