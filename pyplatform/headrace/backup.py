@@ -22,7 +22,7 @@ from headrace.config import CONFIG_FILE, STATE_FOLDER, Config, load_config
 from headrace.digests import canonical_json, digest_file
 from headrace.errors import HeadraceError, make_error
 from headrace.files import sync_tree, write_atomic
-from headrace.history import PENDING, history_files, pending_sequence, sequence_of
+from headrace.history import copy_history, position
 from headrace.online_log import OnlineLog, WriterLock
 from headrace.online_store import FORMAT as ONLINE_FORMAT
 from headrace.online_store import OnlineStore
@@ -56,7 +56,7 @@ def make_backup(config: Config, target: Path, now_us: int) -> dict[str, Any]:
         if config.features.is_dir() and config.features.is_relative_to(config.root):
             place = project / config.features.relative_to(config.root)
             shutil.copytree(config.features, place, ignore=shutil.ignore_patterns("__pycache__"))
-        before = {file.path for folder in _history_folders(config.state) for file in history_files(folder)}
+        before = {folder.name: position(folder) for folder in _history_folders(config.state)}
         rows = _copy_online(config, plan, state / "online")
         _copy_history(config.state, state, before, rows)
         for name in _COPIED:
@@ -105,7 +105,7 @@ def _history_folders(state: Path) -> list[Path]:
     return sorted(folder for folder in (state / "history").glob("*") if folder.is_dir())
 
 
-def _copy_history(state: Path, target: Path, before: set[Path], rows: int) -> None:
+def _copy_history(state: Path, target: Path, before: dict[str, int], rows: int) -> None:
     """The pushed rows that the online copy has too: pushes that began later are left out."""
     for attempt in range(_COPY_ATTEMPTS_MAX):
         try:
@@ -113,13 +113,7 @@ def _copy_history(state: Path, target: Path, before: set[Path], rows: int) -> No
                 place = target / "history" / folder.name
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir(parents=True)
-                # A push that was under way is decided about when the copy is opened for writing, as after a crash.
-                for path in folder.glob(f"*{PENDING}"):
-                    if pending_sequence(path) < rows:
-                        shutil.copy2(path, place / path.name)
-                for file in history_files(folder):
-                    if file.path in before or sequence_of(file) < rows:
-                        shutil.copy2(file.path, place / file.path.name)
+                copy_history(folder, place, before.get(folder.name, 0), rows)
             return
         except FileNotFoundError:  # a compaction has replaced files
             if attempt == _COPY_ATTEMPTS_MAX - 1:

@@ -393,6 +393,7 @@ class FeatureStore:
         days = self.config.erase.block_days
         until_us = now_us + round(days * 86_400_000_000) if days else None
         with self._mutex, self._engines_told(store):
+            self._close_histories()
             eraser = Eraser(self.config.state, self.config.sources_root, document, store, erased, now_us)
             return eraser.run(entity, until_us, rewrite_datasets)
 
@@ -421,6 +422,7 @@ class FeatureStore:
         names = views if views is not None else sorted(folder.name for folder in history.glob("*") if folder.is_dir())
         references = history_references(self.config.state / "datasets")
         with self._mutex:
+            self._close_histories()
             done = {
                 name: compact_history(history / name, settings.file_bytes, before_us, references.get(name, []))
                 for name in names
@@ -453,6 +455,11 @@ class FeatureStore:
             known = ViewHistory(self._history_root / view, sync=self.config.online.durability == "disk")
             self._histories[view] = known
         return known
+
+    def _close_histories(self) -> None:
+        for history in self._histories.values():
+            history.close()
+        self._histories.clear()
 
     @property
     def _history_root(self) -> Path:
@@ -821,7 +828,7 @@ class FeatureStore:
             if writable:
                 from headrace.history import settle
 
-                self._histories.clear()
+                self._close_histories()
                 settle(self._history_root, self._online.next_sequence)
             self._tell_engines()
             return self._online
@@ -845,6 +852,7 @@ class FeatureStore:
     def close(self) -> None:
         """Makes a snapshot of what this process wrote and lets others write. Nothing is lost without it."""
         with self._mutex:
+            self._close_histories()
             if self._online is not None:
                 self._online.close()
                 self._online = None

@@ -1,29 +1,32 @@
-"""The history of a view: the rows that were pushed, in the order of the pushes, kept for training in Parquet files.
+"""The history of a view: the rows that were pushed, in the order of the pushes, kept in files for training.
 
-    history/VIEW/NUMBER.parquet                      the rows of one write
-    history/VIEW/FIRST-LAST.parquet                  those of several, after compaction
-    history/VIEW/NUMBER.parquet.SEQUENCE.pending     the rows of a write that is under way
+    history/VIEW/FIRST.pushes            pushes as they came, from that number on: `headrace.push_files`
+    history/VIEW/FIRST-LAST.parquet      the same after compaction
+    history/VIEW/NUMBER.parquet          the rows of one push, as headrace 0.1.0 kept them
 
-Training must see exactly the rows that the online store has accepted. So a write's rows are first put aside, durably,
-under the sequence number that the log will give the first of them; they count once the log has them, which is also how
-a start finds out what to do with rows that were put aside when the process ended. Numbers only grow, and are those of
-the log unless it was begun anew: no push replaces another's file.
+Training must see exactly the rows that the online store has accepted. So a push is first appended to its file, with the
+sequence number that the log will give its first row, and counts once the log has it; that is also how a start finds out
+what to do with a push that was under way when the process ended. Numbers only grow, and are those of the log unless it
+was begun anew: no push replaces another.
 
 A file whose numbers lie within those of a longer one is what a compaction was about to remove: readers pass over it.
-Beside the rows stand `__part`, the number of their write, and `__pushed_us`, its time.
+Beside the rows stand `__part`, the number of their push, and `__pushed_us`, its time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
+import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,19 +34,15 @@ import pyarrow.parquet as pq
 from headrace.delta import as_of_version_or_time
 from headrace.errors import HeadraceError, make_error
 from headrace.files import make_folder, sync_folder
+from headrace.push_files import SUFFIX as PUSHES
+from headrace.push_files import Push, PushWriter, copy_pushes, counted_pushes, read_head, read_pushes, settle_pushes
 from headrace.sources import BATCH_ROWS_MAX, EVENT_TS, AsOf, ViewRows
 
 PART = "__part"
 PUSHED_US = "__pushed_us"
-PENDING = ".pending"
-_SEQUENCE = b"headrace.sequence"
 _READ_ATTEMPTS_MAX = 5
-_SUFFIX = ".parquet"
 _MAGIC = b"PAR1"  # the end of every Parquet file
 _UNSYNCED_SECONDS_MAX = 120.0
-_DENSE = {"compression": "zstd"}
-# One push a file: encodings and statistics pay for large files only.
-_PLAIN = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 Keep = Callable[[pa.Table], Any]
 """Says which rows of a table to keep, as a boolean column."""
 
@@ -58,10 +57,77 @@ class HistoryFile:
 
     @classmethod
     def of(cls, path: Path) -> HistoryFile | None:
+        """What a path is; of pushes, as its head says now.
+
+        Raises:
+            FileNotFoundError: it has been compacted.
+            StoreError: `corrupt_store`, its head is damaged.
+        """
         first, dash, last = path.stem.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             return None
+        if path.suffix == PUSHES:
+            return cls(int(first), read_head(path).next_number - 1, path)
         return cls(int(first), int(last or first), path)
+
+    @property
+    def has_pushes(self) -> bool:
+        """Whether it has pushes as they came, rather than Parquet."""
+        return self.path.suffix == PUSHES
+
+    def count_rows(self) -> int:
+        """How many rows it has."""
+        if self.has_pushes:
+            return sum(push.rows for push in counted_pushes(self.path))
+        return int(pq.read_metadata(self.path).num_rows)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Its rows, numbered, in pieces."""
+        if self.has_pushes:
+            yield from _push_tables(read_pushes(self.path))
+            return
+        with pq.ParquetFile(self.path) as opened:
+            for group in range(opened.num_row_groups):
+                yield self._numbered(opened.read_row_group(group))
+
+    def table(self) -> pa.Table:
+        """All its rows, numbered."""
+        tables = list(self.tables())
+        return pa.concat_tables(tables) if tables else self._numbered(pq.read_table(self.path))
+
+    def _numbered(self, table: pa.Table) -> pa.Table:
+        """The rows with the number and the time of their push, which files of headrace 0.1.0 do not hold."""
+        if PART in table.column_names:
+            return table
+        pushed_us = self.path.stat().st_mtime_ns // 1000
+        return _with_push(table, np.full(table.num_rows, self.first), np.full(table.num_rows, pushed_us))
+
+
+def _push_tables(pushes: Iterator[tuple[Push, pa.RecordBatch]]) -> Iterator[pa.Table]:
+    """Pushes in pieces of many: what follows has a price for each piece."""
+    taken: list[tuple[Push, pa.RecordBatch]] = []
+    rows = 0
+    for push, batch in pushes:
+        taken.append((push, batch))
+        rows += push.rows
+        if rows >= BATCH_ROWS_MAX:
+            yield _together(taken)
+            taken, rows = [], 0
+    if taken:
+        yield _together(taken)
+
+
+def _together(pushes: Sequence[tuple[Push, pa.RecordBatch]]) -> pa.Table:
+    rows = [push.rows for push, _ in pushes]
+    numbers = np.repeat([push.number for push, _ in pushes], rows)
+    times_us = np.repeat([push.pushed_us for push, _ in pushes], rows)
+    table = pa.Table.from_batches([batch for _, batch in pushes]).combine_chunks()
+    return _with_push(table, numbers, times_us)
+
+
+def _with_push(table: pa.Table, numbers: Any, times_us: Any) -> pa.Table:
+    table = table.append_column(PART, pa.array(numbers, pa.int64()))
+    return table.append_column(PUSHED_US, pa.array(times_us, pa.int64()))
 
 
 @dataclass(frozen=True)
@@ -82,14 +148,28 @@ class Compaction:
 
 
 def history_files(folder: Path) -> list[HistoryFile]:
-    """The files that hold the history, in order."""
-    found = [file for path in folder.glob("*.parquet") if (file := HistoryFile.of(path)) is not None]
+    """The files that hold the history, in order.
+
+    Raises:
+        StoreError: `corrupt_store`.
+    """
+    found = []
+    for path in _paths(folder):
+        with contextlib.suppress(FileNotFoundError):  # compacted since it was listed: what stands for it is there too
+            file = HistoryFile.of(path)
+            if file is not None and file.last >= file.first:
+                found.append(file)
     shown: list[HistoryFile] = []
-    # Of files that begin alike the longest comes first, and a compacted one before the single push that it holds.
+    # Of files that begin alike the longest comes first, and a compacted one before the pushes that it holds.
     for file in sorted(found, key=lambda file: (file.first, -file.last, "-" not in file.path.stem)):
         if not shown or file.first > shown[-1].last:
             shown.append(file)
     return shown
+
+
+def _paths(folder: Path) -> list[Path]:
+    # Pushes first: a compaction makes Parquet of them and then removes them.
+    return [*folder.glob(f"*{PUSHES}"), *folder.glob("*.parquet")]
 
 
 def position(folder: Path) -> int:
@@ -110,6 +190,7 @@ class ViewHistory:
         self.folder = folder
         self.sync = sync
         self._end: int | None = None
+        self._file: PushWriter | None = None
 
     @contextmanager
     def kept(self, rows: pa.Table, sequence: int, now_us: int) -> Iterator[None]:
@@ -121,36 +202,51 @@ class ViewHistory:
             now_us: when they were pushed.
 
         Raises:
-            StoreError: `io`.
+            StoreError: `io`, `corrupt_store`.
         """
-        aside = self._put_aside(rows, sequence, now_us)
+        [batch] = rows.combine_chunks().to_batches()
+        try:
+            make_folder(self.folder)
+            # Only the writer adds files, so it need not look at them for each write.
+            number = max(sequence, position(self.folder) if self._end is None else self._end)
+            file = self._file_for(batch.schema, number)
+            file.append(batch, sequence, number, now_us)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
         try:
             yield
         except BaseException:
-            aside.unlink(missing_ok=True)
+            file.drop()
             raise
-        aside.rename(_final(aside))
-
-    def _put_aside(self, rows: pa.Table, sequence: int, now_us: int) -> Path:
-        make_folder(self.folder)
-        # Only the writer adds files, so it need not list thousands of them for each write.
-        end = position(self.folder) if self._end is None else self._end
-        number = max(sequence, end)
-        parts = rows.append_column(PART, pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows))
-        parts = parts.append_column(PUSHED_US, pa.repeat(pa.scalar(now_us, pa.int64()), rows.num_rows))
-        path = self.folder / f"{number:020}{_SUFFIX}.{sequence}{PENDING}"
-        parts = parts.replace_schema_metadata({_SEQUENCE: str(sequence).encode()})
-        _write(path, [parts], _PLAIN, sync=self.sync)
+        file.count()
         self._end = number + 1
-        return path
 
+    def _file_for(self, schema: pa.Schema, number: int) -> PushWriter:
+        """The file that takes the next push. A schema of another definition begins another one."""
+        if self._file is None:
+            files = history_files(self.folder)
+            if files and files[-1].has_pushes:
+                self._file = PushWriter.open(files[-1].path, sync=self.sync)
+        if self._file is None or not self._file.takes(schema):
+            self.close()
+            path = self.folder / f"{number:020}{PUSHES}"
+            self._file = PushWriter.create(path, schema, number, sync=self.sync)
+        return self._file
 
-def _final(path: Path) -> Path:
-    return path.with_name(path.name.partition(_SUFFIX)[0] + _SUFFIX)
+    def close(self) -> None:
+        """Lets go of the file; the next push begins as the first did."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._end = None
 
 
 def settle(root: Path, next_sequence: int) -> None:
-    """Decides about rows that were put aside when a process ended: the log has them, or they never happened.
+    """Decides about pushes that were under way when a process ended: the log has them, or they never happened.
+
+    After a power cut, files that nobody had synced may have lost content: they must not keep training from the rest.
+    Their rows were acknowledged for the life of the process only (`durability = "process"`), as those at the end of the
+    log were. Older files have long been written by the kernel.
 
     Args:
         root: the folder of all views' histories.
@@ -158,68 +254,45 @@ def settle(root: Path, next_sequence: int) -> None:
     """
     for unfinished in root.glob("*/*.tmp"):
         unfinished.unlink()
-    for path in sorted(root.glob(f"*/*{PENDING}")):
-        if pending_sequence(path) < next_sequence:
-            path.rename(_final(path))
-            sync_folder(path.parent)
-        else:
-            path.unlink()
     for folder in root.glob("*/"):
-        _put_torn_aside(folder)
+        changed = {path: path.stat().st_mtime for path in _paths(folder)}
+        for path, changed_s in changed.items():
+            if changed_s > max(changed.values()) - _UNSYNCED_SECONDS_MAX:
+                torn = _settle_file(path, next_sequence)
+                if torn is not None:
+                    warnings.warn(f"the history file {torn} lost content in a power cut and is left out", stacklevel=3)
 
 
-def _put_torn_aside(folder: Path) -> None:
-    """After a power cut, files that nobody had synced may have no content: they must not keep training from the rest.
-
-    Their rows were acknowledged for the life of the process only (`durability = "process"`), as those at the end of the
-    log were. Older files have long been written by the kernel.
-    """
-    newest_s = 0.0
-    for file in reversed(history_files(folder)):
-        changed_s = file.path.stat().st_mtime
-        newest_s = max(newest_s, changed_s)
-        if changed_s < newest_s - _UNSYNCED_SECONDS_MAX:
-            return
-        with file.path.open("rb") as content:
-            content.seek(max(file.path.stat().st_size - len(_MAGIC), 0))
-            is_whole = content.read() == _MAGIC
-        if not is_whole:
-            torn = file.path.with_suffix(".torn")
-            file.path.rename(torn)
-            warnings.warn(f"the history file {torn} lost its content in a power cut and is left out", stacklevel=4)
+def _settle_file(path: Path, next_sequence: int) -> Path | None:
+    """Where a file stands that a power cut has damaged, if it did."""
+    if path.suffix == PUSHES:
+        with contextlib.suppress(HeadraceError):
+            return settle_pushes(path, next_sequence)
+    else:
+        with path.open("rb") as content:
+            content.seek(max(path.stat().st_size - len(_MAGIC), 0))
+            if content.read() == _MAGIC:
+                return None
+    torn = path.with_suffix(".torn")
+    path.rename(torn)
+    return torn
 
 
-def pending_sequence(path: Path) -> int:
-    """The number that the log gives the first of the rows that were put aside in a file."""
-    return int(path.name.removesuffix(PENDING).rpartition(".")[2])
-
-
-def sequence_of(file: HistoryFile) -> int:
-    """The number that the log gave the first row of a file."""
-    try:
-        found = (pq.read_schema(file.path).metadata or {}).get(_SEQUENCE)
-    except pa.ArrowException as error:
-        raise _unreadable(file.path, error) from error
-    return file.first if found is None else int(found)
-
-
-def _write(path: Path, tables: Sequence[pa.Table], options: Mapping[str, Any] = _DENSE, *, sync: bool = True) -> None:
+def _write(path: Path, table: pa.Table) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with pq.ParquetWriter(temporary, tables[0].schema, **options) as writer:
-            for table in tables:
-                writer.write_table(table)
-        if sync:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+        pq.write_table(table, temporary, compression="zstd")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise make_error(
-            "io", f"the history file {path} cannot be written: {error}", "make room on the disk"
-        ) from error
-    if sync:
-        sync_folder(path.parent)
+        raise _unwritable(path, error) from error
+    sync_folder(path.parent)
+
+
+def _unwritable(path: Path, error: Exception) -> HeadraceError:
+    return make_error("io", f"the history {path} cannot be written: {error}", "make room on the disk")
 
 
 def read_history(view: ViewRows, folder: Path, as_of: AsOf = None) -> Iterator[pa.RecordBatch]:
@@ -261,13 +334,14 @@ def _tables(folder: Path) -> Iterator[pa.Table]:
     while True:
         try:
             for file in history_files(folder):
-                if file.last > after:
-                    opened = pq.ParquetFile(file.path)
-                    with opened:
-                        tables = [_numbered(opened.read_row_group(n), file) for n in range(opened.num_row_groups)]
-                    for table in tables:
-                        yield table if file.first > after else table.filter(pc.greater(table.column(PART), after))
-                    after = file.last
+                first = max(file.first, after + 1)
+                if file.last < first:
+                    continue
+                for table in file.tables():
+                    # A file that was compacted may have been read in part before; one of pushes may have grown.
+                    is_whole = first == file.first and not file.has_pushes
+                    yield table if is_whole else table.filter(_within(table.column(PART), first, file.last))
+                after = file.last
             return
         except FileNotFoundError:
             attempts += 1
@@ -277,19 +351,14 @@ def _tables(folder: Path) -> Iterator[pa.Table]:
             raise _unreadable(file.path, error) from error
 
 
+def _within(numbers: Any, first: int, last: int) -> Any:
+    return pc.and_(pc.greater_equal(numbers, first), pc.less_equal(numbers, last))
+
+
 def _unreadable(path: Path, error: Exception) -> HeadraceError:
     return make_error(
         "corrupt_store", f"the history file {path} cannot be read: {error}", "restore the file, or remove it"
     )
-
-
-def _numbered(table: pa.Table, file: HistoryFile) -> pa.Table:
-    """The rows with the number and the time of their push, which files of headrace 0.1.0 do not hold."""
-    if PART in table.column_names:
-        return table
-    pushed_us = file.path.stat().st_mtime_ns // 1000
-    table = table.append_column(PART, pa.repeat(pa.scalar(file.first, pa.int64()), table.num_rows))
-    return table.append_column(PUSHED_US, pa.repeat(pa.scalar(pushed_us, pa.int64()), table.num_rows))
 
 
 def compact_history(
@@ -303,15 +372,20 @@ def compact_history(
     done = Compaction(len(files))
     keep = None if before_us is None else _retained(before_us, references)
     for group in _groups(files, bytes_target):
-        if len(group) > 1 or (keep is not None and _has_old_rows(group[0], before_us)):
+        is_compact = len(group) == 1 and not group[0].has_pushes
+        if not is_compact or (keep is not None and _has_old_rows(group[0], before_us)):
             done.rows_removed += _rewrite(folder, group, keep)
-    visible = history_files(folder)
-    shown = {file.path for file in visible}
-    for path in folder.glob("*.parquet"):
-        if HistoryFile.of(path) is not None and path not in shown:
-            path.unlink()
-    done.files_after = len(visible)
+    _remove_passed_over(folder)
+    done.files_after = len(history_files(folder))
     return done
+
+
+def _remove_passed_over(folder: Path) -> None:
+    """Removes the files that a compaction has replaced, and whose removal was cut off."""
+    shown = {file.path for file in history_files(folder)}
+    for path in (*folder.glob("*.parquet"), *folder.glob(f"*{PUSHES}")):
+        if path not in shown and HistoryFile.of(path) is not None:
+            path.unlink()
 
 
 def _groups(files: Sequence[HistoryFile], bytes_target: int) -> list[list[HistoryFile]]:
@@ -352,34 +426,52 @@ def _retained(before_us: int, references: Sequence[Reference]) -> Keep:
 
 
 def _rewrite(folder: Path, group: Sequence[HistoryFile], keep: Keep | None) -> int:
-    """Puts one file in the place of several; returns the number of rows that were left out."""
+    """Puts one file in the place of some; returns the number of rows that were left out."""
     tables = []
     removed = 0
     for file in group:
-        table = _numbered(pq.read_table(file.path), file)
+        table = file.table()
         rows = table.num_rows
         if keep is not None:
             table = table.filter(keep(table))
         removed += rows - table.num_rows
         tables.append(table.replace_schema_metadata(None))
     # A push of a younger definition has columns that an older one lacks: there they are null.
-    unified = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    name = f"{group[0].first:020}-{group[-1].last:020}.parquet"
-    _write(folder / name, [unified])
-    for file in group:
-        if file.path.name != name:
-            file.path.unlink()
+    _replace(folder, group, pa.concat_tables(tables, promote_options="permissive").combine_chunks())
     return removed
+
+
+def _replace(folder: Path, group: Sequence[HistoryFile], table: pa.Table) -> None:
+    path = folder / f"{group[0].first:020}-{group[-1].last:020}.parquet"
+    _write(path, table)
+    for file in group:
+        if file.path != path:
+            file.path.unlink()
 
 
 def remove_rows(folder: Path, wanted: Keep) -> int:
     """Rewrites the files that hold rows for which `wanted` is true without them; returns the number of rows."""
+    _remove_passed_over(folder)
     removed = 0
     for file in history_files(folder):
-        table = _numbered(pq.read_table(file.path), file)
+        table = file.table()
         found = pc.fill_null(wanted(table), False)
         count = pc.sum(found).as_py() or 0
         if count:
-            _write(file.path, [table.filter(pc.invert(found))])
+            _replace(folder, [file], table.filter(pc.invert(found)))
             removed += count
     return removed
+
+
+def copy_history(folder: Path, place: Path, before: int, next_sequence: int) -> None:
+    """Copies the pushes that came before one, and those that the log has: the rows before a sequence number.
+
+    Raises:
+        FileNotFoundError: a compaction has replaced files meanwhile.
+        OSError, StoreError: `corrupt_store`; the copy cannot be written.
+    """
+    for path in sorted(folder.glob(f"*{PUSHES}")):
+        copy_pushes(path, place / path.name, before, next_sequence)
+    for file in history_files(folder):
+        if not file.has_pushes and (file.first < before or file.first < next_sequence):
+            shutil.copy2(file.path, place / file.path.name)

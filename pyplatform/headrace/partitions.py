@@ -27,7 +27,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace import _native
 from headrace.dtypes import DType
@@ -96,8 +95,7 @@ def _width(view: ViewRows) -> int:
 def _source_rows(request: JoinRequest, view: ViewRows) -> int:
     """How many rows a source has; for text, at most."""
     if view.is_pushed:
-        files = history_files(request.history_root / view.name)
-        return sum(pq.read_metadata(file.path).num_rows for file in files)
+        return sum(file.count_rows() for file in history_files(request.history_root / view.name))
     return count_rows(view, request.sources_root, request.moment_of(view.name))
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from headrace import Engine, FeatureStore, HeadraceError, RefusedRowsWarning
 from headrace.acknowledged import Acknowledged, AcknowledgedFile, read_acknowledged
 from headrace.files import make_folder
 from headrace.history import settle
+from headrace.push_files import HEAD_BYTES, PushWriter, read_head, read_pushes
 
 START = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
 START_US = 1_356_998_400_000_000
@@ -33,6 +35,7 @@ WRITER = """
 import sys
 import pyarrow as pa
 from headrace import FeatureStore
+from dataclasses import replace
 from pathlib import Path
 
 START_US = 1_356_998_400_000_000
@@ -180,15 +183,20 @@ def test_rows_put_aside_count_once_the_log_has_them(project: Callable[..., Path]
     with opened(root) as store:
         store.push("sales", rows([1], 1.0))
         store.push("sales", rows([2], 2.0))
-    folder = root / ".headrace/history/sales"
-    first, second = sorted(folder.iterdir())
-    first.rename(first.with_name(f"{first.name}.0.pending"))
-    second.rename(second.with_name(f"{second.name}.2.pending"))
+    [path] = (root / ".headrace/history/sales").iterdir()
+    head = read_head(path)
+    rows_of_log = 2
+    writer = PushWriter.open(path, sync=False)
+    [(_, batch), *_] = read_pushes(path)
+    writer.append(batch, rows_of_log, head.next_number, 0)
+    writer.close()
+    path.write_bytes(replace(head, end=head.begin, next_number=0).to_bytes() + path.read_bytes()[HEAD_BYTES:])
     with opened(root) as store:
         assert offline(store, 1) is None
         store.open_online(writable=True)
-        assert (offline(store, 1), offline(store, 2)) == (1.0, None), "the log ends before row 2"
-    assert [path.name for path in folder.iterdir()] == [first.name]
+        assert (offline(store, 1), offline(store, 2)) == (1.0, 2.0)
+    assert read_head(path) == head, "the log ends before the third push"
+    assert path.stat().st_size == head.end
     settle(root / "nowhere", 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from headrace import Engine, FeatureStore, StoreError
 from headrace.consistency import ConsistencyReport, FeatureFinding
 from headrace.history import ViewHistory
+from headrace.push_files import copy_pushes, counted_pushes
 from headrace.sources import ViewRows
 
 START = dt.datetime(2013, 1, 1, 12, tzinfo=dt.UTC)
@@ -185,11 +187,18 @@ def lose_push(store: FeatureStore, at: dt.datetime, user: str, age: float) -> No
         pass
 
 
+def lose_last_push(store: FeatureStore, view: str) -> None:
+    """The history of a view loses its last push."""
+    [path] = (store.config.state / "history" / view).glob("*.pushes")
+    *_, last = counted_pushes(path)
+    copy_pushes(path, path.with_suffix(".copy"), last.number, 0)
+    path.with_suffix(".copy").rename(path)
+
+
 def test_what_only_online_has_is_found(store: FeatureStore, engine: Engine, clock: list[dt.datetime]) -> None:
     push_profile(store, "ann", START, 30.0)
     look(engine, START + SECOND, ["ann"], [1])
-    for path in (store.config.state / "history" / "profile").glob("*.parquet"):
-        path.unlink()
+    shutil.rmtree(store.config.state / "history" / "profile")
     found = differing(verify(engine))
     assert set(found) == {"age", "double_age", "city", "scores"}
     assert (found["city"].extra, found["city"].mismatched, found["city"].lags_seconds) == (1, 0, [])
@@ -210,8 +219,7 @@ def test_a_window_that_lacks_an_event_is_found(store: FeatureStore, engine: Engi
     push_clicks(store, "ann", 1, START + SECOND, 4.0)
     clock[0] += MINUTE
     look(engine, clock[0], ["ann"], [1])
-    path = max((store.config.state / "history" / "clicks").glob("*.parquet"))
-    path.unlink()
+    lose_last_push(store, "clicks")
     found = differing(verify(engine))
     assert {"value_count_1h", "value_sum_1h", "value_mean_1h", "value_last_2_1h", "share"} <= set(found)
     assert found["value_sum_1h"].largest_difference == 4.0

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from headrace import FeatureStore, HeadraceError
+from headrace.push_files import counted_pushes
 
 NOW_US = 1_700_000_000_000_000
 DEFINITIONS = """
@@ -264,11 +265,22 @@ def test_a_pushed_file_without_content_keeps_nobody_from_training(make_project: 
     with opened(root) as store:
         push(store, 1)
         push(store, 2)
-    *_, last = sorted((root / ".headrace/history/pushed").glob("*.parquet"))
-    last.write_bytes(bytes(last.stat().st_size))
-    with pytest.warns(UserWarning, match="power cut"):
-        store = opened(root)
-        push(store, 3)
+    [path] = (root / ".headrace/history/pushed").iterdir()
     entities = pa.table({"id": [1], "event_timestamp": pa.array([NOW_US], pa.timestamp("us", "UTC"))})
-    assert store.get_historical_features("all_pushed", entities).column("version").to_pylist() == [3]
-    store.close()
+
+    def version() -> object:
+        return FeatureStore(root).get_historical_features("all_pushed", entities).column("version").to_pylist()
+
+    whole = path.read_bytes()
+    *_, last = counted_pushes(path)
+    path.write_bytes(whole[: last.at] + bytes(len(whole) - last.at))
+    with pytest.raises(HeadraceError, match="cannot be read"):
+        version()
+    with pytest.warns(UserWarning, match="power cut"):
+        opened(root).open_online(writable=True).close()
+    assert version() == [1], "the push before it is there"
+    assert path.with_suffix(".torn").read_bytes() != path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    with pytest.warns(UserWarning, match="power cut"), opened(root) as store:
+        push(store, 3)
+    assert version() == [3]
