@@ -70,7 +70,8 @@ class FeatureStore:
         self.project = Project.open(folder_path(path))
         self._online: OnlineStore | None = None
         self._mutex = threading.RLock()
-        self._applied: tuple[str, _native.Plan, dict[str, Any]] | None = None
+        self._applied: tuple[tuple[int, ...] | None, _native.Plan, dict[str, Any]] | None = None
+        self._view_rows: dict[str, ViewRows] = {}
         self._histories: dict[str, ViewHistory] = {}
         self._engines: list[weakref.WeakMethod[Callable[[], object]]] = []
 
@@ -134,11 +135,25 @@ class FeatureStore:
     def _load_applied(self) -> tuple[_native.Plan, dict[str, Any]]:
         """The plan in force, compiled and as a document."""
         with self._mutex:
-            head = self.plans.head()
-            if self._applied is None or self._applied[0] != head:
+            mark = self.plans.head_mark()
+            if self._applied is None or self._applied[0] != mark:
                 plan = _native.Plan.from_json(self.plans.load_head())
-                self._applied = (plan.digest, plan, json.loads(plan.json))
+                if self._applied is None or self._applied[1].digest != plan.digest:
+                    self._view_rows.clear()
+                    self._applied = (mark, plan, json.loads(plan.json))
+                else:
+                    self._applied = (mark, *self._applied[1:])
             return self._applied[1], self._applied[2]
+
+    def _rows_of(self, view: str) -> ViewRows:
+        """The rows of a view as the plan in force has them."""
+        from headrace.sources import ViewRows
+
+        document = self._load_applied()[1]
+        found = self._view_rows.get(view)
+        if found is None:
+            found = self._view_rows[view] = ViewRows(document, view)
+        return found
 
     # online writes
 
@@ -254,9 +269,8 @@ class FeatureStore:
         """
         from headrace.frames import to_table
         from headrace.loads import part_by_row
-        from headrace.sources import ViewRows
 
-        rows = ViewRows(self._load_applied()[1], view)
+        rows = self._rows_of(view)
         now_us = self.now_us()
         place = f"the frame pushed to view '{view}'"
         with self._intake(rows, "push") as intake:
@@ -282,9 +296,7 @@ class FeatureStore:
 
     def delete_rows(self, view: str, keys: Any, event_ts_us: int | None = None) -> WriteCounts:
         """As `delete`, with the time in microseconds UTC."""
-        from headrace.sources import ViewRows
-
-        rows = ViewRows(self._load_applied()[1], view)
+        rows = self._rows_of(view)
         now_us = self.now_us()
         from_us = now_us if event_ts_us is None else event_ts_us
         table = rows.deletions(keys, from_us, now_us, f"the frame of keys that view '{view}' shall forget")
@@ -314,9 +326,9 @@ class FeatureStore:
             InputError, UnknownNameError, StoreError: as `push` and `materialize`.
         """
         from headrace.definitions import FileSource
-        from headrace.sources import CREATED_TS, TEXT_FORMATS, ViewRows, read_tables
+        from headrace.sources import CREATED_TS, TEXT_FORMATS, read_tables
 
-        rows = ViewRows(self._load_applied()[1], view)
+        rows = self._rows_of(view)
         file = FileSource(os.fspath(path), format=file_format)
         place = f"the file {file.path} pushed to view '{view}'"
         names = rows.columns(False)
@@ -411,10 +423,9 @@ class FeatureStore:
         """
         from headrace.datasets import history_references
         from headrace.history import compact_history
-        from headrace.sources import ViewRows
 
         for view in views or ():
-            ViewRows(self._load_applied()[1], view)
+            self._rows_of(view)
         settings = self.config.history
         store = self.open_online(writable=True)
         before_us = self.now_us() - round(settings.retention_days * 86_400_000_000) if settings.retention_days else None

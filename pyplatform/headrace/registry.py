@@ -25,6 +25,14 @@ class PlanFolder:
         except FileNotFoundError:
             return None
 
+    def head_mark(self) -> tuple[int, ...] | None:
+        """Changes whenever another plan is put in force; cheaper to ask for than the plan."""
+        try:
+            status = (self.folder / "HEAD").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
     def path(self, digest: str) -> Path:
         return self.folder / f"{digest.replace(':', '-')}.json"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ Part = tuple[int, int | None]
 """A file's number among those of a source; and of a row group in it, or None for all of the file."""
 
 
+@dataclass(frozen=True)
+class _Exact:
+    """Tables of this schema have the view's types: their columns need to be taken only."""
+
+    schema: pa.Schema
+    given_by_files: bool
+    taken: list[str]
+    names: list[str]
+
+
 class ViewRows:
     """What the plan says about one view, as far as its rows are concerned."""
 
@@ -61,6 +72,7 @@ class ViewRows:
         }
         self._aggregates = aggregates_digest(view)
         self.fields = {field["name"]: DType(field["dtype"]) for field in view["fields"]}
+        self._exact: _Exact | None = None
 
     @property
     def is_static(self) -> bool:
@@ -121,20 +133,34 @@ class ViewRows:
         Raises:
             InputError: `missing_column`, `type_mismatch`.
         """
-        names = self.columns(given_by_files)
-        if not given_by_files and names.get(CREATED_TS) not in table.column_names:
-            names.pop(CREATED_TS, None)
-        distinct = list(dict.fromkeys(names.values()))
-        taken = take_columns(table, distinct, place)
-        dtypes = {name: self.keys.get(name) or self.fields.get(name) or DType("timestamp") for name in names}
-        wanted = {name: (names[name], dtype) for name, dtype in dtypes.items()}
-        columns = cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse)
-        event_ts, created_ts = columns.pop(EVENT_TS, None), columns.pop(CREATED_TS, None)
-        rows = table.num_rows if not columns else len(next(iter(columns.values())))
-        columns[EVENT_TS], columns[CREATED_TS] = self._times(event_ts, created_ts, rows, now_us, given_by_files)
+        known = self._exact
+        if known is not None and known.given_by_files == given_by_files and table.schema.equals(known.schema):
+            shaped = table.select(known.taken).rename_columns(known.names)
+        else:
+            names = self.columns(given_by_files)
+            if not given_by_files and names.get(CREATED_TS) not in table.column_names:
+                names.pop(CREATED_TS, None)
+            distinct = list(dict.fromkeys(names.values()))
+            taken = take_columns(table, distinct, place)
+            dtypes = {name: self.keys.get(name) or self.fields.get(name) or DType("timestamp") for name in names}
+            wanted = {name: (names[name], dtype) for name, dtype in dtypes.items()}
+            shaped = pa.table(cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse))
+            if all(shaped.schema.field(name).type == taken.schema.field(old).type for name, old in names.items()):
+                self._exact = _Exact(table.schema, given_by_files, list(names.values()), list(names))
+        return self._with_times(shaped, now_us, given_by_files)
+
+    def _with_times(self, rows: pa.Table, now_us: int, given_by_files: bool) -> pa.Table:
+        found = rows.column_names
+        event_ts = rows.column(EVENT_TS) if EVENT_TS in found else None
+        created_ts = rows.column(CREATED_TS) if CREATED_TS in found else None
+        times = self._times(event_ts, created_ts, rows.num_rows, now_us, given_by_files)
+        for name, column in zip((EVENT_TS, CREATED_TS), times, strict=True):
+            if name in found:
+                rows = rows.drop_columns(name)
+            rows = rows.append_column(name, column)
         if self.is_pushed:
-            columns[DELETED] = pa.repeat(pa.scalar(False), rows)
-        return pa.table(columns)
+            rows = rows.append_column(DELETED, pa.repeat(pa.scalar(False), rows.num_rows))
+        return rows
 
     def _times(self, event_ts: Any, created_ts: Any, rows: int, now_us: int, given_by_files: bool) -> tuple[Any, Any]:
         if event_ts is None:

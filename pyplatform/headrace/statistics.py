@@ -27,7 +27,15 @@ DELETED = "__deleted"
 SAVE_SECONDS = 10.0
 WAITING_MAX = 4
 """Batches that may wait to be counted; a writer that is faster waits then."""
+ROWS_AT_ONCE = 16_384
+BATCHES_AT_ONCE_MAX = 256
 FORMAT = 1
+
+
+def _count(profile: _native.Profile, batches: list[Any]) -> None:
+    import pyarrow as pa
+
+    profile.add(pa.Table.from_batches(batches).combine_chunks())
 
 
 class IngestStatistics:
@@ -51,6 +59,7 @@ class IngestStatistics:
         self._pid = os.getpid()
         self._counter: ThreadPoolExecutor | None = None
         self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._gathered: dict[str, list[Any]] = {}
         state = folder / "state.json"
         if not state.exists():
             return
@@ -112,18 +121,30 @@ class IngestStatistics:
             deleted = batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool)
             if deleted.any():
                 rows = rows.filter(~deleted)
-        if self._counter is None:
-            self._counter = ThreadPoolExecutor(1, "headrace-statistics")
-        self._waiting.append((self._counter.submit(self._profile(view).add, rows), rows.num_rows))
-        self._count_waiting(WAITING_MAX)
+        gathered = self._gathered.setdefault(view, [])
+        gathered.append(rows)
+        if sum(one.num_rows for one in gathered) >= ROWS_AT_ONCE or len(gathered) == BATCHES_AT_ONCE_MAX:
+            self._hand_over(view)
+            self._count_waiting(WAITING_MAX)
         self._changed.add(view)
         self.sequence = sequence
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
                 self.save()
 
+    def _hand_over(self, view: str) -> None:
+        """Has the gathered rows of a view counted: one small batch at a time would take longer than the counting."""
+        batches = self._gathered.pop(view)
+        if self._counter is None:
+            self._counter = ThreadPoolExecutor(1, "headrace-statistics")
+        rows = sum(batch.num_rows for batch in batches)
+        self._waiting.append((self._counter.submit(_count, self._profile(view), batches), rows))
+
     def _count_waiting(self, left: int) -> None:
         """Waits until at most so many batches are not counted. In a forked child nobody counts them."""
+        if left == 0 and self._pid == os.getpid():
+            for view in list(self._gathered):
+                self._hand_over(view)
         while len(self._waiting) > left and self._pid == os.getpid():
             counted, rows = self._waiting.popleft()
             try:

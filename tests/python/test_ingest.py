@@ -234,6 +234,7 @@ def test_a_file_is_pushed(open_project: Callable[..., FeatureStore], tmp_path: P
         path.write_text(CSV if file_format == "csv" else as_jsonl(CSV))
     assert store.push_file("pushed", path).inserted == 2
     assert store.push_file("view", path).inserted == 2, "a view of files takes pushed rows too"
+    store.compact()
     history = pq.read_table(store.config.state / "history" / "pushed").to_pydict()
     assert (history["id"], history["n"]) == ([1, 2], [7, 8])
     assert online(store, 1, 2)["n"] == [7, 8]
