@@ -1,8 +1,8 @@
 """The write-ahead log of the online table, and its metadata, in RocksDB.
 
-Each value under `log/` is a batch that the engine has encoded; what belongs to it (intervals, the next sequence
-number) is
-written with it in one atomic RocksDB batch. The key is `log/` and the sequence number of the batch's first row, 8 bytes
+Each value under `log/` is a batch that the engine has encoded, or refers to the file of a large one
+(`headrace.batch_files`); what belongs to it (intervals, the next sequence number) is written with it in one atomic
+RocksDB batch. The key is `log/` and the sequence number of the batch's first row, 8 bytes
 big-endian, so that the order of the keys is the order of the writes. Everything under `meta/` is JSON.
 """
 
@@ -34,6 +34,7 @@ from rocksdict import (
 )
 
 from headrace import _native
+from headrace.batch_files import BYTES_MIN, BatchFiles
 from headrace.errors import HeadraceError, make_error
 
 _LOG = b"log/"
@@ -164,6 +165,7 @@ class OnlineLog:
             )
         _rocksdb_process = os.getpid()
         self.folder = folder
+        self._files = BatchFiles(folder.parent / "batches")
         self._pid = os.getpid()
         self._write_options = WriteOptions()
         self._write_options.sync = sync
@@ -217,12 +219,26 @@ class OnlineLog:
         """Writes a batch and the metadata that belongs to it, atomically.
 
         When this returns, the write survives the end of the process (and, with `sync`, of the machine).
+
+        Raises:
+            StoreError: `io`.
         """
-        self._write({log_key(sequence): batch}, meta)
+        value = batch
+        if len(batch) >= BYTES_MIN:
+            try:
+                value = self._files.write(sequence, batch)
+            except OSError as error:
+                raise self._unwritable(error) from error
+        self._write({log_key(sequence): value}, meta)
 
     def retract(self, sequence: int, meta: Mapping[str, Any]) -> None:
         """Takes a batch back that could not be applied, and puts the metadata right."""
         self._write({log_key(sequence): None}, meta)
+        self._files.remove(sequence)
+
+    def tidy(self) -> None:
+        """Removes files of batches that the log does not have, as a process that was killed leaves them."""
+        self._files.keep_only(self.meta("snapshot_sequence") or 0, self.meta("next_sequence") or 0)
 
     def put_meta(self, meta: Mapping[str, Any]) -> None:
         self._write({}, meta)
@@ -266,7 +282,7 @@ class OnlineLog:
         """(sequence, batch) from a sequence number on, in order.
 
         Raises:
-            StoreError: `corrupt_store`, a block does not have its checksum.
+            StoreError: `corrupt_store`, a block or a batch's file does not have its checksum, or the file is gone.
         """
         options = ReadOptions()
         options.set_iterate_upper_bound(_LOG_END)
@@ -275,7 +291,8 @@ class OnlineLog:
         try:
             cursor.seek(log_key(first_sequence))
             while cursor.valid():
-                yield int.from_bytes(cursor.key()[len(_LOG) :], "big"), cursor.value()
+                sequence = int.from_bytes(cursor.key()[len(_LOG) :], "big")
+                yield sequence, self._files.resolve(sequence, cursor.value())
                 cursor.next()
             cursor.status()
         except HeadraceError:
@@ -300,6 +317,7 @@ class OnlineLog:
         except Exception as error:
             self.has_failed = True
             raise self._unwritable(error) from error
+        self._files.keep_only(sequence, 2**64)
 
 
 class LogReader(Protocol):

@@ -148,6 +148,7 @@ class OnlineStore:
             sync_folder(self.folder)
             self.local = self._load(self._log)
             self._remove_old_snapshots()
+            self._log.tidy()
             store = self._log.meta("store") or secrets.randbits(63)
             outdated = self._outdated(self._log)
             forgotten = self._forgotten(self._log, outdated) if outdated else {}

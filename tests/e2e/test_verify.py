@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import FeatureStore
+from headrace.push_files import copy_pushes, counted_pushes
 
 Command = Callable[..., Any]
 DEADLINE_SECONDS = 60
@@ -103,8 +104,10 @@ def test_a_server_is_proven_killed_and_proven_wrong(headrace: Command, tmp_path:
     files = sorted((folder / ".headrace/payload").glob("*/*/lookup-*.parquet"))
     assert files
     (files[0].parent / f".{files[0].name}.tmp").write_bytes(files[0].read_bytes()[:50])
-    newest = max((folder / ".headrace/history/profile").glob("*.parquet"))
-    newest.unlink()
+    [path] = (folder / ".headrace/history/profile").glob("*.pushes")
+    *_, newest = counted_pushes(path)
+    copy_pushes(path, path.with_suffix(".copy"), newest.number, 0)
+    path.with_suffix(".copy").rename(path)
     plot = tmp_path / "consistency.png"
     wrong = headrace("verify", "consistency", "--lag", "1h", "--plot", plot, "--project", folder)
     assert wrong.status == 1, wrong.stdout + wrong.stderr
