@@ -29,7 +29,17 @@ WAITING_MAX = 4
 """Batches that may wait to be counted; a writer that is faster waits then."""
 ROWS_AT_ONCE = 16_384
 BATCHES_AT_ONCE_MAX = 256
+SHARED_BYTES_MAX = 1024 * 1024
 FORMAT = 1
+
+
+def _own(rows: Any) -> Any:
+    """Rows that do not keep a large frame alive of which they are a slice."""
+    if rows.get_total_buffer_size() <= SHARED_BYTES_MAX:
+        return rows
+    import pyarrow as pa
+
+    return pa.ipc.read_record_batch(rows.serialize(), rows.schema)
 
 
 def _count(profile: _native.Profile, batches: list[Any]) -> None:
@@ -122,7 +132,7 @@ class IngestStatistics:
             if deleted.any():
                 rows = rows.filter(~deleted)
         gathered = self._gathered.setdefault(view, [])
-        gathered.append(rows)
+        gathered.append(rows if rows.num_rows >= ROWS_AT_ONCE else _own(rows))
         if sum(one.num_rows for one in gathered) >= ROWS_AT_ONCE or len(gathered) == BATCHES_AT_ONCE_MAX:
             self._hand_over(view)
             self._count_waiting(WAITING_MAX)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from headrace import FeatureStore, HeadraceError
+from headrace import FeatureStore, HeadraceError, statistics
 from headrace.statistics import IngestStatistics, describe_frame
 
 AT = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
@@ -36,6 +36,25 @@ def test_pushed_rows_add_up_and_deletions_do_not_count(weather_store: FeatureSto
     crew = found["columns"]["crew"]
     assert {item["value"]: item["count"] for item in crew["top"]} == {"a": 2, "b": 2}
     assert found["columns"]["open"]["nulls"] == 2
+
+
+def test_small_pushes_are_counted_together(weather_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(statistics, "SHARED_BYTES_MAX", 0)
+    rows = pa.table(
+        {"origin": ["JFK"] * 40, "at": [AT] * 40, "open": [True] * 40, "crew": [f"c{n}" for n in range(40)]}
+    )
+    counted = 0
+    for first, count in ((0, 2), (2, 2), (4, 9), (13, 1), (14, 0), (14, 3)):
+        weather_store.push("gate", rows.slice(first, count))
+        counted += count
+        if counted in (4, 17):
+            found = weather_store.describe("gate")
+            assert found["rows"] == counted
+            assert found["columns"]["crew"]["distinct"] == counted
+    online = weather_store.open_online()
+    assert online.statistics is not None
+    assert online.statistics.rows_missed == 0
 
 
 def test_a_service_is_described_by_its_features(weather_store: FeatureStore) -> None:
