@@ -29,6 +29,7 @@ from headrace.errors import HeadraceError, make_error, nearest_hint
 from headrace.files import write_atomic
 from headrace.frames import cast_column, take_columns, to_table
 from headrace.history import remove_rows
+from headrace.history_export import exports_of
 from headrace.online_store import OnlineStore
 from headrace.payload import remove_rows as remove_lookups
 from headrace.sources import EVENT_TS, ViewRows, leave_out, read_rows
@@ -231,6 +232,7 @@ class Eraser:
         }
         self._datasets(receipt, rewrite_datasets)
         receipt["still_held"] += [held for name in views if (held := self._source(name)) is not None]
+        receipt["still_held"] += [held for name in views for held in self._exports(name)]
         receipt["still_held"].append(
             {"kind": "backup", "where": "every backup made before", "hint": "erase again after restoring one"}
         )
@@ -245,6 +247,11 @@ class Eraser:
 
     def _concerns(self, view: str) -> bool:
         return set(self.keys.columns) <= set(ViewRows(self.document, view).keys)
+
+    def _exports(self, view: str) -> list[dict[str, str]]:
+        hint = "delete the keys' rows there and vacuum the table"
+        found = exports_of(self.state / "history" / view)
+        return [{"kind": "export", "where": uri, "hint": hint} for uri in found]
 
     def _history(self, view: str) -> int:
         return remove_rows(self.state / "history" / view, self.keys.found_in)

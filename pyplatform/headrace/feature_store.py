@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.definitions import FeatureService, FileFormat
     from headrace.historical import JoinRequest
     from headrace.history import Compaction, ViewHistory
+    from headrace.history_export import Exported
     from headrace.lineage import Lineage
     from headrace.loads import Intake
     from headrace.sources import AsOf, ViewRows
@@ -440,6 +441,32 @@ class FeatureStore:
             }
             store.snapshot()
         return done
+
+    def export_history(self, view: str, target: str | os.PathLike[str]) -> Exported:
+        """Appends what was pushed to a view since the last export to a Delta Lake table, each push once.
+
+        Args:
+            view: a view with a PushSource.
+            target: the table's folder or URL; made if need be. Relative paths start from the current folder.
+
+        Returns:
+            `rows` that were appended, `first_push` and `next_push`, and the table's `version`.
+
+        Raises:
+            UnknownNameError: `unknown_feature_view`.
+            InputError: `invalid_argument`, rows are not pushed to the view.
+            ProcessError: `unavailable`, the package deltalake is not installed.
+            StoreError: `io`, `corrupt_store`.
+        """
+        from headrace.history_export import export_history
+        from headrace.locations import is_url
+
+        rows = self._rows_of(view)
+        if not rows.is_pushed:
+            raise make_error("invalid_argument", f"view '{view}' has no pushed rows", "its rows are in its source")
+        place = os.fspath(target)
+        uri = place if is_url(place) else str(Path(place).absolute())
+        return export_history(rows, self._history_root / view, uri, self.config.name)
 
     # day two
 

@@ -311,13 +311,30 @@ def read_history(view: ViewRows, folder: Path, as_of: AsOf = None) -> Iterator[p
     moment = as_of_version_or_time(as_of)
     for table in _tables(folder):
         rows = table.filter(_before(table, moment)) if moment is not None else table
-        columns = [
-            rows.column(field.name).cast(field.type)
-            if field.name in rows.column_names
-            else pa.nulls(rows.num_rows, field.type)
-            for field in schema
-        ]
-        yield from pa.Table.from_arrays(columns, schema=schema).to_batches(max_chunksize=BATCH_ROWS_MAX)
+        yield from _in_shape(rows, schema).to_batches(max_chunksize=BATCH_ROWS_MAX)
+
+
+def read_pushes_from(view: ViewRows, folder: Path, first: int, end: int) -> Iterator[pa.Table]:
+    """The rows of the pushes from a number on, before another one, with the numbers and times of the pushes.
+
+    Raises:
+        StoreError: as `read_history`.
+    """
+    schema = pa.schema([*view.schema(), (PART, pa.int64()), (PUSHED_US, pa.int64())])
+    for table in _tables(folder, first - 1):
+        rows = table.filter(pc.less(table.column(PART), end))
+        if rows.num_rows:
+            yield _in_shape(rows, schema)
+
+
+def _in_shape(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        rows.column(field.name).cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _before(table: pa.Table, moment: int | dt.datetime) -> Any:
@@ -327,9 +344,11 @@ def _before(table: pa.Table, moment: int | dt.datetime) -> Any:
     return pc.less_equal(table.column(PUSHED_US), moment_us)
 
 
-def _tables(folder: Path) -> Iterator[pa.Table]:
-    """The rows of the history, in pieces. A compaction may replace the files meanwhile: then they are listed again."""
-    after = -1
+def _tables(folder: Path, after: int = -1) -> Iterator[pa.Table]:
+    """The rows of the pushes after a number, in pieces.
+
+    A compaction may replace the files meanwhile: then they are listed again.
+    """
     attempts = 0
     while True:
         try:
@@ -475,3 +494,5 @@ def copy_history(folder: Path, place: Path, before: int, next_sequence: int) -> 
     for file in history_files(folder):
         if not file.has_pushes and (file.first < before or file.first < next_sequence):
             shutil.copy2(file.path, place / file.path.name)
+    for path in folder.glob("*.json"):
+        shutil.copy2(path, place / path.name)

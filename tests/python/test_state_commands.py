@@ -38,6 +38,10 @@ def test_push_compact_and_erase(call: Any, tmp_path: Path, weather_project: Path
     rows.write_text(rows.read_text().replace("maybe", "false"))
     assert call("push", "gate", rows)["refused"] == {}
     assert call("compact")["views"]["gate"]["files_after"] == 1
+    exported = call("history", "export", "gate", tmp_path / "lake")
+    assert (exported["rows"], exported["version"]) == (3, 0)
+    [shown] = call("history", "show")["views"]
+    assert (shown["view"], shown["rows"], shown["files"], shown["exports"]) == ("gate", 3, 1, [str(tmp_path / "lake")])
     receipt = call("erase", "airport", "--key", "origin=EWR", "--yes")
     assert receipt["removed"]["history"] == {"gate": 1}
     assert receipt["removed"]["dead_letters"] == {"gate": 1}

@@ -15,6 +15,7 @@ COMMANDS = {
     "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
     "push": ("headrace_control.cli.push", "Write the rows of a file to a view."),
     "compact": ("headrace_control.cli.compact", "Join small files of the history and remove what is too old."),
+    "history": ("headrace_control.cli.history", "Show the pushed rows that are kept, and export them to Delta Lake."),
     "dataset": ("headrace_control.cli.dataset", "Keep training sets by name and version, and look at them."),
     "erase": ("headrace_control.cli.erase", "Remove all that is kept about some keys, with a receipt."),
     "backup": ("headrace_control.cli.backup", "Write all that headrace keeps to a folder."),
