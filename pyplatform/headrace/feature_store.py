@@ -18,7 +18,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -150,11 +150,12 @@ class FeatureStore:
         """The rows of a view as the plan in force has them."""
         from headrace.sources import ViewRows
 
-        document = self._load_applied()[1]
-        found = self._view_rows.get(view)
-        if found is None:
-            found = self._view_rows[view] = ViewRows(document, view)
-        return found
+        with self._mutex:
+            document = self._load_applied()[1]
+            found = self._view_rows.get(view)
+            if found is None:
+                found = self._view_rows[view] = ViewRows(document, view)
+            return found
 
     # online writes
 
@@ -411,7 +412,7 @@ class FeatureStore:
             return eraser.run(entity, until_us, rewrite_datasets)
 
     def compact(self, views: Sequence[str] | None = None) -> dict[str, Compaction]:
-        """Joins the small files of the pushed views' history, removes what is past retention, shortens the log.
+        """Makes Parquet of the pushed views' history, removes what is past retention, shortens the log.
 
         Events older than `history.retention_days` go, unless a dataset refers to them. What ends it loses nothing.
 
@@ -434,6 +435,7 @@ class FeatureStore:
         names = views if views is not None else sorted(folder.name for folder in history.glob("*") if folder.is_dir())
         references = history_references(self.config.state / "datasets")
         with self._mutex:
+            store.check_writable()
             self._close_histories()
             done = {
                 name: compact_history(history / name, settings.file_bytes, before_us, references.get(name, []))
@@ -495,9 +497,9 @@ class FeatureStore:
         return known
 
     def _close_histories(self) -> None:
-        for history in self._histories.values():
-            history.close()
-        self._histories.clear()
+        with ExitStack() as stack:
+            while self._histories:
+                stack.callback(self._histories.popitem()[1].close)
 
     @property
     def _history_root(self) -> Path:
@@ -862,14 +864,26 @@ class FeatureStore:
                 online = None
             if online is not None:
                 return online
-            self._online = OnlineStore(self.config.state / "online", plan, self.config.online, writable=writable)
+            opened = OnlineStore(self.config.state / "online", plan, self.config.online, writable=writable)
             if writable:
-                from headrace.history import settle
-
-                self._close_histories()
-                settle(self._history_root, self._online.next_sequence)
+                try:
+                    self._settle_histories(opened.next_sequence)
+                except BaseException:
+                    opened.close()
+                    raise
+            self._online = opened
             self._tell_engines()
             return self._online
+
+    def _settle_histories(self, next_sequence: int) -> None:
+        from headrace.history import settle
+
+        self._close_histories()
+        try:
+            settle(self._history_root, next_sequence, sync=self.config.online.durability == "disk")
+        except OSError as error:
+            message = f"the history {self._history_root} cannot be opened for writing: {error}"
+            raise make_error("io", message, "make room on the disk, and check its rights") from error
 
     def locked(self) -> AbstractContextManager[object]:
         """Holds off what changes the store's table in other threads of this process."""
@@ -890,10 +904,12 @@ class FeatureStore:
     def close(self) -> None:
         """Makes a snapshot of what this process wrote and lets others write. Nothing is lost without it."""
         with self._mutex:
-            self._close_histories()
-            if self._online is not None:
-                self._online.close()
-                self._online = None
+            try:
+                self._close_histories()
+            finally:
+                if self._online is not None:
+                    self._online.close()
+                    self._online = None
 
     def __enter__(self) -> Self:
         return self

@@ -35,7 +35,17 @@ from headrace.delta import as_of_version_or_time
 from headrace.errors import HeadraceError, make_error
 from headrace.files import make_folder, sync_folder
 from headrace.push_files import SUFFIX as PUSHES
-from headrace.push_files import Push, PushWriter, copy_pushes, counted_pushes, read_head, read_pushes, settle_pushes
+from headrace.push_files import (
+    Push,
+    PushWriter,
+    copy_pushes,
+    corrupt,
+    counted_pushes,
+    is_blank,
+    read_head,
+    read_pushes,
+    settle_pushes,
+)
 from headrace.sources import BATCH_ROWS_MAX, EVENT_TS, AsOf, ViewRows
 
 PART = "__part"
@@ -153,23 +163,38 @@ def history_files(folder: Path) -> list[HistoryFile]:
     Raises:
         StoreError: `corrupt_store`.
     """
-    found = []
-    for path in _paths(folder):
-        with contextlib.suppress(FileNotFoundError):  # compacted since it was listed: what stands for it is there too
-            file = HistoryFile.of(path)
-            if file is not None and file.last >= file.first:
-                found.append(file)
+    return [file for file in _current(folder) if file.last >= file.first]
+
+
+def _current(folder: Path) -> list[HistoryFile]:
+    """The files that are not passed over, in order, with those of pushes none of which counts yet."""
+    attempts = 0
+    while True:
+        try:
+            found = [file for path in _paths(folder) if (file := HistoryFile.of(path)) is not None]
+            break
+        except FileNotFoundError:  # compacted since it was listed: what stands for it may not have been there
+            attempts += 1
+            if attempts == _READ_ATTEMPTS_MAX:
+                raise
     shown: list[HistoryFile] = []
+    last = -1
     # Of files that begin alike the longest comes first, and a compacted one before the pushes that it holds.
     for file in sorted(found, key=lambda file: (file.first, -file.last, "-" not in file.path.stem)):
-        if not shown or file.first > shown[-1].last:
+        if file.first > last:
             shown.append(file)
+            last = max(last, file.last)
     return shown
 
 
 def _paths(folder: Path) -> list[Path]:
-    # Pushes first: a compaction makes Parquet of them and then removes them.
-    return [*folder.glob(f"*{PUSHES}"), *folder.glob("*.parquet")]
+    """The files, listed until nothing changes meanwhile: one listing may miss both a file and what replaces it."""
+    paths: list[Path] = []
+    for _ in range(_READ_ATTEMPTS_MAX):
+        before, paths = paths, sorted(path for path in folder.glob("*") if path.suffix in (PUSHES, ".parquet"))
+        if paths == before:
+            break
+    return paths
 
 
 def position(folder: Path) -> int:
@@ -234,14 +259,21 @@ class ViewHistory:
         return self._file
 
     def close(self) -> None:
-        """Lets go of the file; the next push begins as the first did."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Lets go of the file; the next push begins as the first did.
+
+        Raises:
+            StoreError: `io`, the file cannot be brought to say what counts.
+        """
         self._end = None
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
 
 
-def settle(root: Path, next_sequence: int) -> None:
+def settle(root: Path, next_sequence: int, *, sync: bool) -> None:
     """Decides about pushes that were under way when a process ended: the log has them, or they never happened.
 
     After a power cut, files that nobody had synced may have lost content: they must not keep training from the rest.
@@ -251,28 +283,40 @@ def settle(root: Path, next_sequence: int) -> None:
     Args:
         root: the folder of all views' histories.
         next_sequence: the log has the rows before it.
+        sync: each write has waited for the disk: what is damaged now was not by a power cut, and is left for readers to
+            say so.
+
+    Raises:
+        OSError: the disk does not take it.
     """
     for unfinished in root.glob("*/*.tmp"):
         unfinished.unlink()
     for folder in root.glob("*/"):
-        changed = {path: path.stat().st_mtime for path in _paths(folder)}
-        for path, changed_s in changed.items():
-            if changed_s > max(changed.values()) - _UNSYNCED_SECONDS_MAX:
-                torn = _settle_file(path, next_sequence)
+        paths = _paths(folder)
+        changed = [path.stat().st_mtime for path in paths]
+        newest_pushes = max((path for path in paths if path.suffix == PUSHES), default=None)
+        for path, changed_s in zip(paths, changed, strict=True):
+            # The clock may have been put back: the file in use is looked at whatever its time.
+            if path == newest_pushes or changed_s > max(changed) - _UNSYNCED_SECONDS_MAX:
+                torn = _settle_file(path, next_sequence, sync)
                 if torn is not None:
                     warnings.warn(f"the history file {torn} lost content in a power cut and is left out", stacklevel=3)
 
 
-def _settle_file(path: Path, next_sequence: int) -> Path | None:
+def _settle_file(path: Path, next_sequence: int, sync: bool) -> Path | None:
     """Where a file stands that a power cut has damaged, if it did."""
     if path.suffix == PUSHES:
-        with contextlib.suppress(HeadraceError):
-            return settle_pushes(path, next_sequence)
+        if not is_blank(path):
+            with contextlib.suppress(HeadraceError):  # no power cut does that: who reads it says so
+                return settle_pushes(path, next_sequence, sync=sync)
+            return None
     else:
         with path.open("rb") as content:
             content.seek(max(path.stat().st_size - len(_MAGIC), 0))
             if content.read() == _MAGIC:
                 return None
+    if sync:
+        return None
     torn = path.with_suffix(".torn")
     path.rename(torn)
     return torn
@@ -367,23 +411,17 @@ def _tables(folder: Path, after: int = -1) -> Iterator[pa.Table]:
             if attempts == _READ_ATTEMPTS_MAX:
                 raise
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(file.path, error) from error
+            raise corrupt(folder, str(error)) from error
 
 
 def _within(numbers: Any, first: int, last: int) -> Any:
     return pc.and_(pc.greater_equal(numbers, first), pc.less_equal(numbers, last))
 
 
-def _unreadable(path: Path, error: Exception) -> HeadraceError:
-    return make_error(
-        "corrupt_store", f"the history file {path} cannot be read: {error}", "restore the file, or remove it"
-    )
-
-
 def compact_history(
     folder: Path, bytes_target: int, before_us: int | None, references: Sequence[Reference]
 ) -> Compaction:
-    """Joins small files, and removes events before a time (None: none) that no dataset refers to.
+    """Makes Parquet of pushes, joins small files, and removes events before a time (None: none) that no dataset needs.
 
     Only the writer of the store may do it. Whatever ends it, the history is whole at every moment.
     """
@@ -401,9 +439,9 @@ def compact_history(
 
 def _remove_passed_over(folder: Path) -> None:
     """Removes the files that a compaction has replaced, and whose removal was cut off."""
-    shown = {file.path for file in history_files(folder)}
-    for path in (*folder.glob("*.parquet"), *folder.glob(f"*{PUSHES}")):
-        if path not in shown and HistoryFile.of(path) is not None:
+    current = {file.path for file in _current(folder)}
+    for path in _paths(folder):
+        if path not in current and HistoryFile.of(path) is not None:
             path.unlink()
 
 
@@ -469,8 +507,13 @@ def _replace(folder: Path, group: Sequence[HistoryFile], table: pa.Table) -> Non
 
 
 def remove_rows(folder: Path, wanted: Keep) -> int:
-    """Rewrites the files that hold rows for which `wanted` is true without them; returns the number of rows."""
+    """Rewrites the files that hold rows for which `wanted` is true without them; returns the number of rows.
+
+    What a power cut has damaged goes altogether: who knows what is in it.
+    """
     _remove_passed_over(folder)
+    for torn in folder.glob("*.torn"):
+        torn.unlink()
     removed = 0
     for file in history_files(folder):
         table = file.table()
@@ -489,10 +532,10 @@ def copy_history(folder: Path, place: Path, before: int, next_sequence: int) -> 
         FileNotFoundError: a compaction has replaced files meanwhile.
         OSError, StoreError: `corrupt_store`; the copy cannot be written.
     """
-    for path in sorted(folder.glob(f"*{PUSHES}")):
-        copy_pushes(path, place / path.name, before, next_sequence)
-    for file in history_files(folder):
-        if not file.has_pushes and (file.first < before or file.first < next_sequence):
+    for file in _current(folder):
+        if file.has_pushes:
+            copy_pushes(file.path, place / file.path.name, before, next_sequence)
+        elif file.first < before or file.first < next_sequence:
             shutil.copy2(file.path, place / file.path.name)
     for path in folder.glob("*.json"):
         shutil.copy2(path, place / path.name)

@@ -341,7 +341,12 @@ class OnlineStore:
         """Writes a batch, with metadata of the log that belongs to it, to the log and to the table, or to neither."""
         before = {"next_sequence": sequence, **{name: log.meta(name) for name in noted}}
         self._unsettled = (sequence, before)
-        log.append(sequence, encoded, {"next_sequence": sequence + rows, **noted})
+        try:
+            log.append(sequence, encoded, {"next_sequence": sequence + rows, **noted})
+        except BaseException:
+            if not log.has_failed:  # nothing came to the log
+                self._unsettled = None
+            raise
         self._unsettled = None
         try:
             applied = self.local.apply(encoded)
@@ -521,6 +526,16 @@ class OnlineStore:
                 self._log.retract(*self._unsettled)
                 self._unsettled = None
         return self._log
+
+    def check_writable(self) -> None:
+        """Makes sure that this process may write.
+
+        Raises:
+            StoreError: `read_only`, `unavailable`.
+            ProcessError: `used_after_fork`.
+        """
+        with self._mutex:
+            assert self._writable_log().db is not None
 
     def close(self) -> None:
         """Makes a snapshot, so that the next start is quick, and lets go of the folder. Not closing loses nothing."""

@@ -45,6 +45,7 @@ _CHECKED = struct.Struct("<Q")
 HEAD_BYTES = _HEAD.size + _CHECKED.size
 _PUSH_BYTES = _PUSH.size + _CHECKED.size
 _BYTES_MAX = 64 * 1024 * 1024
+_COPY_BYTES = 1024 * 1024
 _ATTEMPTS_MAX = 100
 
 
@@ -103,7 +104,7 @@ def read_head(path: Path) -> Head:
             head = Head.of(os.pread(file.fileno(), HEAD_BYTES, 0))
             if head is not None:
                 return head
-    raise _corrupt(path, "its head is damaged")
+    raise corrupt(path, "its head is damaged")
 
 
 def counted_pushes(path: Path) -> list[Push]:
@@ -116,7 +117,7 @@ def counted_pushes(path: Path) -> list[Push]:
     with path.open("rb", buffering=0) as file:
         found = list(_pushes(file.fileno(), head.begin, head.end))
     if (found[-1].end if found else head.begin) != head.end:
-        raise _corrupt(path, "it ends before its last push")
+        raise corrupt(path, "it ends before its last push")
     return found
 
 
@@ -134,15 +135,15 @@ def read_pushes(path: Path) -> Iterator[tuple[Push, pa.RecordBatch]]:
         for push in _pushes(descriptor, head.begin, head.end):
             message = _message(descriptor, push)
             if message is None:
-                raise _corrupt(path, f"push {push.number} does not have its checksum")
+                raise corrupt(path, f"push {push.number} does not have its checksum")
             try:
                 batch = pa.ipc.read_record_batch(pa.py_buffer(message), schema)
             except (pa.ArrowException, OSError) as error:
-                raise _corrupt(path, str(error)) from error
+                raise corrupt(path, str(error)) from error
             at = push.end
             yield push, batch
     if at != head.end:
-        raise _corrupt(path, "it ends before its last push")
+        raise corrupt(path, "it ends before its last push")
 
 
 def _pushes(descriptor: int, begin: int, end: int) -> Iterator[Push]:
@@ -177,17 +178,16 @@ def _checksum(data: bytes) -> int:
 def _read_schema(path: Path, descriptor: int, head: Head) -> pa.Schema:
     message = os.pread(descriptor, head.schema_bytes, HEAD_BYTES)
     if zlib.crc32(message) != head.schema_checksum:
-        raise _corrupt(path, "its schema does not have its checksum")
+        raise corrupt(path, "its schema does not have its checksum")
     try:
         return pa.ipc.read_schema(pa.py_buffer(message))
     except (pa.ArrowException, OSError) as error:
-        raise _corrupt(path, str(error)) from error
+        raise corrupt(path, str(error)) from error
 
 
-def _corrupt(path: Path, reason: str) -> HeadraceError:
-    return make_error(
-        "corrupt_store", f"the history file {path} cannot be read: {reason}", "restore the file, or remove it"
-    )
+def corrupt(path: Path, reason: str) -> HeadraceError:
+    """The error of a history that cannot be read."""
+    return make_error("corrupt_store", f"the history {path} cannot be read: {reason}", "restore the file, or remove it")
 
 
 class PushWriter:
@@ -200,6 +200,8 @@ class PushWriter:
         self._head = head
         self._appended = head
         self._sync = sync
+        self._is_said = True
+        self._is_cut = True
 
     @classmethod
     def create(cls, path: Path, schema: pa.Schema, number: int, *, sync: bool) -> Self:
@@ -234,7 +236,11 @@ class PushWriter:
         """
         head = read_head(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        return cls(path, _read_schema(path, descriptor, head), descriptor, head, sync=sync)
+        try:
+            return cls(path, _read_schema(path, descriptor, head), descriptor, head, sync=sync)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def takes(self, schema: pa.Schema) -> bool:
         """Whether rows of a schema belong in this file, and there is room."""
@@ -256,25 +262,54 @@ class PushWriter:
         except BaseException:
             self.drop()
             raise
+        self._is_cut = True
         self._appended = replace(self._head, end=self._head.end + written, next_number=number + 1)
 
     def count(self) -> None:
         """What was appended counts from now on."""
         self._head = self._appended
-        # The log has the rows, so that the next start counts them; until then the next push tries again.
+        # The log has the rows, so nobody may be told that they are refused. The next push tries again, as `close` does.
         with contextlib.suppress(OSError):
-            os.pwrite(self._descriptor, self._head.to_bytes(), 0)
+            self._say()
 
     def drop(self) -> None:
         """Takes back what was appended and does not count."""
         self._appended = self._head
-        with contextlib.suppress(OSError):  # what is left there is written over
-            os.ftruncate(self._descriptor, self._head.end)
+        try:
+            self._cut()
+        except OSError:  # a start must not take what is left there for a push that the log has
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, bytes(_PUSH_BYTES), self._head.end)
+
+    def _say(self) -> None:
+        self._is_said = False
+        os.pwrite(self._descriptor, self._head.to_bytes(), 0)
+        self._is_said = True
+
+    def _cut(self) -> None:
+        self._is_cut = False
+        os.ftruncate(self._descriptor, self._head.end)
+        if self._sync:
+            os.fdatasync(self._descriptor)
+        self._is_cut = True
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        """Lets go of the file.
+
+        Raises:
+            OSError: it still does not say what counts, or has more than that.
+        """
+        descriptor = self._descriptor
+        if descriptor < 0:
+            return
+        try:
+            if not self._is_said:
+                self._say()
+            if not self._is_cut:
+                self._cut()
+        finally:
             self._descriptor = -1
+            os.close(descriptor)
 
 
 def _write_all(descriptor: int, parts: list[bytes | pa.Buffer], at: int) -> int:
@@ -287,40 +322,62 @@ def _write_all(descriptor: int, parts: list[bytes | pa.Buffer], at: int) -> int:
     return whole
 
 
-def settle_pushes(path: Path, next_sequence: int) -> Path | None:
+def is_blank(path: Path) -> bool:
+    """Whether a file has no head at all: what a power cut may leave of one that was new."""
+    with path.open("rb", buffering=0) as file:
+        return not any(os.pread(file.fileno(), HEAD_BYTES, 0))
+
+
+def settle_pushes(path: Path, next_sequence: int, *, sync: bool) -> Path | None:
     """Decides about pushes that the head does not count: the log has them, or they never happened.
 
     Args:
         path: the file, whose writer has ended.
         next_sequence: the log has the rows before it.
+        sync: its writes have waited for the disk.
 
     Returns:
-        Where a power cut has damaged pushes that counted: a copy of the file as it was. They do not count any more.
+        Where a power cut has damaged the last pushes that counted: a copy of the file as it was. They do not count any
+        more. Of other damage, readers of the file say that it is there.
 
     Raises:
-        StoreError: `corrupt_store`, the head is damaged.
+        StoreError: `corrupt_store`, the head or the schema is damaged.
         OSError: the file cannot be written.
     """
     head = read_head(path)
-    torn = None
     with path.open("r+b", buffering=0) as file:
         descriptor = file.fileno()
-        size = os.fstat(descriptor).st_size
-        end, next_number = head.begin, _first_number(path)
-        for push in _pushes(descriptor, head.begin, size):
-            is_counted = push.end <= head.end
-            if (not is_counted and push.sequence >= next_sequence) or _message(descriptor, push) is None:
-                break
-            end, next_number = push.end, push.number + 1
-        if end < head.end:
+        _read_schema(path, descriptor, head)
+        torn = None
+        settled = head if sync else _without_torn_end(path, descriptor, head)
+        if settled != head:
             torn = path.with_suffix(".torn")
             shutil.copy2(path, torn)
-        if end != head.end:
-            os.pwrite(descriptor, replace(head, end=end, next_number=next_number).to_bytes(), 0)
-            os.fsync(descriptor)
-        if end != size:
-            os.ftruncate(descriptor, end)
+        else:
+            for push in _pushes(descriptor, head.end, os.fstat(descriptor).st_size):
+                if push.sequence >= next_sequence or _message(descriptor, push) is None:
+                    break
+                settled = replace(head, end=push.end, next_number=push.number + 1)
+        if settled != head:
+            os.pwrite(descriptor, settled.to_bytes(), 0)
+        if os.fstat(descriptor).st_size != settled.end:
+            os.ftruncate(descriptor, settled.end)
+        os.fdatasync(descriptor)
     return torn
+
+
+def _without_torn_end(path: Path, descriptor: int, head: Head) -> Head:
+    """A head that does not count the last pushes if they are damaged, and none after them is whole."""
+    whole = replace(head, end=head.begin, next_number=_first_number(path))
+    is_torn = False
+    for push in _pushes(descriptor, head.begin, head.end):
+        if _message(descriptor, push) is None:
+            is_torn = True
+        elif is_torn:
+            return head
+        else:
+            whole = replace(head, end=push.end, next_number=push.number + 1)
+    return whole
 
 
 def copy_pushes(path: Path, place: Path, next_number: int, next_sequence: int) -> None:
@@ -342,7 +399,10 @@ def copy_pushes(path: Path, place: Path, next_number: int, next_sequence: int) -
         _write_all(copy.fileno(), [copied.to_bytes()], 0)
         at = HEAD_BYTES
         while at < end:
-            at += _write_all(copy.fileno(), [os.pread(descriptor, min(end - at, 1 << 20), at)], at)
+            data = os.pread(descriptor, min(end - at, _COPY_BYTES), at)
+            if not data:
+                raise corrupt(path, "it ends before its last push")
+            at += _write_all(copy.fileno(), [data], at)
 
 
 def _first_number(path: Path) -> int:

@@ -135,7 +135,8 @@ class ViewRows:
         """
         known = self._exact
         if known is not None and known.given_by_files == given_by_files and table.schema.equals(known.schema):
-            shaped = table.select(known.taken).rename_columns(known.names)
+            # Not renamed: a frame's fields may be marked as never null, and all rows of a view shall have one schema.
+            shaped = pa.Table.from_arrays(table.select(known.taken).columns, known.names)
         else:
             names = self.columns(given_by_files)
             if not given_by_files and names.get(CREATED_TS) not in table.column_names:

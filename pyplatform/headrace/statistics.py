@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,11 +28,31 @@ EVENT_TS = "__event_ts"
 DELETED = "__deleted"
 SAVE_SECONDS = 10.0
 WAITING_MAX = 4
-"""Batches that may wait to be counted; a writer that is faster waits then."""
+"""Groups of rows that may wait to be counted; a writer that is faster waits then."""
 ROWS_AT_ONCE = 16_384
 BATCHES_AT_ONCE_MAX = 256
+GATHERED_BYTES_MAX = 4 * 1024 * 1024
 SHARED_BYTES_MAX = 1024 * 1024
 FORMAT = 1
+
+
+@dataclass
+class _Gathered:
+    """Rows of a view that are to be counted together."""
+
+    batches: list[Any] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+
+    def add(self, rows: Any) -> None:
+        self.batches.append(rows)
+        self.rows += rows.num_rows
+        self.bytes += rows.get_total_buffer_size()
+
+    @property
+    def is_full(self) -> bool:
+        is_long = self.rows >= ROWS_AT_ONCE or len(self.batches) == BATCHES_AT_ONCE_MAX
+        return is_long or self.bytes >= GATHERED_BYTES_MAX
 
 
 def _own(rows: Any) -> Any:
@@ -69,7 +91,8 @@ class IngestStatistics:
         self._pid = os.getpid()
         self._counter: ThreadPoolExecutor | None = None
         self._waiting: deque[tuple[Future[None], int]] = deque()
-        self._gathered: dict[str, list[Any]] = {}
+        self._gathered: dict[str, _Gathered] = {}
+        self._mutex = threading.RLock()
         state = folder / "state.json"
         if not state.exists():
             return
@@ -131,36 +154,39 @@ class IngestStatistics:
             deleted = batch.column(DELETED).to_numpy(zero_copy_only=False).astype(bool)
             if deleted.any():
                 rows = rows.filter(~deleted)
-        gathered = self._gathered.setdefault(view, [])
-        gathered.append(rows if rows.num_rows >= ROWS_AT_ONCE else _own(rows))
-        if sum(one.num_rows for one in gathered) >= ROWS_AT_ONCE or len(gathered) == BATCHES_AT_ONCE_MAX:
-            self._hand_over(view)
-            self._count_waiting(WAITING_MAX)
-        self._changed.add(view)
-        self.sequence = sequence
+        with self._mutex:
+            gathered = self._gathered.setdefault(view, _Gathered())
+            gathered.add(rows if rows.num_rows >= ROWS_AT_ONCE else _own(rows))
+            if gathered.is_full:
+                self._hand_over(view)
+                self._count_waiting(WAITING_MAX)
+            self._changed.add(view)
+            self.sequence = sequence
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
                 self.save()
 
     def _hand_over(self, view: str) -> None:
         """Has the gathered rows of a view counted: one small batch at a time would take longer than the counting."""
-        batches = self._gathered.pop(view)
+        gathered = self._gathered.pop(view)
         if self._counter is None:
             self._counter = ThreadPoolExecutor(1, "headrace-statistics")
-        rows = sum(batch.num_rows for batch in batches)
-        self._waiting.append((self._counter.submit(_count, self._profile(view), batches), rows))
+        self._waiting.append((self._counter.submit(_count, self._profile(view), gathered.batches), gathered.rows))
 
     def _count_waiting(self, left: int) -> None:
-        """Waits until at most so many batches are not counted. In a forked child nobody counts them."""
-        if left == 0 and self._pid == os.getpid():
-            for view in list(self._gathered):
-                self._hand_over(view)
-        while len(self._waiting) > left and self._pid == os.getpid():
-            counted, rows = self._waiting.popleft()
-            try:
-                counted.result()
-            except HeadraceError:  # rows that are durable are not refused because nothing can be said of them
-                self.rows_missed += rows
+        """Waits until at most so many groups are not counted. In a forked child nobody counts them."""
+        if self._pid != os.getpid():
+            return
+        with self._mutex:
+            if left == 0:
+                for view in list(self._gathered):
+                    self._hand_over(view)
+            while len(self._waiting) > left:
+                counted, rows = self._waiting.popleft()
+                try:
+                    counted.result()
+                except Exception:  # rows that are durable are not refused because nothing can be said of them
+                    self.rows_missed += rows
 
     def forget(self, view: str) -> bool:
         """Begins a view's statistics anew, also in its file; returns whether there were any.

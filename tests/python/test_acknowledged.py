@@ -35,7 +35,6 @@ WRITER = """
 import sys
 import pyarrow as pa
 from headrace import FeatureStore
-from dataclasses import replace
 from pathlib import Path
 
 START_US = 1_356_998_400_000_000
@@ -197,7 +196,7 @@ def test_rows_put_aside_count_once_the_log_has_them(project: Callable[..., Path]
         assert (offline(store, 1), offline(store, 2)) == (1.0, 2.0)
     assert read_head(path) == head, "the log ends before the third push"
     assert path.stat().st_size == head.end
-    settle(root / "nowhere", 0)
+    settle(root / "nowhere", 0, sync=False)
 
 
 def test_a_snapshot_that_fails_takes_nothing_back(project: Callable[..., Path]) -> None:

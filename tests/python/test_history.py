@@ -20,7 +20,8 @@ import pyarrow as pa
 import pytest
 
 from headrace import FeatureStore, HeadraceError
-from headrace.history import history_files
+from headrace.history import HistoryFile, history_files
+from headrace.push_files import PushWriter
 
 START = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -173,6 +174,74 @@ def test_a_push_that_failed_leaves_nothing_for_training(
             store.push("pushed", {"id": [1], "at": [START + 2 * DAY], "x": [99.0]})
     push_days(store, now, range(2, 4))
     assert joined(store, range(4)) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_reader_beside_a_compaction_has_all_rows(
+    store: FeatureStore, now: list[dt.datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_days(store, now, range(4))
+    before = joined(store, range(4))
+    find = HistoryFile.of
+    compacted: list[Path] = []
+
+    def compact_first(path: Path) -> HistoryFile | None:
+        if not compacted:
+            compacted.append(path)
+            store.compact()
+        return find(path)
+
+    monkeypatch.setattr(HistoryFile, "of", compact_first)
+    assert joined(FeatureStore(store.config.root), range(4)) == before
+    assert compacted
+
+
+def test_fields_that_are_marked_as_never_null_change_nothing(store: FeatureStore, now: list[dt.datetime]) -> None:
+    """A frame's own marks are not the view's: all pushes lie in one file and are described together."""
+    at = pa.array([START], pa.timestamp("us", "UTC"))
+    for mark in (True, False, False, True):
+        fields = [pa.field("id", pa.int64(), mark), pa.field("at", at.type, mark), pa.field("x", pa.float64(), mark)]
+        store.push("pushed", pa.table([pa.array([1]), at, pa.array([1.0])], schema=pa.schema(fields)))
+    assert len(history_files(folder(store))) == 1
+    assert store.describe("pushed")["rows"] == 4
+
+
+def test_a_forked_child_compacts_nothing(store: FeatureStore, now: list[dt.datetime]) -> None:
+    push_days(store, now, range(2))
+    child = os.fork()
+    if child == 0:
+        try:
+            store.compact()
+        except HeadraceError as error:
+            os._exit(3 if error.code == "used_after_fork" else 4)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    push_days(store, now, range(2, 4))
+    assert joined(store, range(4)) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_history_that_cannot_be_settled_keeps_the_store_from_writing(
+    store: FeatureStore, now: list[dt.datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_days(store, now, range(1))
+    monkeypatch.setattr(PushWriter, "count", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # as if it ended between the log and the history
+        push_days(store, now, range(1, 2))
+    monkeypatch.undo()
+    copy = store.config.root.with_name("copy")
+    shutil.copytree(store.config.root, copy)
+    again = FeatureStore(copy, clock=lambda: int(now[0].timestamp() * 1_000_000))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.history.settle_pushes", full)
+        with pytest.raises(HeadraceError, match="cannot be opened for writing") as error:
+            again.push("pushed", {"id": [1], "at": [now[0]], "x": [9.0]})
+        assert error.value.code == "io"
+    push_days(again, now, range(2, 3))
+    assert joined(again, range(3)) == [0.0, 1.0, 2.0]
+    again.close()
 
 
 COMPACT = """

@@ -88,7 +88,7 @@ def test_a_start_goes_by_the_log(
     writer.close()
     size = max(at - cut, ends[0])
     os.truncate(writer.path, size)
-    assert settle_pushes(writer.path, in_log * 10) is None
+    assert settle_pushes(writer.path, in_log * 10, sync=False) is None
     whole = sum(end <= size for end in ends) - 1
     kept = counted + min(max(in_log - counted, 0), whole)
     assert numbers(writer.path) == list(range(kept))
@@ -187,3 +187,59 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     writer.count()
     writer.close()
     assert numbers(writer.path) == [0, 1, 2]
+
+
+def test_a_push_that_was_dropped_never_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the disk does not cut the file and the log goes on with another view."""
+    writer = made(tmp_path, 1)
+    writer.append(rows_of(1), 10, 1, 101)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", fail)
+        writer.drop()
+        with pytest.raises(OSError, match="no"):
+            writer.close()
+    assert settle_pushes(writer.path, 1000, sync=False) is None
+    assert numbers(writer.path) == [0]
+    assert writer.path.stat().st_size == read_head(writer.path).end
+
+
+def test_a_head_that_cannot_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = made(tmp_path, 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fail)
+        writer.append(rows_of(1), 10, 1, 101)
+        writer.count()
+        assert numbers(writer.path) == [0]
+    writer.close()
+    assert numbers(writer.path) == [0, 1]
+
+
+def test_damage_that_no_power_cut_does_is_left_for_readers(tmp_path: Path) -> None:
+    writer = made(tmp_path, 3)
+    writer.close()
+    pushes = counted_pushes(writer.path)
+    whole_file = writer.path.read_bytes()
+    # where a byte is changed, and whether the writes waited for the disk
+    for at, sync in ((45, False), (pushes[1].end - 1, False), (pushes[2].end - 1, True)):
+        data = bytearray(whole_file)
+        data[at] ^= 1
+        writer.path.write_bytes(data)
+        if at == 45:
+            with pytest.raises(HeadraceError, match="schema"):
+                settle_pushes(writer.path, 1000, sync=sync)
+        else:
+            assert settle_pushes(writer.path, 1000, sync=sync) is None
+        assert writer.path.read_bytes() == data
+        with pytest.raises(HeadraceError, match="cannot be read"):
+            list(read_pushes(writer.path))
+    writer.path.write_bytes(whole_file[: pushes[2].at + 60] + bytes(len(whole_file) - pushes[2].at - 60))
+    assert settle_pushes(writer.path, 1000, sync=False) == writer.path.with_suffix(".torn")
+    assert numbers(writer.path) == [0, 1]
