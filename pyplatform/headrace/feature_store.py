@@ -148,6 +148,7 @@ class FeatureStore:
         end: dt.datetime | None = None,
         views: Sequence[str] | None = None,
         progress: Progress | None = None,
+        on: str | None = None,
     ) -> dict[str, WriteCounts]:
         """Loads rows of the views' sources into the online table.
 
@@ -157,6 +158,8 @@ class FeatureStore:
             views: by default every view that is `online` and has a file source. Of pushed views only those of
                 aggregates can be named: they are built anew from their history, as after a change of their definition.
             progress: called after each batch of rows.
+            on: "ray" has the files read and reduced to what the table keeps on a Ray cluster, with the same answers;
+                rows that a newer one of the same load supersedes then count as stale.
 
         Returns:
             View -> what became of its rows. Rows of static views are always read whole. A view of aggregates is built
@@ -169,7 +172,7 @@ class FeatureStore:
         start_us = None if start is None else datetime_us(start)
         end_us = self.now_us() if end is None else datetime_us(end)
         return {
-            view.name: self._materialize_view(view, start_us, end_us, progress, resets=view.is_windowed)
+            view.name: self._materialize_view(view, start_us, end_us, progress, view.is_windowed, on)
             for view in self._file_views(views)
         }
 
@@ -178,6 +181,7 @@ class FeatureStore:
         end: dt.datetime | None = None,
         views: Sequence[str] | None = None,
         progress: Progress | None = None,
+        on: str | None = None,
     ) -> dict[str, WriteCounts]:
         """As `materialize`, from where each view's last one ended."""
         end_us = self.now_us() if end is None else datetime_us(end)
@@ -186,9 +190,11 @@ class FeatureStore:
         for view in self._file_views(views):
             spans = store.intervals(view.name)
             is_current = view.aggregates is None or view.aggregates == store.aggregates_of(view.name)
-            start_us = max(span[1] for span in spans) if spans and not view.is_static and is_current else None
+            # A history has events that are in the table already since they were pushed.
+            goes_on = bool(spans) and is_current and not view.is_static and not view.is_pushed
+            start_us = max(span[1] for span in spans) if goes_on else None
             resets = view.is_windowed and start_us is None
-            counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets)
+            counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets, on)
         return counts
 
     def _file_views(self, names: Sequence[str] | None) -> list[ViewRows]:
@@ -209,13 +215,21 @@ class FeatureStore:
         return found
 
     def _materialize_view(
-        self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None, resets: bool
+        self,
+        view: ViewRows,
+        start_us: int | None,
+        end_us: int,
+        progress: Progress | None,
+        resets: bool,
+        on: str | None,
     ) -> WriteCounts:
+        from headrace.historical import checked_on
         from headrace.loads import load_view
 
+        on = checked_on(on)
         store = self.open_online(writable=True)
         with self._engines_told(store):
-            return load_view(store, view, self.config, (start_us, end_us), self.now_us(), progress, resets)
+            return load_view(store, view, self.config, (start_us, end_us), self.now_us(), progress, resets, on)
 
     def push(self, view: str, frame: Any) -> WriteCounts:
         """Writes rows of a view to the online table; when this returns they are durable and visible.

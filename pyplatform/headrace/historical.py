@@ -108,6 +108,10 @@ class JoinRequest:
             return read_history(rows, self.history_root / view, moment)
         return read_rows(rows, self.sources_root, self.now_us, leave_out, moment)
 
+    def chunks(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """Batches put together to what goes through the join at a time."""
+        return in_chunks(batches, self.chunk_rows, self.chunk_bytes_max)
+
     def moment_of(self, view: str) -> AsOf:
         """The state of the past in which a view is read.
 
@@ -205,9 +209,9 @@ def checked_as_known_at(as_known_at: Any) -> bool | str | None:
 
 
 def checked_on(on: Any) -> str | None:
-    """Where a join runs; raises InputError, `invalid_argument`."""
+    """Where a join or a load runs; raises InputError, `invalid_argument`."""
     if on not in (None, "ray"):
-        raise make_error("invalid_argument", f"on is {on!r}", 'give "ray", or leave it out to join on this machine')
+        raise make_error("invalid_argument", f"on is {on!r}", 'give "ray", or leave it out to work on this machine')
     return "ray" if on else None
 
 
@@ -320,19 +324,19 @@ def joined_at_once(request: JoinRequest, entities: pa.Table) -> pa.Table:
 
 def add_rows(request: JoinRequest, join: _native.PointInTimeJoin, view: str, batches: Iterable[pa.RecordBatch]) -> None:
     """Gives a join the source rows of a view."""
-    for rows in in_chunks(request, batches):
+    for rows in request.chunks(batches):
         join.add(view, rows)
 
 
-def in_chunks(request: JoinRequest, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches put together to what goes through a join at a time."""
+def in_chunks(batches: Iterable[pa.RecordBatch], rows_max: int, bytes_max: int) -> Iterator[pa.Table]:
+    """Batches put together to tables of about so many rows or bytes."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
         waiting.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
-        if rows >= request.chunk_rows or size >= request.chunk_bytes_max:
+        if rows >= rows_max or size >= bytes_max:
             yield pa.Table.from_batches(waiting)
             waiting, rows, size = [], 0, 0
     if waiting:

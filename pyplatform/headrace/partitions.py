@@ -33,7 +33,7 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.files import make_folder
-from headrace.historical import JoinRequest, add_rows, in_chunks
+from headrace.historical import JoinRequest, add_rows
 from headrace.history import history_files
 from headrace.sources import BATCH_ROWS_MAX, ViewRows, count_rows
 
@@ -278,7 +278,7 @@ def cut_entities(request: JoinRequest, frames: Iterable[pa.Table], folder: Path,
                     names = entity_columns(request, one)
                     of_set = pa.schema([*(schema.field(name) for name in names), (ROW, pa.int64())])
                     cut.append(stack.enter_context(PartitionFiles(folder / one.name, "entities", count, of_set)))
-            for chunk in in_chunks(request, frame.cast(schema).to_batches(max_chunksize=BATCH_ROWS_MAX)):
+            for chunk in request.chunks(frame.cast(schema).to_batches(max_chunksize=BATCH_ROWS_MAX)):
                 whole.write_table(chunk, max_chunksize=BATCH_ROWS_MAX)
                 numbers = pa.array(np.arange(rows, rows + chunk.num_rows, dtype=np.int64))
                 for one, files in zip(sets, cut, strict=True):
@@ -301,7 +301,7 @@ def cut_sources(request: JoinRequest, key_set: KeySet, view: str, folder: Path, 
     """Writes the source rows of a view, cut."""
     parts = count if key_set.keys else 1
     with PartitionFiles(folder / key_set.name, view, parts, request.views[view].schema()) as files:
-        for rows in in_chunks(request, request.read(view)):
+        for rows in request.chunks(request.read(view)):
             cut = _native.partition_rows(rows, list(key_set.keys), parts) if key_set.keys else [rows]
             for number, part in enumerate(cut):
                 files.write(number, part)

@@ -53,6 +53,8 @@ class ViewRows:
             )
         view = plan["views"][name]
         self.name = name
+        self.document = {"views": {name: view}, "entities": {one: plan["entities"][one] for one in view["entities"]}}
+        """What of the plan is about the view."""
         self.source: dict[str, Any] = view["source"]
         self.keys = {
             key["name"]: DType(key["dtype"])

@@ -122,6 +122,13 @@ class IngestStatistics:
             with contextlib.suppress(OSError):  # the rows are durable; what describes them is saved another time
                 self.save()
 
+    def merge(self, view: str, profile: _native.Profile, sequence: int) -> None:
+        """Adds rows that were counted elsewhere; `sequence` is as in `add`."""
+        self._count_waiting(0)
+        self._profile(view).merge(profile)
+        self._changed.add(view)
+        self.sequence = sequence
+
     def _count_waiting(self, left: int) -> None:
         """Waits until at most so many batches are not counted. In a forked child nobody counts them."""
         while len(self._waiting) > left and self._pid == os.getpid():
