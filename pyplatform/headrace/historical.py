@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -306,20 +306,26 @@ def read_entities(path: Path) -> pa.Table:
 
 def joined_at_once(request: JoinRequest, entities: pa.Table) -> pa.Table:
     """The training set of entity rows that fit into memory."""
-    join = _native.PointInTimeJoin(
+    join = begin_join(request, entities)
+    for view in join.views():
+        add_rows(request, join, view, request.read(view))
+    joined = join.finish()
+    return with_counts(pa.table(joined), entities.schema, joined.counts)
+
+
+def begin_join(request: JoinRequest, entities: pa.Table, views: Sequence[str] | None = None) -> _native.PointInTimeJoin:
+    """A join of entity rows that takes source rows from now on; with `views`, one partition of the join of these."""
+    return _native.PointInTimeJoin(
         request.plan,
         request.service,
         entities,
         request.event_ts_column,
         as_known_at=request.as_known_at,
         threads=request.threads,
-        statuses=request.statuses,
+        statuses=request.statuses and views is None,
         held_bytes_max=request.held_bytes_max,
+        views=None if views is None else list(views),
     )
-    for view in join.views():
-        add_rows(request, join, view, request.read(view))
-    joined = join.finish()
-    return with_counts(pa.table(joined), entities.schema, joined.counts)
 
 
 def add_rows(request: JoinRequest, join: _native.PointInTimeJoin, view: str, batches: Iterable[pa.RecordBatch]) -> None:

@@ -33,7 +33,7 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.files import make_folder
-from headrace.historical import JoinRequest, add_rows
+from headrace.historical import JoinRequest, add_rows, begin_join
 from headrace.history import history_files
 from headrace.sources import BATCH_ROWS_MAX, ViewRows, count_rows
 
@@ -311,16 +311,7 @@ def join_partition(
     request: JoinRequest, key_set: KeySet, entities: pa.Table, sources: Iterable[tuple[str, Iterable[Any]]]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """What one partition finds, with the numbers of its rows, and its counts."""
-    join = _native.PointInTimeJoin(
-        request.plan,
-        request.service,
-        entities,
-        request.event_ts_column,
-        as_known_at=request.as_known_at,
-        threads=request.threads,
-        held_bytes_max=request.held_bytes_max,
-        views=list(key_set.views),
-    )
+    join = begin_join(request, entities, key_set.views)
     for view, batches in sources:
         add_rows(request, join, view, batches)
     found = join.finish_stored()
@@ -408,6 +399,6 @@ def told_of_full_disks(folder: Path) -> Iterator[None]:
             raise
         raise make_error(
             "io",
-            f"the disk of {folder} is full: a join that is larger than memory puts its partitions there",
+            f"the disk of {folder} is full: what is joined or loaded in partitions puts them there",
             "free space, name another folder (offline.spill in headrace.toml), or allow more memory (offline.memory)",
         ) from error
