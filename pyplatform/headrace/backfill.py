@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from headrace.dead_letters import as_texts, refused_by_engine
 from headrace.erase import ERASED, Blocked
 from headrace.frames import TIMESTAMP
 from headrace.historical import in_chunks
-from headrace.sources import CREATED_TS, EVENT_TS, AsOf, Part, ViewRows, accepted, between, read_rows
+from headrace.sources import CREATED_TS, EVENT_TS, UNKNOWN_US, AsOf, Part, ViewRows, accepted, between, read_rows
 
 CHUNK_ROWS = 1 << 20
 CHUNK_BYTES = 128_000_000
@@ -39,8 +40,8 @@ class Backfill:
         document: of the plan, the view and the entities.
         view: its name.
         as_of: the version of a Delta table.
-        start_us: rows with an earlier event time are left out; None is none.
-        end_us: rows from this event time on are left out.
+        start_us: rows of an earlier moment are left out; None is none.
+        end_us: rows from this moment on are left out; see `headrace.sources.between`.
         now_us: the time of the load.
         latest_us: rows with a later event time are refused.
         blocked: the erased keys, see `OnlineStore.blocked`.
@@ -90,21 +91,23 @@ class PartReport:
     """What became of the rows of a part.
 
     Attributes:
+        letters_max: of the rows that are refused for one reason, so many are told.
         accepted: rows that the table takes.
         refused: reason -> other rows.
         letters: reason, detail and text of refused rows.
         profile: the statistics of the rows, if they are described.
     """
 
+    letters_max: int
     accepted: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     letters: list[tuple[str, str, str]] = field(default_factory=list)
     profile: _native.Profile | None = None
 
-    def refuse(self, reason: str, rows: pa.Table | Sequence[str], detail: str, letters_max: int) -> None:
+    def refuse(self, reason: str, rows: pa.Table | Sequence[str], detail: str) -> None:
         before = self.refused.get(reason, 0)
         self.refused[reason] = before + len(rows)
-        room = max(letters_max - before, 0)
+        room = max(self.letters_max - before, 0)
         self.letters += [(reason, detail, text) for text in as_texts(rows, room)]
 
     def to_json(self) -> str:
@@ -118,7 +121,11 @@ class PartReport:
         self.accepted += told["accepted"]
         for reason, count in told["refused"].items():
             self.refused[reason] = self.refused.get(reason, 0) + count
-        self.letters += [(reason, detail, row) for reason, detail, row in told["letters"]]
+        kept = Counter(reason for reason, _, _ in self.letters)
+        for reason, detail, row in told["letters"]:
+            kept[reason] += 1
+            if kept[reason] <= self.letters_max:
+                self.letters.append((reason, detail, row))
         if told["profile"] is not None:
             found = _native.Profile.from_bytes(base64.b64decode(told["profile"]))
             if self.profile is None:
@@ -133,7 +140,7 @@ def read_part(job: Backfill, part: Part) -> tuple[list[list[pa.Table]], PartRepo
     Raises:
         UnknownNameError, InputError, StoreError: as `headrace.sources.read_rows`.
     """
-    view, report = job.rows, PartReport(profile=_native.Profile() if job.describes else None)
+    view, report = job.rows, PartReport(job.letters_max, profile=_native.Profile() if job.describes else None)
     cut: list[list[pa.Table]] = [[] for _ in range(job.partitions)]
     for rows in in_chunks(_accepted_rows(job, view, part, report), CHUNK_ROWS, CHUNK_BYTES):
         some = reduced(job, rows)
@@ -146,19 +153,15 @@ def read_part(job: Backfill, part: Part) -> tuple[list[list[pa.Table]], PartRepo
 
 def _accepted_rows(job: Backfill, view: ViewRows, part: Part, report: PartReport) -> Iterator[pa.RecordBatch]:
     """The rows that the table takes; the others are told."""
-
-    def refuse(reason: str, rows: pa.Table | Sequence[str], detail: str) -> None:
-        report.refuse(reason, rows, detail, job.letters_max)
-
     blocked = None if job.blocked is None else Blocked(job.blocked)
-    for batch in read_rows(view, Path(job.sources_root), job.now_us, refuse, job.as_of, part):
-        rest = batch if view.is_static else between(batch, job.start_us, job.end_us)
+    for batch in read_rows(view, Path(job.sources_root), UNKNOWN_US, report.refuse, job.as_of, part):
+        rest = batch if view.is_static else between(view, batch, job.start_us, job.end_us, job.now_us)
         if blocked is not None:
             rest, removed = blocked.without(view, rest, job.now_us)
             if removed:
                 report.refused[ERASED] = report.refused.get(ERASED, 0) + removed
         for reason, refused in refused_by_engine(rest, list(view.keys), EVENT_TS, job.latest_us).items():
-            refuse(reason, pa.Table.from_batches([refused]), "")
+            report.refuse(reason, pa.Table.from_batches([refused]), "")
         taken = accepted(view, rest, job.latest_us)
         report.accepted += taken.num_rows
         if report.profile is not None and taken.num_rows:

@@ -153,8 +153,10 @@ class FeatureStore:
         """Loads rows of the views' sources into the online table.
 
         Args:
-            start: rows with an earlier event time are left out; None takes all from the beginning.
-            end: rows from this event time on are left out; None is now. Without a zone, times are UTC.
+            start: rows of an earlier time are left out; None takes all from the beginning. The time of a row is the
+                later one of its event time and its creation time (the source's `created_ts` or `available_after`).
+            end: rows from this time on are left out, so that nothing is served before it was known; None is now.
+                Without a zone, times are UTC.
             views: by default every view that is `online` and has a file source. Of pushed views only those of
                 aggregates can be named: they are built anew from their history, as after a change of their definition.
             progress: called after each batch of rows.
@@ -599,17 +601,21 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         event_ts_column: str = "event_timestamp",
         as_of: AsOf | Mapping[str, AsOf] = None,
+        memory: str | int | None = None,
+        on: str | None = None,
     ) -> Dataset:
         """Makes a training set and keeps it for good, as the next version of a dataset.
 
         Args:
             name: the dataset's name.
             service: the feature service's name.
-            entity_df: as `get_historical_features` takes it; so are as_known_at, event_ts_column and as_of.
+            entity_df: as `get_historical_features` takes it; so are the arguments that are named alike.
             splits: a `TimeSplit` or a `HashSplit`; the part of a row stands in the column `__split`.
             as_known_at: see `get_historical_features`.
             event_ts_column: see there.
             as_of: see there.
+            memory: what the join may hold beside the training set itself.
+            on: see there.
 
         Returns:
             The new version; if the same rows of the same query are kept already, the version that has them.
@@ -619,10 +625,14 @@ class FeatureStore:
         """
         from headrace.datasets import frame_digest
         from headrace.frames import to_table
+        from headrace.historical import read_entities
 
-        entities = to_table(entity_df, "the entity frame")
+        is_file = isinstance(entity_df, os.PathLike)
+        entities = read_entities(Path(entity_df)) if is_file else to_table(entity_df, "the entity frame")
         lineage, states = self.dataset_lineage(service, entities, event_ts_column, as_of)
-        table = self.get_historical_features(service, entities, event_ts_column, as_known_at, as_of=states)
+        table = self.get_historical_features(
+            service, entities, event_ts_column, as_known_at, as_of=states, memory=memory, on=on
+        )
         query = {
             "service": service,
             "event_ts_column": event_ts_column,

@@ -23,7 +23,7 @@ from headrace.dead_letters import DeadLetters, refused_by_engine
 from headrace.digests import digest_json
 from headrace.history import ViewHistory, read_history
 from headrace.online_store import OnlineStore, WriteCounts
-from headrace.sources import EVENT_TS, ViewRows, accepted, between
+from headrace.sources import EVENT_TS, UNKNOWN_US, ViewRows, accepted, between
 from headrace.text_files import Refuse
 
 Progress = Callable[[str, int], None]
@@ -173,7 +173,7 @@ def load_view(
         store: the writer.
         view: the view.
         config: the project's settings.
-        span: from which event time (None: the beginning) until before which.
+        span: from which moment (None: the beginning) until before which; see `headrace.sources.between`.
         now_us: the time of the load.
         progress: called after each batch with the view's name and the rows so far.
         resets: what the view has aggregated so far is forgotten before.
@@ -222,7 +222,7 @@ class Load:
     """A load under way.
 
     Attributes:
-        span: from which event time (None: the beginning) until before which.
+        span: from which moment (None: the beginning) until before which.
         resets: the next accepted rows are the first after what the view has aggregated is forgotten.
         told: called after each batch.
     """
@@ -246,10 +246,10 @@ def _load_here(load: Load, of: str | None, done: Done) -> None:
         if not done.covers(position):  # the interrupted load has counted it
             intake.refuse(reason, rows, detail)
 
-    for batch in _rows(view, load.config, load.now_us, refuse):
+    for batch in _rows(view, load.config, refuse):
         for first, last, covered_us in done.split(position, batch.num_rows):
             part = batch.slice(first - position, last - first)
-            chosen = _wanted(view, part, start_us, covered_us, end_us)
+            chosen = _wanted(view, part, (start_us, end_us), covered_us, load.now_us)
             if chosen.num_rows:
                 noted = None if of is None else done.passed(last, end_us)
                 intake.write(load.store, chosen, load.now_us, progress=noted, resets=load.resets)
@@ -258,20 +258,21 @@ def _load_here(load: Load, of: str | None, done: Done) -> None:
         load.told()
 
 
-def _rows(view: ViewRows, config: Config, now_us: int, refuse: Refuse) -> Iterator[pa.RecordBatch]:
+def _rows(view: ViewRows, config: Config, refuse: Refuse) -> Iterator[pa.RecordBatch]:
     if view.is_pushed:
         return read_history(view, config.state / "history" / view.name)
-    return sources.read_rows(view, config.sources_root, now_us, refuse)
+    return sources.read_rows(view, config.sources_root, UNKNOWN_US, refuse)
 
 
 def _wanted(
-    view: ViewRows, batch: pa.RecordBatch, start_us: int | None, covered_us: int | None, end_us: int
+    view: ViewRows, batch: pa.RecordBatch, span: tuple[int | None, int], covered_us: int | None, now_us: int
 ) -> pa.RecordBatch:
+    start_us, end_us = span
     if covered_us is None:
-        return batch if view.is_static else between(batch, start_us, end_us)
+        return batch if view.is_static else between(view, batch, start_us, end_us, now_us)
     if view.is_static or covered_us >= end_us:
         return batch.slice(0, 0)
-    rest = between(batch, covered_us, end_us)
+    rest = between(view, batch, covered_us, end_us, now_us)
     return rest.filter(pc.is_valid(rest.column(EVENT_TS)))  # those without a time have been counted
 
 

@@ -138,7 +138,7 @@ class OnlineStore:
         return self._next_sequence
 
     def intervals(self, view: str) -> list[Interval]:
-        """Which event times of the view are materialized, in microseconds: from (None: the beginning), until before."""
+        """Which moments of the view are materialized, in microseconds: from (None: the beginning), until before."""
         return list(self._intervals.get(view, []))
 
     def _open_writer(self) -> None:

@@ -132,7 +132,7 @@ class _Backfill:
         for number in range(job.partitions):
             rows, node = reduce.remote(self.text, *(part[number] for part in cut))
             waiting[node] = (number, rows)
-        report = PartReport()
+        report = PartReport(job.letters_max)
         for part in cut:
             report.add(ray.get(part[-1]))
         del cut

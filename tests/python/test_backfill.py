@@ -39,7 +39,7 @@ def drive_here(kind: str, folder: Path) -> dict[str, Any]:
     text = (folder / "job.json").read_text()
     job = Backfill.from_json(text)
     told = [ray_tasks.read_here(text, part) for part in source_parts(job.rows, Path(job.sources_root), job.as_of)]
-    report = PartReport()
+    report = PartReport(job.letters_max)
     for *_, one in told:
         report.add(str(one))
     schema = job.rows.schema()

@@ -19,8 +19,12 @@ from headrace_control.cli.params import UTC_TIME
 )
 @project_option
 @json_option
-@click.option("--start", type=UTC_TIME, help="Leave out rows with an earlier event time.")
-@click.option("--end", type=UTC_TIME, help="Leave out rows with this event time or a later one; the default is now.")
+@click.option("--start", type=UTC_TIME, help="Leave out rows that had happened and were known before.")
+@click.option(
+    "--end",
+    type=UTC_TIME,
+    help="Leave out rows that happened or became known from then on; the default is now.",
+)
 @click.option("--view", "views", multiple=True, help="Only this view; may be given several times.")
 @click.option("--incremental", is_flag=True, help="Start each view where its last materialization ended.")
 @on_option("Read and reduce the rows")
