@@ -30,7 +30,6 @@ __all__ = [
     "StoreSnapshot",
     "complete_join",
     "partition_rows",
-    "point_in_time_join",
     "serve",
     "skip_inherited_exit_handlers",
     "source_digest",
@@ -94,18 +93,6 @@ class JoinedTable:
     @property
     def num_rows(self) -> int: ...
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-def point_in_time_join(
-    plan: Plan,
-    service: str,
-    entities: object,
-    sources: Mapping[str, object],
-    event_ts_column: str,
-    as_known_at: bool | str | None = None,
-    threads: int | None = None,
-    statuses: bool = False,
-) -> JoinedTable:
-    """Frames are anything with `__arrow_c_stream__`. Ctrl-C ends it."""
 
 @final
 class StoreSnapshot:

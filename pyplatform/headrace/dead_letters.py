@@ -62,8 +62,7 @@ class DeadLetters:
         if room <= 0:
             return
         self._kept[reason] = kept + room
-        texts = [_as_json(row) for row in rows.slice(0, room).to_pylist()] if isinstance(rows, pa.Table) else rows
-        for text in texts[:room]:
+        for text in as_texts(rows, room):
             letter = {"reason": reason, "detail": detail, "origin": self._origin, "at": self._now_us}
             self._rows.append({**letter, "row": text[:ROW_CHARACTERS_MAX]})
 
@@ -87,6 +86,13 @@ class DeadLetters:
         self._rows = []
         self._kept = {}
         return path
+
+
+def as_texts(rows: pa.Table | Sequence[str], rows_max: int) -> list[str]:
+    """The first refused rows as text: as JSON, or the lines as they were."""
+    if isinstance(rows, pa.Table):
+        return [_as_json(row) for row in rows.slice(0, rows_max).to_pylist()]
+    return list(rows[:rows_max])
 
 
 def _as_json(row: dict[str, Any]) -> str:

@@ -163,7 +163,8 @@ class FileSource:
     Args:
         path: relative paths start from `sources.root` of headrace.toml (the project's folder by default); or a URL.
         event_ts: the column with the time at which a row became true; None for static rows, which are always true.
-        created_ts: the column with the time at which a row became known; it decides between rows of equal event time.
+        created_ts: the column with the time at which a row became known; it decides between rows of equal event time,
+            and online a row is served from then on.
         available_after: without `created_ts` (or where it is null), a row became known this long after its event time.
         format: by default from the file's ending.
         rename: column in the file -> name in the view.

@@ -27,7 +27,7 @@ from headrace.digests import canonical_json
 from headrace.dtypes import DType
 from headrace.errors import HeadraceError, make_error, nearest_hint
 from headrace.files import write_atomic
-from headrace.frames import cast_column, take_columns, to_table
+from headrace.frames import cast_column, take_keys, to_table
 from headrace.history import remove_rows
 from headrace.history_export import exports_of
 from headrace.online_store import OnlineStore
@@ -60,13 +60,13 @@ class ErasedKeys:
                 nearest_hint(entity, document["entities"], "entities"),
             )
         dtypes = {key["name"]: DType(key["dtype"]) for key in document["entities"][entity]["join_keys"]}
-        place = "the keys to erase"
-        given = take_columns(to_table(keys, place), list(dtypes), place)
+        place = f"the frame of keys of entity '{entity}'"
+        given = take_keys(to_table(keys, place), list(dtypes), place)
         table = pa.table(
             {name: cast_column(given.column(name), dtype, f"{place}, {name}") for name, dtype in dtypes.items()}
         )
         if any(column.null_count for column in table.columns):
-            raise make_error("null_key", f"{place} hold a null", "give whole keys")
+            raise make_error("null_key", f"{place} holds a null", "give whole keys")
         return cls(dtypes, table)
 
     @property

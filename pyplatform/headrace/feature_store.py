@@ -165,15 +165,20 @@ class FeatureStore:
         end: dt.datetime | None = None,
         views: Sequence[str] | None = None,
         progress: Progress | None = None,
+        on: str | None = None,
     ) -> dict[str, WriteCounts]:
         """Loads rows of the views' sources into the online table.
 
         Args:
-            start: rows with an earlier event time are left out; None takes all from the beginning.
-            end: rows from this event time on are left out; None is now. Without a zone, times are UTC.
+            start: rows of an earlier time are left out; None takes all from the beginning. The time of a row is the
+                later one of its event time and its creation time (the source's `created_ts` or `available_after`).
+            end: rows from this time on are left out, so that nothing is served before it was known; None is now.
+                Without a zone, times are UTC.
             views: by default every view that is `online` and has a file source. Of pushed views only those of
                 aggregates can be named: they are built anew from their history, as after a change of their definition.
             progress: called after each batch of rows.
+            on: "ray" has the files read and reduced to what the table keeps on a Ray cluster, with the same answers;
+                rows that a newer one of the same load supersedes then count as stale.
 
         Returns:
             View -> what became of its rows. Rows of static views are always read whole. A view of aggregates is built
@@ -186,7 +191,7 @@ class FeatureStore:
         start_us = None if start is None else datetime_us(start)
         end_us = self.now_us() if end is None else datetime_us(end)
         return {
-            view.name: self._materialize_view(view, start_us, end_us, progress, resets=view.is_windowed)
+            view.name: self._materialize_view(view, start_us, end_us, progress, view.is_windowed, on)
             for view in self._file_views(views)
         }
 
@@ -195,6 +200,7 @@ class FeatureStore:
         end: dt.datetime | None = None,
         views: Sequence[str] | None = None,
         progress: Progress | None = None,
+        on: str | None = None,
     ) -> dict[str, WriteCounts]:
         """As `materialize`, from where each view's last one ended."""
         end_us = self.now_us() if end is None else datetime_us(end)
@@ -203,9 +209,11 @@ class FeatureStore:
         for view in self._file_views(views):
             spans = store.intervals(view.name)
             is_current = view.aggregates is None or view.aggregates == store.aggregates_of(view.name)
-            start_us = max(span[1] for span in spans) if spans and not view.is_static and is_current else None
+            # A history has events that are in the table already since they were pushed.
+            goes_on = bool(spans) and is_current and not view.is_static and not view.is_pushed
+            start_us = max(span[1] for span in spans) if goes_on else None
             resets = view.is_windowed and start_us is None
-            counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets)
+            counts[view.name] = self._materialize_view(view, start_us, end_us, progress, resets, on)
         return counts
 
     def _file_views(self, names: Sequence[str] | None) -> list[ViewRows]:
@@ -226,13 +234,21 @@ class FeatureStore:
         return found
 
     def _materialize_view(
-        self, view: ViewRows, start_us: int | None, end_us: int, progress: Progress | None, resets: bool
+        self,
+        view: ViewRows,
+        start_us: int | None,
+        end_us: int,
+        progress: Progress | None,
+        resets: bool,
+        on: str | None,
     ) -> WriteCounts:
+        from headrace.historical import checked_on
         from headrace.loads import load_view
 
+        on = checked_on(on)
         store = self.open_online(writable=True)
         with self._engines_told(store):
-            return load_view(store, view, self.config, (start_us, end_us), self.now_us(), progress, resets)
+            return load_view(store, view, self.config, (start_us, end_us), self.now_us(), progress, resets, on)
 
     def push(self, view: str, frame: Any) -> WriteCounts:
         """Writes rows of a view to the online table; when this returns they are durable and visible.
@@ -632,17 +648,21 @@ class FeatureStore:
         as_known_at: bool | str | None = None,
         event_ts_column: str = "event_timestamp",
         as_of: AsOf | Mapping[str, AsOf] = None,
+        memory: str | int | None = None,
+        on: str | None = None,
     ) -> Dataset:
         """Makes a training set and keeps it for good, as the next version of a dataset.
 
         Args:
             name: the dataset's name.
             service: the feature service's name.
-            entity_df: as `get_historical_features` takes it; so are as_known_at, event_ts_column and as_of.
+            entity_df: as `get_historical_features` takes it; so are the arguments that are named alike.
             splits: a `TimeSplit` or a `HashSplit`; the part of a row stands in the column `__split`.
             as_known_at: see `get_historical_features`.
             event_ts_column: see there.
             as_of: see there.
+            memory: what the join may hold beside the training set itself.
+            on: see there.
 
         Returns:
             The new version; if the same rows of the same query are kept already, the version that has them.
@@ -652,10 +672,14 @@ class FeatureStore:
         """
         from headrace.datasets import frame_digest
         from headrace.frames import to_table
+        from headrace.historical import read_entities
 
-        entities = to_table(entity_df, "the entity frame")
+        is_file = isinstance(entity_df, os.PathLike)
+        entities = read_entities(Path(entity_df)) if is_file else to_table(entity_df, "the entity frame")
         lineage, states = self.dataset_lineage(service, entities, event_ts_column, as_of)
-        table = self.get_historical_features(service, entities, event_ts_column, as_known_at, as_of=states)
+        table = self.get_historical_features(
+            service, entities, event_ts_column, as_known_at, as_of=states, memory=memory, on=on
+        )
         query = {
             "service": service,
             "event_ts_column": event_ts_column,

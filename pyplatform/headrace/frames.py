@@ -111,6 +111,16 @@ def take_columns(table: pa.Table, names: Sequence[str], place: str) -> pa.Table:
     return table.select(list(names))
 
 
+def take_keys(table: pa.Table, keys: Sequence[str], place: str) -> pa.Table:
+    """As `take_columns`, of join keys, which the error names."""
+    found = table.column_names
+    missing = [name for name in keys if name not in found]
+    if missing:
+        hint = f"give the join keys: {', '.join(keys)}; its columns: {', '.join(found) or 'none'}"
+        raise make_error("missing_column", f"{place} has no column '{missing[0]}'", hint)
+    return take_columns(table, keys, place)
+
+
 def cast_column(column: pa.ChunkedArray, dtype: DType, place: str) -> pa.ChunkedArray:
     """A column as exactly a type of headrace.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +108,10 @@ class JoinRequest:
             return read_history(rows, self.history_root / view, moment)
         return read_rows(rows, self.sources_root, self.now_us, leave_out, moment)
 
+    def chunks(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """Batches put together to what goes through the join at a time."""
+        return in_chunks(batches, self.chunk_rows, self.chunk_bytes_max)
+
     def moment_of(self, view: str) -> AsOf:
         """The state of the past in which a view is read.
 
@@ -205,9 +209,9 @@ def checked_as_known_at(as_known_at: Any) -> bool | str | None:
 
 
 def checked_on(on: Any) -> str | None:
-    """Where a join runs; raises InputError, `invalid_argument`."""
+    """Where a join or a load runs; raises InputError, `invalid_argument`."""
     if on not in (None, "ray"):
-        raise make_error("invalid_argument", f"on is {on!r}", 'give "ray", or leave it out to join on this machine')
+        raise make_error("invalid_argument", f"on is {on!r}", 'give "ray", or leave it out to work on this machine')
     return "ray" if on else None
 
 
@@ -302,37 +306,43 @@ def read_entities(path: Path) -> pa.Table:
 
 def joined_at_once(request: JoinRequest, entities: pa.Table) -> pa.Table:
     """The training set of entity rows that fit into memory."""
-    join = _native.PointInTimeJoin(
-        request.plan,
-        request.service,
-        entities,
-        request.event_ts_column,
-        as_known_at=request.as_known_at,
-        threads=request.threads,
-        statuses=request.statuses,
-        held_bytes_max=request.held_bytes_max,
-    )
+    join = begin_join(request, entities)
     for view in join.views():
         add_rows(request, join, view, request.read(view))
     joined = join.finish()
     return with_counts(pa.table(joined), entities.schema, joined.counts)
 
 
+def begin_join(request: JoinRequest, entities: pa.Table, views: Sequence[str] | None = None) -> _native.PointInTimeJoin:
+    """A join of entity rows that takes source rows from now on; with `views`, one partition of the join of these."""
+    return _native.PointInTimeJoin(
+        request.plan,
+        request.service,
+        entities,
+        request.event_ts_column,
+        as_known_at=request.as_known_at,
+        threads=request.threads,
+        statuses=request.statuses and views is None,
+        held_bytes_max=request.held_bytes_max,
+        views=None if views is None else list(views),
+    )
+
+
 def add_rows(request: JoinRequest, join: _native.PointInTimeJoin, view: str, batches: Iterable[pa.RecordBatch]) -> None:
     """Gives a join the source rows of a view."""
-    for rows in in_chunks(request, batches):
+    for rows in request.chunks(batches):
         join.add(view, rows)
 
 
-def in_chunks(request: JoinRequest, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches put together to what goes through a join at a time."""
+def in_chunks(batches: Iterable[pa.RecordBatch], rows_max: int, bytes_max: int) -> Iterator[pa.Table]:
+    """Batches put together to tables of about so many rows or bytes."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
         waiting.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
-        if rows >= request.chunk_rows or size >= request.chunk_bytes_max:
+        if rows >= rows_max or size >= bytes_max:
             yield pa.Table.from_batches(waiting)
             waiting, rows, size = [], 0, 0
     if waiting:

@@ -8,7 +8,7 @@ and nothing is written twice. Files that changed, or another definition, start f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from headrace.dead_letters import DeadLetters, refused_by_engine
 from headrace.digests import digest_json
 from headrace.history import ViewHistory, read_history
 from headrace.online_store import OnlineStore, WriteCounts
-from headrace.sources import EVENT_TS, ViewRows, accepted, between
+from headrace.sources import EVENT_TS, UNKNOWN_US, ViewRows, accepted, between
 from headrace.text_files import Refuse
 
 Progress = Callable[[str, int], None]
@@ -72,7 +72,7 @@ class Intake:
     def __init__(self, config: Config, view: ViewRows, origin: str, now_us: int) -> None:
         self.counts = WriteCounts()
         self._view = view
-        self._skew_us = round(config.online.max_future_skew_seconds * 1_000_000)
+        self.skew_us = round(config.online.max_future_skew_seconds * 1_000_000)
         settings = config.ingest
         folder = config.state / "dead-letter" / view.name
         self._letters = DeadLetters(
@@ -93,6 +93,7 @@ class Intake:
         history: ViewHistory | None = None,
         progress: dict[str, Any] | None = None,
         resets: bool = False,
+        described: bool = True,
     ) -> None:
         """Writes a batch: `OnlineStore.write` says how.
 
@@ -103,9 +104,10 @@ class Intake:
             history: where the accepted rows are kept for training too.
             progress: how far the load is that the rows belong to.
             resets: what the view has aggregated so far is forgotten.
+            described: the rows count in the view's statistics.
         """
         rest = self._without_erased(store, batch, now_us)
-        latest_us = now_us + self._skew_us
+        latest_us = now_us + self.skew_us
         keep = None
         if history is not None:
             rows = accepted(self._view, rest, latest_us)
@@ -114,7 +116,8 @@ class Intake:
                 return history.kept(rows, sequence, now_us)
 
         before = sum(self.counts.refused.values())
-        store.write(self._view.name, rest, now_us, self.counts, keep=keep, progress=progress, resets=resets)
+        name = self._view.name
+        store.write(name, rest, now_us, self.counts, keep=keep, progress=progress, resets=resets, described=described)
         if sum(self.counts.refused.values()) > before:
             for reason, refused in refused_by_engine(rest, list(self._view.keys), EVENT_TS, latest_us).items():
                 self._letters.add(reason, pa.Table.from_batches([refused]))
@@ -129,6 +132,18 @@ class Intake:
         if removed:
             self.counts.refuse(ERASED, removed)
         return rest
+
+    def add_told(self, refused: Mapping[str, int], letters: Iterable[tuple[str, str, str]]) -> None:
+        """Rows that other processes have refused: how many, and reason, detail and text of some."""
+        for reason, count in refused.items():
+            self.counts.refuse(reason, count)
+        for reason, detail, text in letters:
+            self._letters.add(reason, [text], detail)
+
+    def add_superseded(self, rows: int) -> None:
+        """Rows that were not written because others of the same load are newer."""
+        self.counts.rows += rows
+        self.counts.stale += rows
 
     def keep_sample(self) -> None:
         """Writes the sample of refused rows to its file."""
@@ -150,6 +165,7 @@ def load_view(
     now_us: int,
     progress: Progress | None,
     resets: bool,
+    on: str | None = None,
 ) -> WriteCounts:
     """Loads the rows of a view's source, or of a pushed view's history, into the online table.
 
@@ -157,10 +173,11 @@ def load_view(
         store: the writer.
         view: the view.
         config: the project's settings.
-        span: from which event time (None: the beginning) until before which.
+        span: from which moment (None: the beginning) until before which; see `headrace.sources.between`.
         now_us: the time of the load.
         progress: called after each batch with the view's name and the rows so far.
         resets: what the view has aggregated so far is forgotten before.
+        on: "ray" reads files on a Ray cluster; the history of a pushed view is read here.
 
     Raises:
         InputError, UnknownNameError, StoreError: as `FeatureStore.materialize`.
@@ -168,50 +185,94 @@ def load_view(
     start_us, end_us = span
     if start_us is not None and start_us >= end_us:
         return WriteCounts()
+    # Pushes and their retention change a history at any time: a load of it always begins anew.
+    of = None if view.is_pushed or on is not None else _digest(view, config, start_us)
+    interrupted = store.progress(view.name)
+    done = Done("") if of is None else Done.of_load(interrupted, of)
+    if view.is_windowed and not resets and interrupted is not None and not done.spans:
+        # Some events of a load that cannot go on are in the table, and must not count twice: all are loaded again.
+        spans = store.intervals(view.name)
+        start_us, resets = (spans[0][0] if spans else None), True
+        of = None if of is None else _digest(view, config, start_us)
+        done = Done(of or "")
     place = f"the history of view '{view.name}'" if view.is_pushed else sources.place_of(view, config.sources_root)
     intake = Intake(config, view, place, now_us)
-    # Pushes and their retention change a history at any time: a load of it always begins anew.
-    of = None if view.is_pushed else _digest(view, config, start_us)
-    done = Done("") if of is None else Done.of_load(store.progress(view.name), of)
     resets = resets and not done.spans  # an interrupted load has begun with it
-    position = 0
 
-    def refuse(reason: str, rows: pa.Table | Sequence[str], detail: str) -> None:
-        if not done.covers(position):  # the interrupted load has counted it
-            intake.refuse(reason, rows, detail)
+    def told() -> None:
+        if progress is not None:
+            progress(view.name, intake.counts.rows)
 
+    load = Load(store, view, config, (start_us, end_us), now_us, resets, intake, told)
     try:
-        for batch in _rows(view, config, now_us, refuse):
-            for first, last, covered_us in done.split(position, batch.num_rows):
-                part = batch.slice(first - position, last - first)
-                chosen = _wanted(view, part, start_us, covered_us, end_us)
-                if chosen.num_rows:
-                    noted = None if of is None else done.passed(last, end_us)
-                    intake.write(store, chosen, now_us, progress=noted, resets=resets)
-                    resets = resets and intake.counts.rows == sum(intake.counts.refused.values())
-            position += batch.num_rows
-            if progress is not None:
-                progress(view.name, intake.counts.rows)
+        if on is None or view.is_pushed:
+            _load_here(load, of, done)
+        else:
+            from headrace.ray_backfill import load_on_ray
+
+            load_on_ray(load)
     finally:
         intake.keep_sample()
     store.record_interval(view.name, None if view.is_static else start_us, end_us, view.aggregates)
     return intake.counts
 
 
-def _rows(view: ViewRows, config: Config, now_us: int, refuse: Refuse) -> Iterator[pa.RecordBatch]:
+@dataclass
+class Load:
+    """A load under way.
+
+    Attributes:
+        span: from which moment (None: the beginning) until before which.
+        resets: the next accepted rows are the first after what the view has aggregated is forgotten.
+        told: called after each batch.
+    """
+
+    store: OnlineStore
+    view: ViewRows
+    config: Config
+    span: tuple[int | None, int]
+    now_us: int
+    resets: bool
+    intake: Intake
+    told: Callable[[], None]
+
+
+def _load_here(load: Load, of: str | None, done: Done) -> None:
+    """Reads the rows in their order and writes them as they come; `of` names the load if it could be gone on with."""
+    view, intake, (start_us, end_us) = load.view, load.intake, load.span
+    position = 0
+
+    def refuse(reason: str, rows: pa.Table | Sequence[str], detail: str) -> None:
+        if not done.covers(position):  # the interrupted load has counted it
+            intake.refuse(reason, rows, detail)
+
+    for batch in _rows(view, load.config, refuse):
+        for first, last, covered_us in done.split(position, batch.num_rows):
+            part = batch.slice(first - position, last - first)
+            chosen = _wanted(view, part, (start_us, end_us), covered_us, load.now_us)
+            if chosen.num_rows:
+                noted = None if of is None else done.passed(last, end_us)
+                intake.write(load.store, chosen, load.now_us, progress=noted, resets=load.resets)
+                load.resets = load.resets and intake.counts.rows == sum(intake.counts.refused.values())
+        position += batch.num_rows
+        load.told()
+
+
+def _rows(view: ViewRows, config: Config, refuse: Refuse) -> Iterator[pa.RecordBatch]:
     if view.is_pushed:
         return read_history(view, config.state / "history" / view.name)
-    return sources.read_rows(view, config.sources_root, now_us, refuse)
+    return sources.read_rows(view, config.sources_root, UNKNOWN_US, refuse)
 
 
 def _wanted(
-    view: ViewRows, batch: pa.RecordBatch, start_us: int | None, covered_us: int | None, end_us: int
+    view: ViewRows, batch: pa.RecordBatch, span: tuple[int | None, int], covered_us: int | None, now_us: int
 ) -> pa.RecordBatch:
+    start_us, end_us = span
     if covered_us is None:
-        return batch if view.is_static else between(batch, start_us, end_us)
+        return batch if view.is_static else between(view, batch, start_us, end_us, now_us)
     if view.is_static or covered_us >= end_us:
         return batch.slice(0, 0)
-    rest = between(batch, covered_us, end_us)
+    rest = between(view, batch, covered_us, end_us, now_us)
     return rest.filter(pc.is_valid(rest.column(EVENT_TS)))  # those without a time have been counted
 
 

@@ -74,9 +74,8 @@ def find(path: str, root: Path, place: str) -> Location:
     """
     location = _find_url(path, place) if is_url(path) else _find_local(path, root)
     if not location.paths:
-        raise make_error(
-            "not_found", f"{place} does not exist", "correct the path; relative ones start at sources.root"
-        )
+        start = "" if is_url(path) or Path(path).is_absolute() else f"; it starts in {root}"
+        raise make_error("not_found", f"{place} does not exist", f"correct the path{start}")
     return location
 
 

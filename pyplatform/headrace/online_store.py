@@ -138,7 +138,7 @@ class OnlineStore:
         return self._next_sequence
 
     def intervals(self, view: str) -> list[Interval]:
-        """Which event times of the view are materialized, in microseconds: from (None: the beginning), until before."""
+        """Which moments of the view are materialized, in microseconds: from (None: the beginning), until before."""
         return list(self._intervals.get(view, []))
 
     def _open_writer(self) -> None:
@@ -302,6 +302,7 @@ class OnlineStore:
         keep: Keeping | None = None,
         resets: bool = False,
         progress: Mapping[str, Any] | None = None,
+        described: bool = True,
     ) -> None:
         """Writes rows of a view. When this returns they are durable and visible; when it fails, nothing has changed.
 
@@ -313,6 +314,7 @@ class OnlineStore:
             keep: keeps the rows for training too.
             resets: what the view has aggregated so far is forgotten before these rows.
             progress: how far the load is that these rows belong to, written with the rows.
+            described: the rows count in the view's statistics.
 
         Raises:
             StoreError: `read_only`, `store_full`, `io`.
@@ -331,9 +333,15 @@ class OnlineStore:
             else:
                 applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)
             counts.add(accepted + sum(refused.values()), applied, refused)
-            if accepted and self.statistics is not None:
+            if accepted and described and self.statistics is not None:
                 self.statistics.add(view, batch, self._features(view), self._next_sequence)
             self._advance_snapshot()
+
+    def describe(self, view: str, profile: _native.Profile) -> None:
+        """Adds to a view's statistics what describes rows that were written without being described."""
+        with self._mutex:
+            if self.statistics is not None:
+                self.statistics.merge(view, profile, self._next_sequence)
 
     def _append(
         self, log: OnlineLog, sequence: int, rows: int, encoded: bytes, noted: Mapping[str, Any]

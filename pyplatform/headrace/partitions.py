@@ -32,7 +32,7 @@ from headrace import _native
 from headrace.dtypes import DType
 from headrace.errors import make_error
 from headrace.files import make_folder
-from headrace.historical import JoinRequest, add_rows, in_chunks
+from headrace.historical import JoinRequest, add_rows, begin_join
 from headrace.history import history_files
 from headrace.sources import BATCH_ROWS_MAX, ViewRows, count_rows
 
@@ -276,7 +276,7 @@ def cut_entities(request: JoinRequest, frames: Iterable[pa.Table], folder: Path,
                     names = entity_columns(request, one)
                     of_set = pa.schema([*(schema.field(name) for name in names), (ROW, pa.int64())])
                     cut.append(stack.enter_context(PartitionFiles(folder / one.name, "entities", count, of_set)))
-            for chunk in in_chunks(request, frame.cast(schema).to_batches(max_chunksize=BATCH_ROWS_MAX)):
+            for chunk in request.chunks(frame.cast(schema).to_batches(max_chunksize=BATCH_ROWS_MAX)):
                 whole.write_table(chunk, max_chunksize=BATCH_ROWS_MAX)
                 numbers = pa.array(np.arange(rows, rows + chunk.num_rows, dtype=np.int64))
                 for one, files in zip(sets, cut, strict=True):
@@ -299,7 +299,7 @@ def cut_sources(request: JoinRequest, key_set: KeySet, view: str, folder: Path, 
     """Writes the source rows of a view, cut."""
     parts = count if key_set.keys else 1
     with PartitionFiles(folder / key_set.name, view, parts, request.views[view].schema()) as files:
-        for rows in in_chunks(request, request.read(view)):
+        for rows in request.chunks(request.read(view)):
             cut = _native.partition_rows(rows, list(key_set.keys), parts) if key_set.keys else [rows]
             for number, part in enumerate(cut):
                 files.write(number, part)
@@ -309,16 +309,7 @@ def join_partition(
     request: JoinRequest, key_set: KeySet, entities: pa.Table, sources: Iterable[tuple[str, Iterable[Any]]]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """What one partition finds, with the numbers of its rows, and its counts."""
-    join = _native.PointInTimeJoin(
-        request.plan,
-        request.service,
-        entities,
-        request.event_ts_column,
-        as_known_at=request.as_known_at,
-        threads=request.threads,
-        held_bytes_max=request.held_bytes_max,
-        views=list(key_set.views),
-    )
+    join = begin_join(request, entities, key_set.views)
     for view, batches in sources:
         add_rows(request, join, view, batches)
     found = join.finish_stored()
@@ -406,6 +397,6 @@ def told_of_full_disks(folder: Path) -> Iterator[None]:
             raise
         raise make_error(
             "io",
-            f"the disk of {folder} is full: a join that is larger than memory puts its partitions there",
+            f"the disk of {folder} is full: what is joined or loaded in partitions puts them there",
             "free space, name another folder (offline.spill in headrace.toml), or allow more memory (offline.memory)",
         ) from error

@@ -1,7 +1,7 @@
-"""The process that drives a join on a Ray cluster: `python -m headrace.ray_driver FOLDER COUNT`, run by `ray_join`.
+"""The process that drives a Ray cluster: `python -m headrace.ray_driver join|backfill FOLDER`, run by `ray_process`.
 
-A shuffle in two rounds. Tasks of the first read parts of the sources and cut them; tasks of the second each join a
-partition of all those parts, in the order of the sources. Answers are written to files as they come.
+A shuffle in two rounds. Tasks of the first read parts of the sources and cut them; tasks of the second each join, or
+reduce, a partition of all those parts, in the order of the sources. Answers are written to files as they come.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any
 import pyarrow as pa
 
 from headrace import ray_tasks
+from headrace.backfill import Backfill, PartReport
 from headrace.errors import HeadraceError
-from headrace.historical import JoinRequest, in_chunks
+from headrace.historical import JoinRequest
 from headrace.partitions import KeySet, add_counts, key_sets, write_found
 from headrace.ray_join import load_request
 from headrace.sources import source_parts
 
 
-def main(folder: Path, count: int) -> None:
-    """Joins, and leaves `result.json`: counts by view, or an error."""
+def main(kind: str, folder: Path) -> None:
+    """Does the work, and leaves `result.json`: what it tells, or an error."""
     try:
-        result = drive(folder, count)
+        result = drive(kind, folder)
     except HeadraceError as error:
         result = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
     (folder / "result.json.tmp").write_text(json.dumps(result))
     (folder / "result.json.tmp").replace(folder / "result.json")
 
 
-def drive(folder: Path, count: int) -> dict[str, Any]:
+def drive(kind: str, folder: Path) -> dict[str, Any]:
     """Runs the tasks and collects their answers."""
     import ray
 
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
     try:
-        return _Shuffle(ray, folder, count).run()
+        return _Join(ray, folder).run() if kind == "join" else _Backfill(ray, folder).run()
     except ray.exceptions.RayTaskError as error:
         told = _told(error)
         if told is None:
@@ -57,12 +58,12 @@ def _told(error: Any) -> dict[str, Any] | None:
     return told if isinstance(told, dict) else None
 
 
-class _Shuffle:
-    def __init__(self, ray: Any, folder: Path, count: int) -> None:
+class _Join:
+    def __init__(self, ray: Any, folder: Path) -> None:
         self.ray = ray
         self.folder = folder
-        self.count = count
         self.job, self.plan = (folder / "job.json").read_text(), (folder / "plan.json").read_text()
+        self.count: int = json.loads(self.job)["count"]
         self.request: JoinRequest = load_request(self.job, self.plan)
         self.counts: dict[str, Any] = {"views": {}}
         self.nodes: set[str] = set()
@@ -81,7 +82,7 @@ class _Shuffle:
             # The history is on this machine; it is cut here.
             return [
                 [self.ray.put(data) for data in ray_tasks.cut([chunk], rows.schema(), key_set.keys, self.count)]
-                for chunk in in_chunks(self.request, self.request.read(view))
+                for chunk in self.request.chunks(self.request.read(view))
             ]
         task = self.ray.remote(num_returns=partitions, scheduling_strategy="SPREAD")(_single(partitions))
         cut = [
@@ -112,10 +113,50 @@ class _Shuffle:
                 write_found(self.request, place / f"{number}.found", table, self.count)
 
 
+class _Backfill:
+    """Leaves `NUMBER.rows` for each partition and, where the rows are described, `profile.stats`."""
+
+    def __init__(self, ray: Any, folder: Path) -> None:
+        self.ray = ray
+        self.folder = folder
+        self.text = (folder / "job.json").read_text()
+        self.job = Backfill.from_json(self.text)
+
+    def run(self) -> dict[str, Any]:
+        job, ray = self.job, self.ray
+        read = ray.remote(num_returns=job.partitions + 1, scheduling_strategy="SPREAD")(ray_tasks.read_here)
+        parts = source_parts(job.rows, Path(job.sources_root), job.as_of)
+        cut = [read.remote(self.text, part) for part in parts]
+        reduce = ray.remote(num_returns=2, scheduling_strategy="SPREAD")(ray_tasks.reduce_here)
+        waiting: dict[Any, tuple[int, Any]] = {}
+        for number in range(job.partitions):
+            rows, node = reduce.remote(self.text, *(part[number] for part in cut))
+            waiting[node] = (number, rows)
+        report = PartReport(job.letters_max)
+        for part in cut:
+            report.add(ray.get(part[-1]))
+        del cut
+        nodes: set[str] = set()
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            for one in ready:
+                number, rows = waiting.pop(one)
+                nodes.add(ray.get(one))
+                (self.folder / f"{number}.rows").write_bytes(ray.get(rows))
+        if report.profile is not None:
+            (self.folder / "profile.stats").write_bytes(report.profile.to_bytes())
+        return {
+            "accepted": report.accepted,
+            "refused": report.refused,
+            "letters": report.letters,
+            "nodes": len(nodes),
+        }
+
+
 def _single(partitions: int) -> Any:
     """With one return value a task's result is the value, not a list of it."""
     return ray_tasks.cut_part if partitions > 1 else ray_tasks.cut_whole
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,24 +20,18 @@ from typing import Any
 import pyarrow as pa
 
 from headrace import _native
-from headrace.errors import make_error
 from headrace.historical import JoinRequest
 from headrace.partitions import JoinedPartitions, cut_entities, key_sets, spill_folder, told_of_full_disks
+from headrace.ray_process import PARTITIONS_MIN, check_installed, drive
 from headrace.sources import fingerprint
-
-PARTITIONS_MIN = 16
-"""So many at least, so that several machines have some each."""
-
-RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SCHEDULER_EVENTS": "0"}
-"""Nothing is reported to anyone outside."""
 
 _SIMPLE = ("service", "event_ts_column", "as_known_at", "threads", "now_us", "memory_bytes", "chunk_rows")
 _PATHS = ("sources_root", "history_root", "spill_root")
 
 
-def save_request(request: JoinRequest, folder: Path) -> None:
-    """Writes what is joined, for the driver and its tasks."""
-    job = {name: getattr(request, name) for name in _SIMPLE}
+def save_request(request: JoinRequest, folder: Path, count: int) -> None:
+    """Writes what is joined, in how many partitions, for the driver and its tasks."""
+    job = {"count": count} | {name: getattr(request, name) for name in _SIMPLE}
     job |= {name: str(getattr(request, name)) for name in _PATHS}
     job["as_of"] = {view: _moment(request, view) for view in request.views}
     (folder / "job.json").write_text(json.dumps(job))
@@ -80,35 +70,11 @@ def joined_on_ray(request: JoinRequest, frames: Iterable[pa.Table], count: int) 
         ProcessError: `unavailable`, Ray is not installed, or the cluster failed.
         InputError, StoreError: as a join on this machine.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise make_error("unavailable", "Ray is not installed", "pip install 'headrace[ray]'")
+    check_installed()
     count = max(count, PARTITIONS_MIN)
     with spill_folder(request.spill_root) as folder, told_of_full_disks(folder):
         rows = cut_entities(request, frames, folder, count)
-        save_request(request, folder)
-        told = _drive(folder, count)
+        save_request(request, folder, count)
+        told = drive("join", folder)
         counts = {"rows": rows, "views": told["views"]}
         yield JoinedPartitions(request, folder, count, key_sets(request), counts, nodes=told["nodes"])
-
-
-def _drive(folder: Path, count: int) -> dict[str, Any]:
-    """Runs the driver; returns what it tells."""
-    command = [sys.executable, "-m", "headrace.ray_driver", str(folder), str(count)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **RAY_VARIABLES},
-        stdin=subprocess.DEVNULL,
-    )
-    result = folder / "result.json"
-    if not result.exists():
-        last = " / ".join(done.stderr.strip().splitlines()[-3:]) or f"exit status {done.returncode}"
-        raise make_error(
-            "unavailable", f"the join on Ray failed: {last}", "see the logs of the cluster, or join without --on ray"
-        )
-    told: dict[str, Any] = json.loads(result.read_text())
-    if "error" in told:
-        raise make_error(**told["error"])
-    return told

@@ -1,4 +1,4 @@
-"""What tasks on a Ray cluster do: cut a piece of a source, join a partition. Rows travel as Arrow IPC.
+"""What tasks on a Ray cluster do: cut a piece of a source, join or reduce a partition. Rows travel as Arrow IPC.
 
 A machine of the cluster needs the same headrace, and the sources under the same paths. Ray's tasks name functions of
 this module.
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace import _native
+from headrace.backfill import Backfill, joined_parts, read_part
 from headrace.errors import HeadraceError
-from headrace.historical import in_chunks
 from headrace.partitions import KeySet, join_partition, key_sets
 from headrace.ray_join import load_request
 from headrace.sources import Part, leave_out, read_rows
@@ -58,7 +58,7 @@ def cut_part(job: str, plan: str, view: str, part: Part, count: int) -> list[byt
     try:
         moment = request.moment_of(view)
         batches = read_rows(rows, request.sources_root, request.now_us, leave_out, moment, part)
-        return cut(in_chunks(request, batches), rows.schema(), tuple(rows.keys), count)
+        return cut(request.chunks(batches), rows.schema(), tuple(rows.keys), count)
     except HeadraceError as error:
         raise RuntimeError(error_text(error)) from None
 
@@ -118,3 +118,29 @@ def join_here(job: str, plan: str, key_set: str, entities: bytes, views: Any, *p
 
     node: str = ray.get_runtime_context().get_node_id()
     return join_cut(job, plan, key_set, entities, views, node, *parts)
+
+
+def read_here(backfill: str, part: Part) -> tuple[bytes | str, ...]:
+    """Reads a part of a source for the online table: its rows by partition, then what became of them as JSON.
+
+    Raises:
+        RuntimeError: as `cut_part`.
+    """
+    job = Backfill.from_json(backfill)
+    schema = job.rows.schema()
+    try:
+        cut, report = read_part(job, part)
+    except HeadraceError as error:
+        raise RuntimeError(error_text(error)) from None
+    return (*(as_bytes(schema, tables) for tables in cut), report.to_json())
+
+
+def reduce_here(backfill: str, *parts: bytes) -> tuple[bytes, str]:
+    """What the online table would keep of a partition, whose parts are in their order; and on which machine."""
+    import ray
+
+    job = Backfill.from_json(backfill)
+    schema = job.rows.schema()
+    found = joined_parts(job, [pa.Table.from_batches(list(batches_of(part)), schema=schema) for part in parts])
+    node: str = ray.get_runtime_context().get_node_id()
+    return as_bytes(schema, [found]), node

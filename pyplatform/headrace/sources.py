@@ -22,7 +22,7 @@ from headrace.cells import cast_rows
 from headrace.digests import digest_file
 from headrace.dtypes import DType
 from headrace.errors import HeadraceError, make_error, nearest_hint
-from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, to_table
+from headrace.frames import TIMESTAMP, arrow_type, cast_column, take_columns, take_keys, to_table
 from headrace.locations import Location, find, is_url, unreachable
 from headrace.text_files import Refuse, csv_columns, json_columns, open_text, read_csv, read_json_lines
 
@@ -30,6 +30,9 @@ EVENT_TS = "__event_ts"
 CREATED_TS = "__created_ts"
 DELETED = "__deleted"
 BATCH_ROWS_MAX = 65_536
+UNKNOWN_US = 2**62
+"""Stands for the creation time of a row of which nobody says when it became known, until it is chosen."""
+
 TEXT_FORMATS = ("csv", "jsonl")
 AsOf = int | str | dt.datetime | None
 """A state of the past: a version, or a time (of ISO 8601 where it is text). None is now."""
@@ -64,6 +67,8 @@ class ViewRows:
             )
         view = plan["views"][name]
         self.name = name
+        self.document = {"views": {name: view}, "entities": {one: plan["entities"][one] for one in view["entities"]}}
+        """What of the plan is about the view."""
         self.source: dict[str, Any] = view["source"]
         self.keys = {
             key["name"]: DType(key["dtype"])
@@ -184,7 +189,7 @@ class ViewRows:
         Raises:
             InputError: `missing_column`, `type_mismatch`.
         """
-        table = take_columns(to_table(keys, place), list(self.keys), place)
+        table = take_keys(to_table(keys, place), list(self.keys), place)
         rows = table.num_rows
         columns: dict[str, Any] = {
             name: cast_column(table.column(name), dtype, f"{place}, column '{name}'")
@@ -339,7 +344,7 @@ def read_tables(
     try:
         if file_format not in TEXT_FORMATS:
             dataset = _dataset(view, path, file_format, root, place, as_of)
-            yield from _scan(dataset, names, place, optional, part)
+            yield from _scan(dataset, names, place, optional, part, is_url(path))
             return
         location = find(path, root, place)
         for file in location.paths if part is None else [location.paths[part[0]]]:
@@ -365,15 +370,21 @@ def _dataset(view: ViewRows, path: str, file_format: str, root: Path, place: str
 
 
 def _scan(
-    dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...], part: Part | None
+    dataset: Any, names: dict[str, str], place: str, optional: tuple[str, ...], part: Part | None, is_remote: bool
 ) -> Iterator[pa.Table]:
     names = _present(names, dataset.schema.names, place, optional)
-    columns = list(dict.fromkeys(names.values()))
+    # What is fetched ahead is kept until the end of a file: worth it only where each read is a request to elsewhere.
+    options = ds.ParquetFragmentScanOptions(pre_buffer=is_remote)
+    how = {
+        "columns": list(dict.fromkeys(names.values())),
+        "batch_size": BATCH_ROWS_MAX,
+        "fragment_scan_options": options,
+    }
     if part is None:
-        scanner = dataset.scanner(columns=columns, batch_size=BATCH_ROWS_MAX)
+        scanner = dataset.scanner(**how)
     else:
         fragment = list(dataset.get_fragments())[part[0]].subset(row_group_ids=[part[1]])
-        scanner = fragment.scanner(schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS_MAX)
+        scanner = fragment.scanner(schema=dataset.schema, **how)
     for batch in scanner.to_batches():
         yield pa.Table.from_batches([batch])
 
@@ -407,13 +418,32 @@ def _present(names: dict[str, str], found: list[str], place: str, optional: tupl
     return {name: old for name, old in names.items() if old in found}
 
 
-def between(batch: pa.RecordBatch, start_us: int | None, end_us: int) -> pa.RecordBatch:
-    """The rows from `start_us` until before `end_us`, and those without an event time, which the engine counts."""
-    event_ts = batch.column(EVENT_TS)
-    chosen = pc.less(event_ts, pa.scalar(end_us).cast(TIMESTAMP))
+def between(view: ViewRows, batch: pa.RecordBatch, start_us: int | None, end_us: int, now_us: int) -> pa.RecordBatch:
+    """The rows of a time, and those without an event time, which the engine counts.
+
+    A row belongs to the moment at which it has happened and, in files, has become known: a load until then serves just
+    what a join as of then and as known then finds, and the next load, from then on, takes what was known later. Of a
+    row of which nobody says when it became known, only the event time counts.
+
+    Args:
+        view: the view.
+        batch: its rows, read with `UNKNOWN_US` in place of the time.
+        start_us: the first moment; None is the beginning.
+        end_us: the moment after the last.
+        now_us: becomes the creation time of the rows that have none.
+    """
+    moment_us = event_us = batch.column(EVENT_TS).cast(pa.int64())
+    if not view.is_pushed:  # what was pushed was known to the table at once
+        created_us = batch.column(CREATED_TS).cast(pa.int64())
+        is_unknown = pc.equal(created_us, UNKNOWN_US)
+        moment_us = pc.max_element_wise(event_us, pc.if_else(is_unknown, event_us, created_us))
+        if pc.any(is_unknown).as_py():
+            stamped = pc.if_else(is_unknown, pa.scalar(now_us), created_us).cast(TIMESTAMP)
+            batch = batch.set_column(batch.schema.get_field_index(CREATED_TS), CREATED_TS, stamped)
+    chosen = pc.less(moment_us, end_us)
     if start_us is not None:
-        chosen = pc.and_(chosen, pc.greater_equal(event_ts, pa.scalar(start_us).cast(TIMESTAMP)))
-    chosen = pc.fill_null(chosen, True)
+        chosen = pc.and_(chosen, pc.greater_equal(moment_us, start_us))
+    chosen = pc.fill_null(pc.or_kleene(chosen, pc.is_null(event_us)), True)
     return batch if pc.all(chosen, min_count=0).as_py() else batch.filter(chosen)
 
 

@@ -173,6 +173,14 @@ class IngestStatistics:
             self._counter = ThreadPoolExecutor(1, "headrace-statistics")
         self._waiting.append((self._counter.submit(_count, self._profile(view), gathered.batches), gathered.rows))
 
+    def merge(self, view: str, profile: _native.Profile, sequence: int) -> None:
+        """Adds rows that were counted elsewhere; `sequence` is as in `add`."""
+        with self._mutex:
+            self._count_waiting(0)
+            self._profile(view).merge(profile)
+            self._changed.add(view)
+            self.sequence = sequence
+
     def _count_waiting(self, left: int) -> None:
         """Waits until at most so many groups are not counted. In a forked child nobody counts them."""
         if self._pid != os.getpid():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,11 +25,21 @@ def to_us(moment: dt.datetime | int) -> int:
     return (moment - EPOCH) // dt.timedelta(microseconds=1)
 
 
+def join_frames(
+    plan: _native.Plan, service: str, entities: pa.Table, sources: Mapping[str, pa.Table], at: str, **options: Any
+) -> _native.JoinedTable:
+    """The point-in-time join of frames, each view's rows given at once."""
+    join = _native.PointInTimeJoin(plan, service, entities, at, **options)
+    for view in join.views():
+        join.add(view, sources[view])
+    return join.finish()
+
+
 def offline(
     case: Case, asked: list[dict[str, Any]], as_known_at: bool | str | None = None, threads: int = 1
 ) -> list[Answer]:
     """One answer for each entity row, by the point-in-time join."""
-    joined = _native.point_in_time_join(
+    joined = join_frames(
         _native.Plan.from_json(case.plan()),
         "all",
         entity_table(case, asked),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import reference_expr as reference
-from answers import EPOCH, STORE_BYTES_MAX, to_us
+from answers import EPOCH, STORE_BYTES_MAX, join_frames, to_us
 from cases import arrow_type, bits, plain, values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -345,7 +345,7 @@ requests = st.lists(
 def over_a_batch(plan: _native.Plan, fields: list[tuple[str, Expr]], rows: list[dict[str, Any]]) -> list[list[Any]]:
     columns = {name: pa.array([row[name] for row in rows], arrow_type(dtype)) for name, dtype in COLUMNS.items()}
     columns["at"] = pa.array([0] * len(rows), arrow_type("timestamp"))
-    table = pa.table(_native.point_in_time_join(plan, "all", pa.table(columns), {}, "at"))
+    table = pa.table(join_frames(plan, "all", pa.table(columns), {}, "at"))
     return [[bits(v, dtype) for v in plain(table.column(f"f{at}"))] for at, (dtype, _) in enumerate(fields)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import reference_windows as reference
+from answers import join_frames
 from cases import arrow_type, floats, integers, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,7 +245,7 @@ def test_aggregates_from_history_are_the_specified_ones(
         }
     )
     joined = pa.table(
-        _native.point_in_time_join(
+        join_frames(
             plan_of(chosen),
             "all",
             entities,
@@ -334,7 +335,7 @@ def test_large_sketches_are_the_same_on_every_path(tmp_path_factory: Any, seed: 
     store.write_snapshot(folder)
     opened = _native.LocalStore.open_snapshot(plan, folder)
     entities = pa.table({"key": [1], "at": pa.array([24], arrow_type("timestamp"))})
-    joined = pa.table(_native.point_in_time_join(plan, "all", entities, {"events": table_of(events)}, "at"))
+    joined = pa.table(join_frames(plan, "all", entities, {"events": table_of(events)}, "at"))
     for feature in chosen:
         expected = specified(feature, events, 1, 24, None, False)[1]
         read = [one.online_plan("all").read({"key": [1]}, now_us=24) for one in (store, shuffled, opened)]
@@ -370,9 +371,7 @@ def test_tombstones_take_the_same_events_away_on_every_path(
     for one in (store, rebuilt):
         check_online(one, chosen, taken, at_us)
     entities = pa.table({"key": [1, 2], "at": pa.array([at_us] * 2, arrow_type("timestamp"))})
-    joined = pa.table(
-        _native.point_in_time_join(plan, "all", entities, {"events": table_of(taken)}, "at", statuses=True)
-    )
+    joined = pa.table(join_frames(plan, "all", entities, {"events": table_of(taken)}, "at", statuses=True))
     for feature in chosen:
         found = zip(
             joined.column(f"{feature.name}__status").to_pylist(), plain(joined.column(feature.name)), strict=True

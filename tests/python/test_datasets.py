@@ -64,6 +64,16 @@ def test_the_same_rows_are_the_same_version(weather_store: FeatureStore, weather
     assert weather_store.datasets.names() == ["risks"]
 
 
+def test_a_bound_of_memory_makes_the_same_version(weather_store: FeatureStore, tmp_path: Path) -> None:
+    asked = pa.concat_tables([pa.table(rows())] * 400)
+    first = weather_store.create_dataset("risks", "risk", asked)
+    assert weather_store.create_dataset("risks", "risk", asked, memory="1MB").version == first.version
+    pq.write_table(asked, tmp_path / "asked.parquet")
+    assert weather_store.create_dataset("risks", "risk", tmp_path / "asked.parquet").version == first.version
+    with pytest.raises(HeadraceError, match="on is 'dask'"):
+        weather_store.create_dataset("risks", "risk", asked, on="dask")
+
+
 def test_what_it_was_made_of_is_written_down(weather_store: FeatureStore, weather_project: Path) -> None:
     dataset = weather_store.create_dataset("risks", "risk", rows(), as_known_at=True)
     manifest = dataset.manifest

@@ -215,6 +215,8 @@ def test_what_is_wrong_is_named(store: FeatureStore, entity: str, keys: Any, cod
     with pytest.raises(HeadraceError) as raised:
         store.erase(entity, keys)
     assert raised.value.code == code
+    if code == "missing_column":
+        assert raised.value.hint == "give the join keys: name; its columns: nam"
     assert online(store)["note"][0] is not None
 
 

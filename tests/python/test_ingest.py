@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,7 @@ from headrace import FeatureStore, HeadraceError, RefusedRowsWarning, loads, sou
 from headrace.cells import cast_rows
 from headrace.dtypes import DType
 from headrace.loads import Done
+from headrace.sources import ViewRows, read_tables
 
 NOON = dt.datetime(2013, 6, 1, 12, tzinfo=dt.UTC)
 NOW_US = int(NOON.timestamp()) * 1_000_000
@@ -221,6 +223,66 @@ def test_rows_refused_in_a_push_are_kept(open_project: Callable[..., FeatureStor
     assert (counts.rows, counts.refused) == (2, {"null_key": 1})
     [letter] = letters(store, "pushed")
     assert (letter["origin"], json.loads(letter["row"])["x"]) == ("push", 2.0)
+
+
+def test_rows_are_served_from_when_they_were_known(open_project: Callable[..., FeatureStore]) -> None:
+    """What is loaded until a time answers as a join as of it and as known then; each row comes with one load."""
+    source = '"rows.csv", event_ts="at", created_ts="made"'
+    store = open_project(source, definitions=WITH_WINDOWS)
+    (store.config.sources_root / "rows.csv").write_text(
+        "id,at,made,x,n\n"
+        "1,2013-06-01T10:00:00Z,2013-06-01T10:00:00Z,1,1\n"
+        "1,2013-06-01T10:30:00Z,2013-06-01T11:30:00Z,2,2\n"  # known later than it happened
+        "1,2013-06-01T10:00:00Z,2013-06-01T11:45:00Z,4,3\n"  # a correction
+        "2,2013-06-01T10:00:00Z,,8,4\n"  # nobody says when it was known
+        "2,2013-06-01T11:40:00Z,,16,5\n"
+    )
+    counted = []
+    for hour in (11, 12):
+        end = NOON.replace(hour=hour)
+        store.materialize_incremental(end=end)
+        asked = {"id": [1, 2], "event_timestamp": [end] * 2, "known": [end] * 2}
+        joined = store.get_historical_features("values", asked, as_known_at="known")
+        found = online(store, 1, 2)
+        assert found["x"][0] == joined["x"].to_pylist()[0] == {11: 1.0, 12: 2.0}[hour]
+        assert found["x"][1] == {11: 8.0, 12: 16.0}[hour]
+        counted.append(store.get_online_features("sums", {"id": [1, 2]})["features"])
+    assert [list(of_hour.values()) for of_hour in counted] == [[[1, 1], [1.0, 8.0]], [[3, 2], [7.0, 24.0]]]
+
+
+def test_a_delay_of_a_source_holds_its_rows_back(open_project: Callable[..., FeatureStore]) -> None:
+    store = open_project('"rows.csv", event_ts="at", available_after=dt.timedelta(minutes=30)')
+    (store.config.sources_root / "rows.csv").write_text(CSV)
+    counts = store.materialize(end=NOON.replace(hour=11, minute=15))
+    assert counts["view"].rows == 1
+    assert online(store, 1, 2)["n"] == [7, None]
+    assert store.materialize_incremental(end=NOON)["view"].rows == 1
+    assert online(store, 1, 2)["n"] == [7, 8]
+
+
+def test_a_file_to_push_that_is_not_there_is_looked_for_here(
+    open_project: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_project('"rows.csv", event_ts="at"')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HeadraceError, match=r"the file gone\.csv .* does not exist") as caught:
+        store.push_file("pushed", "gone.csv")
+    assert caught.value.hint == f"correct the path; it starts in {tmp_path}"
+
+
+def test_what_is_read_ahead_is_not_kept(open_project: Callable[..., FeatureStore]) -> None:
+    """A load holds some row groups of a file at a time, not the file."""
+    store = open_project('"rows.parquet", event_ts="at"')
+    group = pa.table({name: np.random.default_rng(1).random(50_000) for name in ("id", "x", "n")})
+    group = group.append_column("at", pa.array(range(50_000), pa.timestamp("us", "UTC")))
+    with pq.ParquetWriter(store.config.sources_root / "rows.parquet", group.schema) as writer:
+        for _ in range(60):
+            writer.write_table(group)
+    view, before, most = ViewRows(json.loads(store.applied.json), "view"), pa.total_allocated_bytes(), 0
+    names = view.columns(True)
+    for table in read_tables(view, names, "rows.parquet", "parquet", store.config.sources_root, "the file", None):
+        most = max(most, pa.total_allocated_bytes() - before - table.nbytes)
+    assert most < (store.config.sources_root / "rows.parquet").stat().st_size / 2
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])

@@ -25,17 +25,24 @@ sources = {
     view.name: pa.table({"id": keys, "__event_ts": times, "__created_ts": times, f"x{n}": pa.array([1.0] * rows)})
     for n, view in enumerate(views)
 }
+
+def join():
+    found = _native.PointInTimeJoin(plan, "all", entities, "at", threads=1)
+    for view in found.views():
+        found.add(view, sources[view])
+    return found.finish()
+
 joining = False
 try:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     while True:
         joining = True
-        _native.point_in_time_join(plan, "all", entities, sources, "at", threads=1)
+        join()
         joining = False
 except KeyboardInterrupt:
     print("interrupted", joining, flush=True)
 # The engine is as good as before.
-print(_native.point_in_time_join(plan, "all", entities, sources, "at", threads=1).num_rows)
+print(join().num_rows)
 """
 
 

@@ -76,6 +76,62 @@ while True:
     print(version, flush=True)
 """
 )
+# Pushes an event of each key and compacts, again and again, each time in a process of its own (forked, before it has a
+# store) that is killed at a later change of a file than the last one. Another process then looks at what is left; the
+# last one was not killed. Says how many were.
+COMPACT = (
+    COMMON.replace("store = ", "open_store = lambda: ")
+    + """
+import os, signal
+import pyarrow.parquet as pq
+from headrace.history import history_files
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+keys = list(range(5))
+
+def run(work, *arguments):
+    process = os.fork()
+    if process == 0:
+        try:
+            work(*arguments)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(process, 0)[1]
+
+def compact(last):
+    store = open_store()
+    store.push("clicks", {"id": keys, "at": times(NOW_US - 1000, len(keys)), "price": [1.0] * len(keys)})
+    left = [last]
+    def watch(event, _):
+        if event in CHANGES:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+    store.compact()
+
+def look(pushes):
+    store = open_store()
+    asked = {"id": keys, "event_timestamp": times(NOW_US, len(keys))}
+    offline = store.get_historical_features("all_clicks", asked)
+    online = store.get_online_features("all_clicks", {"id": keys})["features"]
+    for name in ("price_count_1d", "price_sum_1d"):
+        assert offline[name].to_pylist() == online[name] == [pushes] * len(keys), (pushes, offline[name], online)
+    files = history_files(store.config.state / "history" / "clicks")
+    assert sum(pq.read_metadata(file.path).num_rows for file in files) == pushes * len(keys)
+
+pushes = 0
+while True:
+    killed = run(compact, pushes)
+    pushes += 1
+    assert run(look, pushes) == 0
+    if not killed:
+        break
+    assert killed == signal.SIGKILL
+print(pushes - 1)
+"""
+)
 # Follows the writer; fails where a row goes back, or is of two versions.
 FOLLOW = (
     COMMON
@@ -130,6 +186,15 @@ def test_events_count_once_however_often_the_writer_is_killed(make_project: Call
         found, *pushed = kill_after(start(CLICK, root, 40), chance.uniform(0.0, 0.25))
         assert found in (max(acknowledged, 0), acknowledged + 1), "all that was acknowledged, and nothing twice"
         acknowledged = pushed[-1] if pushed else found
+
+
+@pytest.mark.slow
+def test_events_count_once_wherever_a_compaction_is_killed(make_project: Callable[..., Path]) -> None:
+    root = make_project(DEFINITIONS, SETTINGS)
+    FeatureStore(root).apply()
+    done = subprocess.run([sys.executable, "-c", COMPACT, root], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5, "a compaction that changes so few files tests nothing"
 
 
 @pytest.mark.slow

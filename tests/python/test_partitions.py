@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shop import DEFINITIONS, NOW_US, entity_rows, push_rows, write_sources
 
 from headrace import FeatureStore, HeadraceError, partitions
 
@@ -163,3 +164,21 @@ service = FeatureService("delays", [delays])
         in_parts = store.get_historical_features("delays", asked, statuses=True, memory=LITTLE)
     assert cuts[0] == 1 < cuts[1]
     assert repr(in_parts.to_pylist()) == repr(at_once.to_pylist())
+
+
+def test_a_large_frame_in_partitions_is_the_one_at_once(
+    make_project: Callable[..., Path], cuts: list[int], tmp_path: Path
+) -> None:
+    """Every kind of view, three sets of keys, as written to a file."""
+    root = make_project(DEFINITIONS)
+    write_sources(root, 5, rows=60_000)
+    pq.write_table(entity_rows(300_000, 5), tmp_path / "asked.parquet", row_group_size=70_000)
+    with FeatureStore(root, clock=lambda: NOW_US) as store:
+        store.apply()
+        push_rows(store, 5)
+        for name, memory in (("once", "4GB"), ("parts", "330MB")):
+            store.write_historical_features(
+                "all", tmp_path / "asked.parquet", tmp_path / name, memory=memory, as_known_at=True, statuses=True
+            )
+    assert cuts[0] == 1 < cuts[1]
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "once").read_bytes()

@@ -6,15 +6,16 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from shop import DEFINITIONS, KEYS, NOW_US, entity_rows, push_rows, write_sources
 
-from headrace import FeatureStore, HeadraceError, partitions
-from headrace.ray_join import RAY_VARIABLES
+from headrace import FeatureStore, HeadraceError, ray_backfill, ray_join
+from headrace.ray_process import RAY_VARIABLES, drive
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'headrace[ray]'")
@@ -53,40 +54,56 @@ def cluster() -> Iterator[str]:
         process.stdout.close()
 
 
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many machines each work on the cluster has taken."""
+    seen: list[int] = []
+
+    def watched(kind: str, folder: Path) -> dict[str, Any]:
+        told = drive(kind, folder)
+        seen.append(told["nodes"])
+        return told
+
+    monkeypatch.setattr(ray_join, "drive", watched)
+    monkeypatch.setattr(ray_backfill, "drive", watched)
+    return seen
+
+
 @needs_ray
 @pytest.mark.slow
-def test_two_nodes_give_the_same_bytes(
-    cluster: str, weather_store: FeatureStore, weather_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_kind_of_view_on_two_nodes(
+    cluster: str,
+    make_project: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[int],
 ) -> None:
+    """Files, a Delta table, pushed rows, and aggregates of both: the bytes of a join, the answers after a load."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    weather = pq.read_table(weather_project / "weather.parquet")
-    pq.write_table(weather, weather_project / "weather.parquet", row_group_size=2)  # several tasks read it
-    nodes: list[int] = []
-    joined = partitions.JoinedPartitions.tables
-
-    def watched(self: partitions.JoinedPartitions) -> Iterator[pa.Table]:
-        nodes.append(self.nodes)
-        return joined(self)
-
-    monkeypatch.setattr(partitions.JoinedPartitions, "tables", watched)
-    times = weather["time_hour"].drop_null()
-    asked = pa.table(
-        {
-            "origin": [("JFK", "EWR", None, "LGA")[row % 4] for row in range(300)],
-            "event_timestamp": times.take([row % len(times) for row in range(300)]),
-            "planned": times.take([row % len(times) for row in range(300)]),
-        }
-    )
-    here = weather_store.write_historical_features("risk", asked, tmp_path / "here.parquet", statuses=True)
-    there = weather_store.write_historical_features("risk", asked, tmp_path / "ray.parquet", statuses=True, on="ray")
+    users, cities = [*range(-1, KEYS + 3)], ["Oslo", "Rome", "", "Łódź"] * (KEYS // 4 + 1)
+    asked = {"user_id": users, "city": cities[: len(users)], "number": [number % 3 for number in range(len(users))]}
+    online, loaded = [], []
+    for name, on in (("here", None), ("ray", "ray")):
+        root = make_project(DEFINITIONS, name=name)
+        write_sources(root, 7)
+        with FeatureStore(root, clock=lambda: NOW_US) as store:
+            store.apply()
+            push_rows(store, 7)
+            rows = entity_rows(5_000, 7)
+            store.write_historical_features("all", rows, tmp_path / f"{name}.parquet", statuses=True, on=on)
+            store.materialize(views=["stock", "spent"], on=on)
+            loaded.append(store.open_online().intervals("spent"))
+            online.append(repr(store.get_online_features("all", asked)))
+            if on is not None:
+                (root / "shops.csv").write_text("city,number,width\nOslo,1,2\n")
+                with pytest.raises(HeadraceError, match=r"shops\.csv") as caught:
+                    store.materialize(views=["shops"], on=on)
+                assert caught.value.code == "missing_column", "the error of a task is the error here"
+                assert not list(store.config.spill.iterdir())
     assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
-    assert here == there
-    assert nodes == [2], "both nodes have joined partitions"
-    (weather_project / "runways.csv").write_text("origin,tracks\nJFK,4\n")
-    with pytest.raises(HeadraceError, match=r"runways\.csv") as caught:
-        weather_store.get_historical_features("risk", asked, on="ray")
-    assert caught.value.code == "missing_column", "the error of a task is the error here"
-    assert not list(weather_store.config.spill.iterdir())
+    assert online[0] == online[1]
+    assert loaded[0] == loaded[1]
+    assert nodes == [2, 2, 2], "both nodes have joined, and have reduced, partitions"
 
 
 def test_without_ray_it_says_how_to_get_it(weather_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:

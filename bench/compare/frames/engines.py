@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from engine import Call, Engine, package
 from events import FEATURES, VIEWS, EventInputs, feature_name, feature_names, view_name, write_events
+from headrace_engines import join_frames
 from inputs import Array, Inputs
 
 import headrace
@@ -76,7 +77,7 @@ class HeadraceJoin(Join):
     """The engine's join of Arrow tables."""
 
     version = headrace.__version__
-    note = "point_in_time_join of Arrow tables, every core"
+    note = "the join of Arrow tables, every core"
 
     def prepare(self, inputs: EventInputs, options: dict[str, Any]) -> None:
         views: dict[str, Any] = {}
@@ -107,7 +108,7 @@ class HeadraceJoin(Join):
 
     def caller(self, rows: int) -> Call:
         def call(asked: Any) -> Any:
-            return _native.point_in_time_join(self.plan, SERVICE, arrow_rows(*self.rows(asked)), self.sources, "at")
+            return join_frames(self.plan, SERVICE, arrow_rows(*self.rows(asked)), self.sources, "at")
 
         return call
 

@@ -28,6 +28,16 @@ SKEW_US = 300 * 1_000_000
 GOLDEN_ROWS = 64
 
 
+def join_frames(
+    plan: _native.Plan, service: str, entities: Any, sources: dict[str, Any], at: str, **options: Any
+) -> _native.JoinedTable:
+    """The point-in-time join of Arrow tables."""
+    join = _native.PointInTimeJoin(plan, service, entities, at, **options)
+    for view in join.views():
+        join.add(view, sources[view])
+    return join.finish()
+
+
 class HeadraceLookup(Engine):
     """`OnlinePlan.read_into`: several feature views of one entity, each with an event time and a TTL to check."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from engine import Call, Engine, package
+from headrace_engines import join_frames
 from inputs import Array, Inputs, WindowInputs
 from window_events import FUNCTIONS, WINDOWS, matrix
 
@@ -51,7 +52,7 @@ class HeadraceWindows(Engine):
 
     version = headrace.__version__
     wants = "questions"
-    note = "point_in_time_join over Arrow tables in memory, unsorted, one thread"
+    note = "the point-in-time join over Arrow tables in memory, unsorted, one thread"
 
     def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
         assert isinstance(inputs, WindowInputs)
@@ -63,8 +64,7 @@ class HeadraceWindows(Engine):
 
     def caller(self, rows: int) -> Call:
         plan, questions, sources = self.plan, self.questions, self.sources
-        join = _native.point_in_time_join
-        return lambda asked: join(plan, SERVICE, questions.slice(asked[0], rows), sources, "asked_at", threads=1)
+        return lambda asked: join_frames(plan, SERVICE, questions.slice(asked[0], rows), sources, "asked_at", threads=1)
 
     def answer(self, rows: int, asked: Array) -> Array:
         found = package("pyarrow").table(self.caller(rows)(asked))

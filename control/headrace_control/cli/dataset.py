@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace_control.cli.join import scale_options
 from headrace_control.cli.output import Output, epilog, json_option, project_option
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def show(name: str, version: str | None, project: Path, as_json: bool) -> None:
 @click.option("--time-split", help="Split by the times in this column; each --part names a part and its first moment.")
 @click.option("--hash-split", multiple=True, help="Split by a hash of this column; each --part gives a share.")
 @click.option("--part", "parts", multiple=True, help="NAME=VALUE; may be given several times.")
+@scale_options
 @project_option
 @json_option
 def create(
@@ -106,6 +108,8 @@ def create(
     time_split: str | None,
     hash_split: tuple[str, ...],
     parts: tuple[str, ...],
+    memory: str | None,
+    on: str | None,
     project: Path,
     as_json: bool,
 ) -> None:
@@ -116,7 +120,8 @@ def create(
     split = make_split(time_split, hash_split, parts)
     with open_applied(project) as store, output.progress("join"):
         frame = read_entities(entities)
-        dataset = store.create_dataset(name, service, frame, split, as_known_at or None, event_time)
+        known = as_known_at or None
+        dataset = store.create_dataset(name, service, frame, split, known, event_time, memory=memory, on=on)
     values = {key: dataset.manifest[key] for key in ("name", "version", "rows", "parts", "digest")}
     output.result(values, f"{name} version {dataset.version}: {values['rows']:,} rows, {dataset.digest}")
 

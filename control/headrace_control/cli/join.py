@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def on_option(work: str) -> Callable[..., Any]:
+    """Where a command's work runs."""
+    told = f"{work} on a Ray cluster: that of RAY_ADDRESS, or a local one."
+    return click.option("--on", type=click.Choice(["ray"]), help=told)
+
+
 def scale_options(command: Callable[..., object]) -> Callable[..., object]:
     """Where a join runs and what it may hold."""
-    on = click.option(
-        "--on", type=click.Choice(["ray"]), help="Join on a Ray cluster: that of RAY_ADDRESS, or a local one."
-    )
+    on = on_option("Join")
     memory = click.option("--memory", metavar="SIZE", help='What the join may hold, such as "2GB".')
-    return on(memory(command))
+    joined: Callable[..., object] = on(memory(command))
+    return joined
 
 
 @click.command(

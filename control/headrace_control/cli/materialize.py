@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from headrace_control.cli.join import on_option
 from headrace_control.cli.output import Output, epilog, json_option, project_option, row_rate
 from headrace_control.cli.params import UTC_TIME
 
@@ -18,10 +19,15 @@ from headrace_control.cli.params import UTC_TIME
 )
 @project_option
 @json_option
-@click.option("--start", type=UTC_TIME, help="Leave out rows with an earlier event time.")
-@click.option("--end", type=UTC_TIME, help="Leave out rows with this event time or a later one; the default is now.")
+@click.option("--start", type=UTC_TIME, help="Leave out rows that had happened and were known before.")
+@click.option(
+    "--end",
+    type=UTC_TIME,
+    help="Leave out rows that happened or became known from then on; the default is now.",
+)
 @click.option("--view", "views", multiple=True, help="Only this view; may be given several times.")
 @click.option("--incremental", is_flag=True, help="Start each view where its last materialization ended.")
+@on_option("Read and reduce the rows")
 def command(
     project: Path,
     as_json: bool,
@@ -29,6 +35,7 @@ def command(
     end: datetime.datetime | None,
     views: tuple[str, ...],
     incremental: bool,
+    on: str | None,
 ) -> None:
     """Load rows of the views' sources into the online table.
 
@@ -56,9 +63,9 @@ def command(
 
         chosen = list(views) or None
         if incremental:
-            counts = store.materialize_incremental(end, chosen, report)
+            counts = store.materialize_incremental(end, chosen, report, on)
         else:
-            counts = store.materialize(start, end, chosen, report)
+            counts = store.materialize(start, end, chosen, report, on)
     seconds = time.perf_counter() - began
     columns = ("rows", "inserted", "replaced", "stale", "refused")
     table = Table("view", *columns, box=None, pad_edge=False)

@@ -1,10 +1,9 @@
 //! The point-in-time join over Arrow frames.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
-use headrace_features::{AsKnownAt, JoinOptions, JoinOutput, SourceRows};
+use headrace_features::{AsKnownAt, JoinOptions, JoinOutput};
 use headrace_types::{Error, ErrorCode};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
@@ -224,39 +223,6 @@ impl RecordRows {
     ) -> Outcome<Bound<'py, PyCapsule>> {
         stream_capsule(py, &self.batch, requested_schema)
     }
-}
-
-/// Joins the features of a service to entity rows, as of each row's time. Ctrl-C ends it.
-#[pyfunction]
-#[pyo3(signature = (plan, service, entities, sources, event_ts_column, as_known_at=None, threads=None, statuses=false))]
-#[allow(clippy::too_many_arguments)] // the parts of a join, the last three optional keywords
-pub(crate) fn point_in_time_join(
-    py: Python<'_>,
-    plan: &Plan,
-    service: &str,
-    entities: &Bound<'_, PyAny>,
-    sources: &Bound<'_, PyDict>,
-    event_ts_column: String,
-    as_known_at: Option<&Bound<'_, PyAny>>,
-    threads: Option<usize>,
-    statuses: bool,
-) -> Outcome<JoinedTable> {
-    let entities: RecordBatch = batch_of("the entity frame", entities)?;
-    let mut rows: BTreeMap<String, SourceRows> = BTreeMap::new();
-    for (view, frame) in sources.iter() {
-        let view: String = view.extract()?;
-        let (batches, _) = batches_of(&format!("the source of view '{view}'"), &frame)?;
-        rows.insert(view, SourceRows { batches });
-    }
-    let as_known_at = cutoff_of(as_known_at)?;
-    let plan = &plan.inner;
-    let output = interruptible(py, |cancel| {
-        let threads = threads.unwrap_or(0);
-        let options =
-            JoinOptions { event_ts_column, as_known_at, threads, statuses, held_bytes_max: 0, cancel: Some(cancel) };
-        headrace_features::point_in_time_join(plan, service, &entities, &options, &rows)
-    })?;
-    Ok(JoinedTable { output })
 }
 
 fn cutoff_of(value: Option<&Bound<'_, PyAny>>) -> Outcome<AsKnownAt> {

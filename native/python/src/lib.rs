@@ -37,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use crate::fork::skip_inherited_exit_handlers;
     #[pymodule_export]
-    use crate::join::{JoinedTable, PointInTimeJoin, RecordRows, complete_join, partition_rows, point_in_time_join};
+    use crate::join::{JoinedTable, PointInTimeJoin, RecordRows, complete_join, partition_rows};
     #[pymodule_export]
     use crate::local_store::{LocalStore, StoreSnapshot};
     #[pymodule_export]
