@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # A crate may depend on crates of lower layers only; crates of one layer meet through traits in `headrace-types`.
 LAYERS = {
     "headrace-types": 0,
-    "headrace-expr": 1,
     "headrace-cpu": 1,
-    "headrace-stats": 1,
-    "headrace-features": 2,
-    "headrace-models": 2,
-    "headrace-engine": 3,
-    "headrace-protocol": 4,
-    "headrace-server": 5,
-    "headrace-python": 6,
-    "headrace-micro": 6,
-    "headrace-attacks": 6,
+    "headrace-expr": 2,
+    "headrace-stats": 2,
+    "headrace-features": 3,
+    "headrace-models": 3,
+    "headrace-engine": 4,
+    "headrace-protocol": 5,
+    "headrace-server": 6,
+    "headrace-python": 7,
+    "headrace-micro": 7,
+    "headrace-attacks": 7,
 }
 # The engine is a Rust library: no Python, device or database type reaches a signature in core/.
 FOREIGN = {"pyo3", "numpy", "pyo3-arrow", "cudarc", "rocksdb", "libc"}

@@ -12,19 +12,23 @@ use arrow_cast::cast;
 use arrow_schema::{DataType, TimeUnit};
 use headrace_types::{DType, Error, ErrorCode, Result, ScalarType, Value};
 
+use crate::numbers::{Number, hash_floats, hash_words};
 use crate::quantile::Scratch;
-use crate::{ColumnSummary, hash_bytes, hash_float, hash_word};
+use crate::top::{Counts, PART_VALUES};
+use crate::{ColumnSummary, hash_bytes, hash_word};
 
-/// Rows that are taken at once: what belongs to them stays in the cache.
-const CHUNK_ROWS: usize = 8192;
+/// Rows that are taken at once: their numbers stay in the second cache.
+const CHUNK_ROWS: usize = 32_768;
 
-/// What columns are read into: one megabyte that need not be made anew for each batch.
+/// What columns are read into: up to three megabytes that need not be made anew for each batch.
 #[derive(Debug, Default)]
 pub struct Buffers {
+    singles: Vec<f32>,
     numbers: Vec<f64>,
     hashes: Vec<u64>,
     rows: Vec<usize>,
     scratch: Scratch,
+    counts: Counts,
 }
 
 /// The Arrow type that an array is read as, and ours; neither for a type that we do not have.
@@ -93,21 +97,24 @@ pub(crate) fn add_array(summary: &mut ColumnSummary, array: &ArrayRef, buffers: 
 fn add_chunk(summary: &mut ColumnSummary, array: &ArrayRef, buffers: &mut Buffers) {
     summary.add_rows(array.len(), array.null_count());
     buffers.rows.clear();
-    if array.null_count() > 0 {
-        buffers.rows.extend((0..array.len()).filter(|row| array.is_valid(*row)));
+    if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        buffers.rows.extend(nulls.valid_indices());
     }
     macro_rules! integers {
         ($kind:ty, $value:expr) => {
-            add_primitive::<$kind>(summary, array, buffers, |v| v as f64, |v| hash_word(v as u64), $value)
+            add_integers::<$kind>(summary, array, buffers, |v| v as f64, |v| v as u64, $value)
         };
     }
     match array.data_type() {
         DataType::Float64 => {
-            add_primitive::<Float64Type>(summary, array, buffers, |v| v, hash_float, Value::Float64);
+            let values = array.as_primitive::<Float64Type>().values();
+            let Buffers { numbers, hashes, rows, scratch, counts, .. } = buffers;
+            add_floats(summary, valid(array, values, rows, numbers), hashes, scratch, counts);
         }
         DataType::Float32 => {
-            let wide = |v: f32| hash_float(f64::from(v));
-            add_primitive::<Float32Type>(summary, array, buffers, f64::from, wide, |v| Value::Float64(v.into()));
+            let values = array.as_primitive::<Float32Type>().values();
+            let Buffers { singles, hashes, rows, scratch, counts, .. } = buffers;
+            add_floats(summary, valid(array, values, rows, singles), hashes, scratch, counts);
         }
         DataType::Int8 => integers!(Int8Type, |v| Value::Int(i64::from(v))),
         DataType::Int16 => integers!(Int16Type, |v| Value::Int(i64::from(v))),
@@ -120,27 +127,25 @@ fn add_chunk(summary: &mut ColumnSummary, array: &ArrayRef, buffers: &mut Buffer
         DataType::Timestamp(..) => integers!(TimestampMicrosecondType, Value::Timestamp),
         DataType::Boolean => {
             let values = array.as_boolean();
-            add_each(summary, array, buffers, |row| {
-                let value = values.value(row);
-                (f64::from(u8::from(value)), hash_word(u64::from(value)), Value::Bool(value))
-            });
+            let measure = |row| (f64::from(u8::from(values.value(row))), hash_word(u64::from(values.value(row))));
+            add_rows(summary, array, buffers, measure, |row| Value::Bool(values.value(row)));
         }
         DataType::Utf8 => {
             let values = array.as_string::<i32>();
-            let measure = |row: usize| (values.value(row).len() as f64, hash_bytes(values.value(row).as_bytes()));
-            add_texts(summary, array, buffers, measure, |row| Value::String(values.value(row).to_owned()));
+            let measure = |row| (values.value(row).len() as f64, hash_bytes(values.value(row).as_bytes()));
+            add_rows(summary, array, buffers, measure, |row| Value::String(values.value(row).to_owned()));
         }
         DataType::Binary => {
             let values = array.as_binary::<i32>();
-            let measure = |row: usize| (values.value(row).len() as f64, hash_bytes(values.value(row)));
-            add_texts(summary, array, buffers, measure, |row| Value::Bytes(values.value(row).to_owned()));
+            let measure = |row| (values.value(row).len() as f64, hash_bytes(values.value(row)));
+            add_rows(summary, array, buffers, measure, |row| Value::Bytes(values.value(row).to_owned()));
         }
         _ => {
             let values = array.as_list::<i32>();
             let rows = rows_of(array, &buffers.rows);
             buffers.numbers.clear();
             buffers.numbers.extend(rows.map(|row| values.value_length(row) as f64));
-            summary.add_values(&buffers.numbers, &[], |_| Value::Null, &mut buffers.scratch);
+            summary.add_numbers(&buffers.numbers, &mut buffers.scratch);
         }
     }
 }
@@ -151,60 +156,76 @@ fn rows_of<'a>(array: &ArrayRef, valid: &'a [usize]) -> impl Iterator<Item = usi
     all.chain(valid.iter().copied())
 }
 
-fn add_primitive<T: ArrowPrimitiveType>(
+/// The values that are not null, side by side.
+fn valid<'a, T: Copy>(array: &ArrayRef, values: &'a [T], rows: &[usize], side_by_side: &'a mut Vec<T>) -> &'a [T] {
+    if array.null_count() == 0 {
+        return values;
+    }
+    side_by_side.clear();
+    side_by_side.extend(rows.iter().map(|row| values[*row]));
+    side_by_side
+}
+
+fn add_floats<T: Number>(
+    summary: &mut ColumnSummary,
+    values: &[T],
+    hashes: &mut Vec<u64>,
+    scratch: &mut Scratch,
+    counts: &mut Counts,
+) {
+    summary.add_numbers(values, scratch);
+    for part in values.chunks(PART_VALUES) {
+        hash_floats(part, hashes);
+        summary.add_hashes(hashes, |place| Value::Float64(part[place].wide()), counts);
+    }
+}
+
+fn add_integers<T: ArrowPrimitiveType>(
     summary: &mut ColumnSummary,
     array: &ArrayRef,
     buffers: &mut Buffers,
     number: impl Fn(T::Native) -> f64,
-    hash: impl Fn(T::Native) -> u64,
+    word: impl Fn(T::Native) -> u64,
     value: impl Fn(T::Native) -> Value,
 ) {
     let values = array.as_primitive::<T>().values();
-    let Buffers { numbers, hashes, rows, scratch } = buffers;
+    let Buffers { numbers, hashes, rows, scratch, counts, .. } = buffers;
     numbers.clear();
     hashes.clear();
     if array.null_count() == 0 {
         numbers.extend(values.iter().map(|v| number(*v)));
-        hashes.extend(values.iter().map(|v| hash(*v)));
-        summary.add_values(numbers, hashes, |place| value(values[place]), scratch);
+        hashes.extend(values.iter().map(|v| word(*v)));
     } else {
         numbers.extend(rows.iter().map(|row| number(values[*row])));
-        hashes.extend(rows.iter().map(|row| hash(values[*row])));
-        summary.add_values(numbers, hashes, |place| value(values[rows[place]]), scratch);
+        hashes.extend(rows.iter().map(|row| word(values[*row])));
+    }
+    hash_words(hashes);
+    summary.add_numbers(numbers, scratch);
+    let row_of = |place: usize| rows.get(place).copied().unwrap_or(place);
+    for (i, part) in hashes.chunks(PART_VALUES).enumerate() {
+        summary.add_hashes(part, |place| value(values[row_of(i * PART_VALUES + place)]), counts);
     }
 }
 
-fn add_each(
-    summary: &mut ColumnSummary,
-    array: &ArrayRef,
-    buffers: &mut Buffers,
-    read: impl Fn(usize) -> (f64, u64, Value),
-) {
-    let measure = |row: usize| {
-        let (number, hash, _) = read(row);
-        (number, hash)
-    };
-    add_texts(summary, array, buffers, measure, |row| read(row).2);
-}
-
 /// Values that are read row by row: `measure` gives a row's number and hash, `value` what to show of it.
-fn add_texts(
+fn add_rows(
     summary: &mut ColumnSummary,
     array: &ArrayRef,
     buffers: &mut Buffers,
     measure: impl Fn(usize) -> (f64, u64),
     value: impl Fn(usize) -> Value,
 ) {
-    if array.null_count() == 0 {
-        buffers.rows.extend(0..array.len());
-    }
-    let Buffers { numbers, hashes, rows, scratch } = buffers;
+    let Buffers { numbers, hashes, rows, scratch, counts, .. } = buffers;
     numbers.clear();
     hashes.clear();
-    for row in rows.iter() {
-        let (number, hash) = measure(*row);
+    for row in rows_of(array, rows) {
+        let (number, hash) = measure(row);
         numbers.push(number);
         hashes.push(hash);
     }
-    summary.add_values(numbers, hashes, |place| value(rows[place]), scratch);
+    summary.add_numbers(numbers, scratch);
+    let row_of = |place: usize| rows.get(place).copied().unwrap_or(place);
+    for (i, part) in hashes.chunks(PART_VALUES).enumerate() {
+        summary.add_hashes(part, |place| value(row_of(i * PART_VALUES + place)), counts);
+    }
 }

@@ -1,5 +1,6 @@
 //! Approximate numbers of distinct values: HyperLogLog, exact while they are few.
 
+use headrace_cpu::{Vectorized, vectorized};
 use headrace_types::Result;
 
 use crate::bytes::{Reader, put_varint};
@@ -12,6 +13,10 @@ pub const PRECISION_BITS: u32 = 12;
 const REGISTERS: usize = 1 << PRECISION_BITS;
 /// The largest value of a register: every bit behind the register's is zero.
 const RANK_MAX: u8 = (64 - PRECISION_BITS + 1) as u8;
+/// Hashes that are remembered while they are added one by one.
+const RECENT: usize = 1024;
+/// Testing pays where at most one hash in 16 passes.
+const RANK_TESTED_MIN: u8 = 4;
 /// Up to so many distinct hashes are kept as they are (in as many bytes as the registers take), and the count is exact.
 pub const EXACT_HASHES_MAX: usize = 512;
 
@@ -73,13 +78,21 @@ impl DistinctSketch {
     }
 
     /// Adds many values by their hashes.
-    pub fn add_hashes(&mut self, mut hashes: impl Iterator<Item = u64>) {
+    pub fn add_hashes(&mut self, hashes: &[u64]) {
+        // Few values come again and again: what was just added need not be looked for. At first each entry is a hash that belongs
+        // elsewhere.
+        let mut recent = [1; RECENT];
+        recent[1] = 0;
+        let mut rest = hashes.iter();
         while let State::Exact(_) = self.state {
-            let Some(hash) = hashes.next() else { return };
-            self.add_hash(hash);
+            let Some(hash) = rest.next() else { return };
+            let last = &mut recent[*hash as usize % RECENT];
+            if std::mem::replace(last, *hash) != *hash {
+                self.add_hash(*hash);
+            }
         }
         if let State::Registers(registers) = &mut self.state {
-            hashes.for_each(|hash| raise(registers, hash));
+            vectorized(RaiseAll(registers, rest.as_slice()));
         }
     }
 
@@ -97,7 +110,7 @@ impl DistinctSketch {
     /// Adds what another sketch has seen.
     pub fn merge(&mut self, other: &Self) {
         match (&mut self.state, &other.state) {
-            (_, State::Exact(hashes)) => self.add_hashes(hashes.iter().copied()),
+            (_, State::Exact(hashes)) => self.add_hashes(hashes),
             (State::Registers(mine), State::Registers(theirs)) => {
                 mine.iter_mut().zip(theirs.iter()).for_each(|(mine, theirs)| *mine = (*mine).max(*theirs));
             }
@@ -182,13 +195,35 @@ impl DistinctSketch {
 }
 
 /// The first bits of a hash choose a register; it keeps the largest rank, the place of the first 1 among the bits behind.
-#[inline]
+#[inline(always)]
 fn raise(registers: &mut [u8; REGISTERS], hash: u64) {
     let index = (hash >> (64 - PRECISION_BITS)) as usize;
     // The bit below the hash ends the count at RANK_MAX.
     let rank = ((hash << PRECISION_BITS) | (1 << (PRECISION_BITS - 1))).leading_zeros() as u8 + 1;
     let register = &mut registers[index & (REGISTERS - 1)];
-    *register = (*register).max(rank);
+    // A store that is not made is one that the next load need not wait for.
+    if rank > *register {
+        *register = rank;
+    }
+}
+
+/// Raises registers for many hashes.
+struct RaiseAll<'a>(&'a mut [u8; REGISTERS], &'a [u64]);
+
+impl Vectorized for RaiseAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self(registers, hashes) = self;
+        let lowest = registers.iter().fold(u8::MAX, |lowest, rank| lowest.min(*rank));
+        if lowest < RANK_TESTED_MIN {
+            return hashes.iter().for_each(|hash| raise(registers, *hash));
+        }
+        // Now most hashes cannot raise theirs: a rank above `lowest` has zeros in the `lowest` bits behind the register's.
+        let zeros = !(u64::MAX >> lowest) >> PRECISION_BITS;
+        hashes.iter().filter(|hash| *hash & zeros == 0).for_each(|hash| raise(registers, *hash));
+    }
 }
 
 /// Ertl's improved raw estimator from the number of registers of each rank.

@@ -1,6 +1,7 @@
 //! The hash that all distinct counts share. It is part of their format and never changes.
 
 /// The bits of a word, spread evenly: the output function of splitmix64 (Steele, Lea and Flood, 2014) after one step.
+#[inline(always)]
 pub fn hash_word(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -9,6 +10,7 @@ pub fn hash_word(value: u64) -> u64 {
 }
 
 /// Of a float: its bits as a float64, with one zero and one NaN.
+#[inline(always)]
 pub fn hash_float(value: f64) -> u64 {
     const NAN_BITS: u64 = 0x7FF8_0000_0000_0000;
     let bits = (value + 0.0).to_bits(); // -0.0 + 0.0 is 0.0

@@ -1,6 +1,8 @@
 //! Count, mean and variance that merge: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
 //! variances" (1979).
 
+use crate::numbers::{Number, Seen, look, squared_distances};
+
 /// Of the finite values among some numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Moments {
@@ -13,20 +15,16 @@ pub struct Moments {
 impl Moments {
     /// Of a slice, in two passes over it: the sum, then the squares of what is left without the mean.
     pub fn of(values: &[f64]) -> Self {
-        // A value that is not finite makes the sum so too: then, and where finite ones overflow, each is looked at.
-        let all = sum(values, |value| value);
-        if all.is_finite() && !values.is_empty() {
-            let mean = all / values.len() as f64;
-            let m2 = sum(values, |value| (value - mean) * (value - mean));
-            return Self { count: values.len() as u64, mean, m2 };
-        }
-        let count = values.iter().filter(|value| value.is_finite()).count() as u64;
-        if count == 0 {
+        Self::of_seen(values, &look(values))
+    }
+
+    /// The second pass, where the first has been.
+    pub(crate) fn of_seen<T: Number>(values: &[T], seen: &Seen<T>) -> Self {
+        if seen.finite == 0 {
             return Self::default();
         }
-        let mean = sum(values, |value| if value.is_finite() { value } else { 0.0 }) / count as f64;
-        let distance = |value: f64| if value.is_finite() { value - mean } else { 0.0 };
-        Self { count, mean, m2: sum(values, |value| distance(value) * distance(value)) }
+        let mean = seen.sum / seen.finite as f64;
+        Self { count: seen.finite, mean, m2: squared_distances(values, seen, mean) }
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -48,21 +46,4 @@ impl Moments {
     pub fn variance(&self) -> Option<f64> {
         (self.count > 1).then(|| self.m2 / (self.count - 1) as f64)
     }
-}
-
-/// Independent sums, so that the processor can add several at once.
-const LANES: usize = 8;
-
-fn sum(values: &[f64], part: impl Fn(f64) -> f64) -> f64 {
-    let mut sums = [0.0; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += part(*value);
-        }
-    }
-    for (sum, value) in sums.iter_mut().zip(rest) {
-        *sum += part(*value);
-    }
-    sums.iter().sum()
 }

@@ -7,13 +7,14 @@
 use headrace_types::Result;
 
 use crate::bytes::{Reader, put_varint};
+use crate::numbers::{Number, PLACES, Seen, count_places};
 
 const FORMAT: u8 = 1;
 const NAME: &str = "quantile sketch";
 const MANTISSA_BITS: u32 = 6;
-const SHIFT: u32 = 52 - MANTISSA_BITS;
+pub(crate) const SHIFT: u32 = 52 - MANTISSA_BITS;
 /// The first bucket of normal numbers, and the first above the largest finite one.
-const INDEX_MIN: u32 = 1 << MANTISSA_BITS;
+pub(crate) const INDEX_MIN: u32 = 1 << MANTISSA_BITS;
 const INDEX_END: u32 = 0x7FF << MANTISSA_BITS;
 
 /// An estimate is off by at most this part of the exact value: half a bucket of the width 1/64.
@@ -60,56 +61,51 @@ impl QuantileSketch {
         self.widen(value, value);
     }
 
-    /// Adds many values; returns how many of them were NaN.
-    pub fn add_slice(&mut self, values: &[f64], scratch: &mut Scratch) -> u64 {
-        if values.len() < DENSE_VALUES_MIN {
-            let before = self.count();
-            values.iter().for_each(|value| self.add(*value));
-            return (values.len() as u64).saturating_sub(self.count().saturating_sub(before));
+    /// Adds many values, of which [`look`](crate::numbers::look) has told what it saw; returns how many of them were NaN.
+    pub(crate) fn add_numbers<T: Number>(&mut self, values: &[T], seen: &Seen<T>, scratch: &mut Scratch) -> u64 {
+        // Subnormal numbers of a narrow float are normal ones as float64, and their own bits do not tell the bucket.
+        let is_subnormal = T::BASE > 0 && seen.nearest.place() < INDEX_MIN as usize;
+        if is_subnormal || values.len() < DENSE_VALUES_MIN {
+            values.iter().for_each(|value| self.add(value.wide()));
+        } else {
+            self.add_by_place(values, seen, scratch);
         }
-        let seen = Seen::of(values);
-        scratch.counts.resize(BUCKETS, 0);
-        let counts = scratch.counts.as_mut_slice();
-        for value in values {
-            counts[bucket_of(*value) as usize] += 1;
-        }
-        // What is infinite or NaN shares buckets; it was counted apart.
-        for sign in [0, SIGN] {
-            counts[(sign | INDEX_END) as usize..(sign | (SIGN - 1)) as usize + 1].fill(0);
-        }
-        self.infinite.negative = self.infinite.negative.saturating_add(seen.infinite.negative);
-        self.infinite.positive = self.infinite.positive.saturating_add(seen.infinite.positive);
-        let mut left = seen.finite;
-        let mut drain = |sketch: &mut Self, from: u32, to: u32| {
-            for (bucket, count) in (from..to).zip(&mut counts[from as usize..to as usize]) {
-                if *count > 0 {
-                    left -= u64::from(*count);
-                    sketch.add_bucket(bucket, u64::from(std::mem::take(count)));
-                }
-            }
-            left
+        values.len() as u64 - seen.finite - seen.infinite_below - seen.infinite_above
+    }
+
+    fn add_by_place<T: Number>(&mut self, values: &[T], seen: &Seen<T>, scratch: &mut Scratch) {
+        let counts = scratch.counts();
+        count_places(values, counts);
+        let mut take = |place: usize| {
+            let [even, odd] = std::mem::take(&mut counts[place]);
+            u64::from(even) + u64::from(odd)
         };
-        drain(self, 0, INDEX_MIN);
-        drain(self, SIGN, SIGN | INDEX_MIN);
-        // All but very wide ranges lie within the buckets that are kept below the largest magnitudes.
-        for (sign, highest) in [(SIGN, bucket_of(-seen.low)), (0, bucket_of(seen.high))] {
-            if highest & SIGN == 0 && highest >= INDEX_MIN {
-                let end = highest.min(INDEX_END - 1) + 1;
-                drain(self, sign | end.saturating_sub(BUCKETS_MAX).max(INDEX_MIN), sign | end);
+        for sign in [0, T::SIGN] {
+            let zeros: u64 = (sign..sign + INDEX_MIN as usize).map(&mut take).sum();
+            self.zero = self.zero.saturating_add(zeros);
+            if seen.finite < values.len() as u64 {
+                // What is infinite or NaN shares places; the infinite was counted apart.
+                (sign + T::END..sign + T::SIGN).for_each(|place| _ = take(place));
+            }
+            // Nothing lies nearer to zero than `nearest`, or further away than the end of this side.
+            let (furthest, side) =
+                if sign == 0 { (seen.high, &mut self.finite.positive) } else { (seen.low, &mut self.finite.negative) };
+            let furthest_place = furthest.place() & (T::SIGN - 1);
+            if furthest.place() & T::SIGN == sign && furthest_place < T::END {
+                let nearest = (seen.nearest.place() & (T::SIGN - 1)).max(INDEX_MIN as usize);
+                let places = nearest..furthest_place + 1;
+                let runs = places.map(|place| (place as u32 + T::BASE, take(sign | place)));
+                side.merge(&Buckets { runs: runs.filter(|run| run.1 > 0).collect() });
             }
         }
-        if drain(self, 0, 0) > 0 {
-            drain(self, 0, INDEX_END);
-            drain(self, SIGN, SIGN | INDEX_END);
-        }
-        let infinite = seen.infinite.negative + seen.infinite.positive;
-        if seen.finite + infinite > 0 {
-            let low = if seen.infinite.negative > 0 { f64::NEG_INFINITY } else { seen.low };
-            let high = if seen.infinite.positive > 0 { f64::INFINITY } else { seen.high };
+        self.infinite.negative = self.infinite.negative.saturating_add(seen.infinite_below);
+        self.infinite.positive = self.infinite.positive.saturating_add(seen.infinite_above);
+        if seen.finite + seen.infinite_below + seen.infinite_above > 0 {
+            let low = if seen.infinite_below > 0 { f64::NEG_INFINITY } else { seen.low.wide() };
+            let high = if seen.infinite_above > 0 { f64::INFINITY } else { seen.high.wide() };
             // With infinite values only, one of the two is still the neutral element of its minimum or maximum.
             self.widen(low.min(high), low.max(high));
         }
-        values.len() as u64 - seen.finite - infinite
     }
 
     /// Adds to one bucket of [`bucket_of`]; the caller widens the range.
@@ -273,51 +269,20 @@ impl QuantileSketch {
 
 /// Fewer values are added one by one.
 const DENSE_VALUES_MIN: usize = 256;
-const BUCKETS: usize = 1 << (64 - SHIFT);
 
-/// A counter for every bucket there is, all zero between uses.
+/// Counters of all places of numbers, all zero between uses.
 #[derive(Debug, Default)]
-pub struct Scratch {
-    counts: Vec<u32>,
+pub(crate) struct Scratch {
+    counts: Vec<[u32; 2]>,
 }
 
-/// What one pass over the values tells before they are put into buckets.
-struct Seen {
-    finite: u64,
-    infinite: Sides<u64>,
-    /// The smallest and the largest finite value; +inf and -inf when there is none.
-    low: f64,
-    high: f64,
-}
-
-impl Seen {
-    fn of(values: &[f64]) -> Self {
-        const LANES: usize = 8;
-        let mut finite = [0u64; LANES];
-        let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
-        let mut add = |lane: usize, value: f64| {
-            let is_finite = value.abs() < f64::INFINITY;
-            finite[lane] += u64::from(is_finite);
-            low[lane] = if is_finite && value < low[lane] { value } else { low[lane] };
-            high[lane] = if is_finite && value > high[lane] { value } else { high[lane] };
-        };
-        let (chunks, rest) = values.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (lane, value) in chunk.iter().enumerate() {
-                add(lane, *value);
-            }
+impl Scratch {
+    fn counts(&mut self) -> &mut [[u32; 2]; PLACES] {
+        if self.counts.len() < PLACES {
+            self.counts = vec![[0; 2]; PLACES];
         }
-        for (lane, value) in rest.iter().enumerate() {
-            add(lane, *value);
-        }
-        let finite = finite.iter().sum();
-        let mut infinite = Sides::default();
-        if finite < values.len() as u64 {
-            infinite.negative = values.iter().filter(|value| **value == f64::NEG_INFINITY).count() as u64;
-            infinite.positive = values.iter().filter(|value| **value == f64::INFINITY).count() as u64;
-        }
-        let low = low.into_iter().fold(f64::INFINITY, f64::min);
-        Self { finite, infinite, low, high: high.into_iter().fold(f64::NEG_INFINITY, f64::max) }
+        let (places, _) = self.counts.as_chunks_mut::<PLACES>();
+        &mut places[0]
     }
 }
 

@@ -4,7 +4,9 @@ use headrace_types::{DType, Error, ErrorCode, Result, ScalarType, Value};
 use serde_json::{Value as Json, json};
 
 use crate::bytes::{Reader, put_varint};
+use crate::numbers::{Number, look};
 use crate::quantile::Scratch;
+use crate::top::Counts;
 use crate::{DistinctSketch, Moments, QuantileSketch, TopValues};
 
 const FORMAT: u8 = 1;
@@ -86,20 +88,18 @@ impl ColumnSummary {
         self.nulls = self.nulls.saturating_add(nulls as u64);
     }
 
-    /// The values that are not null, as numbers, and (for what is no list) their hashes.
-    pub(crate) fn add_values(
-        &mut self,
-        numbers: &[f64],
-        hashes: &[u64],
-        value_at: impl Fn(usize) -> Value,
-        scratch: &mut Scratch,
-    ) {
-        self.nans = self.nans.saturating_add(self.quantiles.add_slice(numbers, scratch));
-        self.moments.merge(&Moments::of(numbers));
-        match self.top.add(hashes, value_at) {
-            Some(distinct) => self.distinct.add_hashes(distinct.into_iter()),
-            None => self.distinct.add_hashes(hashes.iter().copied()),
-        }
+    /// Adds the values that are not null, as numbers.
+    pub(crate) fn add_numbers<T: Number>(&mut self, numbers: &[T], scratch: &mut Scratch) {
+        let seen = look(numbers);
+        self.nans = self.nans.saturating_add(self.quantiles.add_numbers(numbers, &seen, scratch));
+        self.moments.merge(&Moments::of_seen(numbers, &seen));
+    }
+
+    /// Adds the hashes of values that are not null, at most [`PART_VALUES`](crate::top::PART_VALUES) of them; `value_at` gives a
+    /// value to show by its place among them.
+    pub(crate) fn add_hashes(&mut self, hashes: &[u64], value_at: impl Fn(usize) -> Value, counts: &mut Counts) {
+        let distinct = self.top.add(hashes, value_at, counts);
+        self.distinct.add_hashes(distinct.unwrap_or(hashes));
     }
 
     /// Adds what another summary has seen.

@@ -1,9 +1,6 @@
 //! The most frequent values: counted exactly while there are few distinct ones, then by Misra and Gries' algorithm, merged as Agarwal
 //! et al. ("Mergeable summaries", PODS 2012) do.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use headrace_types::{Result, Value};
 
 use crate::bytes::{Reader, put_varint};
@@ -11,7 +8,7 @@ use crate::bytes::{Reader, put_varint};
 /// How many values are counted.
 pub const COUNTERS_MAX: usize = 64;
 /// Values that are counted at once, so that their counters stay in the cache.
-const PART_VALUES: usize = 4096;
+pub(crate) const PART_VALUES: usize = 4096;
 /// A longer string is shown by its beginning.
 pub const SHOWN_BYTES_MAX: usize = 128;
 
@@ -37,21 +34,55 @@ struct Counter {
     count: u64,
 }
 
-/// Hashes are spread already.
-#[derive(Debug, Default, Clone, Copy)]
-struct AsIs(u64);
+/// Slots for the hashes of one part: at most half of them are used.
+const SLOTS: usize = 2 * PART_VALUES;
 
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
+/// How often each hash of a part occurs: open addressing, emptied by way of what is in it.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    slots: Vec<Slot>,
+    /// The used slots, in the order in which their hashes came.
+    used: Vec<u32>,
+    distinct: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    hash: u64,
+    /// Of the first value with this hash.
+    place: u32,
+    /// 0 in a free slot.
+    count: u32,
+}
+
+impl Counts {
+    /// Counts the hashes; false, when there are more than `distinct_max` of them.
+    fn count(&mut self, hashes: &[u64], distinct_max: usize) -> bool {
+        self.slots.resize(SLOTS, Slot::default());
+        for at in self.used.drain(..) {
+            self.slots[at as usize].count = 0;
+        }
+        for (place, &hash) in hashes.iter().enumerate() {
+            let mut at = hash as usize % SLOTS;
+            while self.slots[at].count > 0 && self.slots[at].hash != hash {
+                at = (at + 1) % SLOTS;
+            }
+            let slot = &mut self.slots[at];
+            if slot.count == 0 {
+                (slot.hash, slot.place) = (hash, place as u32);
+                self.used.push(at as u32);
+                if self.used.len() > distinct_max {
+                    slot.count = 1;
+                    return false;
+                }
+            }
+            slot.count += 1;
+        }
+        true
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, byte| hash << 8 | u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn found(&self) -> impl Iterator<Item = &Slot> {
+        self.used.iter().map(|at| &self.slots[*at as usize])
     }
 }
 
@@ -61,42 +92,44 @@ impl TopValues {
         Self { counters: Vec::new(), error_max: 0, goes_on, given_up: false }
     }
 
-    /// Adds the values of these hashes; `value_at` gives a value to show by its place among them. Returns the hashes without most of
-    /// their repetitions, unless it has given up.
-    pub(crate) fn add(&mut self, hashes: &[u64], value_at: impl Fn(usize) -> Value) -> Option<Vec<u64>> {
+    /// Adds the values of at most [`PART_VALUES`] hashes; `value_at` gives a value to show by its place among them. Returns the
+    /// distinct hashes, unless it has given up.
+    pub(crate) fn add<'c>(
+        &mut self,
+        hashes: &[u64],
+        value_at: impl Fn(usize) -> Value,
+        counts: &'c mut Counts,
+    ) -> Option<&'c [u64]> {
+        let distinct_max = if self.goes_on { usize::MAX } else { COUNTERS_MAX };
         if self.given_up {
             return None;
         }
-        let mut counts: HashMap<u64, (usize, u64), BuildHasherDefault<AsIs>> = HashMap::default();
-        let mut distinct = Vec::new();
-        for (part, hashes) in hashes.chunks(PART_VALUES).enumerate() {
-            counts.clear();
-            for (place, hash) in hashes.iter().enumerate() {
-                counts.entry(*hash).or_insert((part * PART_VALUES + place, 0)).1 += 1;
-                if !self.goes_on && counts.len() > COUNTERS_MAX {
-                    self.give_up();
-                    return None;
-                }
-            }
-            distinct.extend(counts.keys());
-            // Most of many values are dropped at once: only the others are shown, and so copied.
-            let cut = cut_of(counts.values().map(|(_, count)| *count));
-            let mut counters: Vec<Counter> = counts
-                .iter()
-                .filter(|(_, (_, count))| *count > cut)
-                .map(|(hash, (place, count))| Counter {
-                    hash: *hash,
-                    value: shown(value_at(*place)),
-                    count: count - cut,
-                })
-                .collect();
-            counters.sort_unstable_by_key(|counter| counter.hash);
-            self.merge(&Self { counters, error_max: cut, goes_on: self.goes_on, given_up: false });
-            if self.given_up {
-                return None;
-            }
+        debug_assert!(hashes.len() <= PART_VALUES);
+        if !counts.count(hashes, distinct_max) {
+            self.give_up();
+            return None;
         }
-        Some(distinct)
+        // Most of many values are dropped at once: only the others are shown, and so copied.
+        let cut = cut_of(counts.found().map(|slot| u64::from(slot.count)));
+        let mut counters: Vec<Counter> = counts
+            .found()
+            .filter(|slot| u64::from(slot.count) > cut)
+            .map(|slot| Counter {
+                hash: slot.hash,
+                value: shown(value_at(slot.place as usize)),
+                count: u64::from(slot.count) - cut,
+            })
+            .collect();
+        counters.sort_unstable_by_key(|counter| counter.hash);
+        self.merge(&Self { counters, error_max: cut, goes_on: self.goes_on, given_up: false });
+        if self.given_up {
+            return None;
+        }
+        let mut distinct = std::mem::take(&mut counts.distinct);
+        distinct.clear();
+        distinct.extend(counts.found().map(|slot| slot.hash));
+        counts.distinct = distinct;
+        Some(&counts.distinct)
     }
 
     fn give_up(&mut self) {
@@ -179,6 +212,9 @@ fn cut_of(counts: impl Iterator<Item = u64>) -> u64 {
     let mut counts: Vec<u64> = counts.collect();
     if counts.len() <= COUNTERS_MAX {
         return 0;
+    }
+    if counts.iter().all(|count| *count == 1) {
+        return 1;
     }
     let (_, cut, _) = counts.select_nth_unstable_by(COUNTERS_MAX, |a, b| b.cmp(a));
     *cut

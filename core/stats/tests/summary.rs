@@ -97,6 +97,30 @@ fn many_rows_take_the_same_way_as_few() {
     assert_eq!(whole.moments().count, parts.moments().count);
 }
 
+/// Of narrow floats the bucket is read from their own bits, but for the subnormal ones.
+#[test]
+fn a_float32_counts_as_its_float64() {
+    for with_subnormals in [false, true] {
+        let value = |row: i64| match row % 89 {
+            0 => f32::NAN,
+            1 => f32::NEG_INFINITY,
+            2 => -0.0,
+            3 => f32::MAX,
+            4 => -f32::MIN_POSITIVE,
+            5 if with_subnormals => 1e-41,
+            _ => (row * 7919 % 10_007) as f32 / 3.0 - 1_000.0,
+        };
+        let narrow: Vec<f32> = (0..100_000).map(value).collect();
+        let wide: Vec<f64> = narrow.iter().map(|value| f64::from(*value)).collect();
+        let narrow = profile_of(vec![("x", Arc::new(Float32Array::from(narrow)))]);
+        let wide = profile_of(vec![("x", Arc::new(Float64Array::from(wide)))]);
+        let (narrow, wide) = (column(&narrow, "x"), column(&wide, "x"));
+        assert_eq!(narrow.quantiles().to_bytes(), wide.quantiles().to_bytes());
+        assert_eq!((narrow.distinct(), narrow.nans()), (wide.distinct(), wide.nans()));
+        assert_eq!(narrow.moments(), wide.moments());
+    }
+}
+
 #[test]
 fn frequent_values_are_found_among_many() {
     let rows = 100_000u64;

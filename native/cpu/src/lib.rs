@@ -1,10 +1,12 @@
-//! The parts of headrace that live close to the processor: the online row table and the tree kernel.
+//! The parts of headrace that live close to the processor: the online row table, the tree kernel, and the
+//! choice of vector instructions.
 //!
 //! Each fast form stands beside a plain twin, and a test shows that the two agree. The rules for `unsafe` are in
 //! native/README.md.
 
 mod table;
 mod trees;
+mod vectorized;
 
 #[cfg(feature = "testing")]
 pub use table::testing;
@@ -16,3 +18,4 @@ pub use table::{
 pub use trees::{
     Categories, Comparison, Ensemble, Features, Forest, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD,
 };
+pub use vectorized::{Vectorized, vectorized};

@@ -27,24 +27,69 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The parts of a batch, before they are bytes.
+/// The parts of a batch but for its images, before they are bytes.
 #[derive(Debug, Default)]
 pub(super) struct BatchParts {
     pub(super) event_ts: Vec<i64>,
     pub(super) created_ts: Vec<i64>,
     pub(super) tombstones: Vec<u8>,
     pub(super) key_offsets: Vec<u32>,
-    pub(super) image_offsets: Vec<u32>,
     pub(super) keys: Vec<u8>,
-    pub(super) images: Vec<u8>,
+}
+
+/// The end of a batch's bytes, where its images are appended.
+#[derive(Debug)]
+pub(super) struct Images {
+    pub(super) bytes: Vec<u8>,
+    /// Where the first one begins.
+    start: usize,
+    offsets: Vec<u32>,
+}
+
+impl Images {
+    /// Notes the ends of `rows` images of one length, of which the first begins at `start` of the bytes.
+    ///
+    /// # Errors
+    /// `too_large` for over 4 GiB.
+    pub(super) fn end_rows(&mut self, start: usize, rows: usize, row_bytes: usize) -> Result<()> {
+        let first = start - self.start;
+        offset(first + rows * row_bytes)?;
+        self.offsets.extend((1..=rows).map(|row| (first + row * row_bytes) as u32));
+        Ok(())
+    }
+
+    /// Notes that an image, or the place of a tombstone's, ends here.
+    ///
+    /// # Errors
+    /// `too_large` for over 4 GiB.
+    pub(super) fn end_row(&mut self) -> Result<()> {
+        self.offsets.push(offset(self.bytes.len() - self.start)?);
+        Ok(())
+    }
+}
+
+/// An offset within a part of a batch.
+///
+/// # Errors
+/// `too_large` for over 4 GiB.
+pub(super) fn offset(len: usize) -> Result<u32> {
+    u32::try_from(len)
+        .map_err(|_| Error::new(ErrorCode::TooLarge, "a batch of rows takes over 4 GiB", "encode fewer rows at once"))
 }
 
 impl BatchParts {
-    pub(super) fn to_bytes(&self, header: &BatchHeader, first_sequence: u64) -> Result<Vec<u8>> {
+    /// The bytes, to whose end `write_images` appends the images, each row's with its end noted. There are about `images_bytes`.
+    pub(super) fn to_bytes(
+        &self,
+        header: &BatchHeader,
+        first_sequence: u64,
+        images_bytes: usize,
+        write_images: impl FnOnce(&mut Images) -> Result<()>,
+    ) -> Result<Vec<u8>> {
         let json = serde_json::to_vec(header)
             .map_err(|error| Error::internal(format!("the header of a batch cannot be written: {error}")))?;
         let rows = self.event_ts.len();
-        let mut out = Vec::with_capacity(self.images.len() + self.keys.len() + 26 * rows + json.len() + 128);
+        let mut out = Vec::with_capacity(images_bytes + self.keys.len() + 26 * rows + json.len() + 128);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&(json.len() as u32).to_le_bytes());
@@ -54,12 +99,22 @@ impl BatchParts {
         self.event_ts.iter().for_each(|ts| out.extend_from_slice(&ts.to_le_bytes()));
         self.created_ts.iter().for_each(|ts| out.extend_from_slice(&ts.to_le_bytes()));
         pad(&mut out, &self.tombstones);
-        for offsets in [&self.key_offsets, &self.image_offsets] {
-            offsets.iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
-            pad(&mut out, &[]);
-        }
+        self.key_offsets.iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
+        pad(&mut out, &[]);
+        // The offsets of the images are known when these are written; no copy of them is made beside the bytes.
+        let offsets_at = out.len();
+        out.resize((offsets_at + 4 * (rows + 1)).next_multiple_of(8), 0);
         pad(&mut out, &self.keys);
-        pad(&mut out, &self.images);
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        let mut images = Images { start: out.len(), bytes: out, offsets };
+        write_images(&mut images)?;
+        let Images { bytes: mut out, offsets, .. } = images;
+        debug_assert_eq!(offsets.len(), rows + 1);
+        for (place, offset) in out[offsets_at..].chunks_exact_mut(4).zip(&offsets) {
+            place.copy_from_slice(&offset.to_le_bytes());
+        }
+        pad(&mut out, &[]);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         Ok(out)
@@ -274,11 +329,14 @@ mod tests {
             created_ts: vec![3, 4],
             tombstones: vec![0, 1],
             key_offsets: vec![0, 3, 4],
-            image_offsets: vec![0, 5, 5],
             keys: b"abcd".to_vec(),
-            images: b"image".to_vec(),
         };
-        parts.to_bytes(&header, 7).unwrap()
+        let write_images = |images: &mut Images| {
+            images.bytes.extend_from_slice(b"image");
+            images.end_row()?;
+            images.end_row()
+        };
+        parts.to_bytes(&header, 7, 5, write_images).unwrap()
     }
 
     #[test]

@@ -10,9 +10,9 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow_buffer::ToByteSlice;
 use headrace_cpu::{ImageLayout, encode_var};
-use headrace_types::{DType, EVENT_TS_ALWAYS, Error, ErrorCode, Result, ScalarType, Value};
+use headrace_types::{DType, EVENT_TS_ALWAYS, Result, ScalarType, Value};
 
-use super::batch::{BatchHeader, BatchParts};
+use super::batch::{BatchHeader, BatchParts, Images, offset};
 use super::keys::KeyColumns;
 use crate::arrow::plain_column;
 use crate::join::{CREATED_TS_COLUMN, DELETED_COLUMN, EVENT_TS_COLUMN};
@@ -105,7 +105,6 @@ fn encode(view: &ViewPlan, batch: &RecordBatch, options: &EncodeOptions) -> Resu
         .iter()
         .map(|field| field_column(batch, &field.name, field.dtype, &parts.tombstones))
         .collect::<Result<Vec<_>>>()?;
-    encode_images(&layout, &columns, &taken, &mut parts)?;
     let header = BatchHeader {
         view: view.name.clone(),
         keys: view.join_keys.clone(),
@@ -113,7 +112,10 @@ fn encode(view: &ViewPlan, batch: &RecordBatch, options: &EncodeOptions) -> Resu
         now_us: view.is_windowed().then_some(now_us),
         resets,
     };
-    Ok(EncodedRows { bytes: parts.to_bytes(&header, first_sequence)?, rows: taken.len(), refused })
+    let bytes = parts.to_bytes(&header, first_sequence, taken.len() * layout.fixed_bytes(), |images| {
+        write_images(&layout, &columns, &taken, &parts.tombstones, images)
+    })?;
+    Ok(EncodedRows { bytes, rows: taken.len(), refused })
 }
 
 /// A field's column. A batch of nothing but tombstones need not have it.
@@ -122,11 +124,6 @@ fn field_column(batch: &RecordBatch, name: &str, dtype: DType, tombstones: &[u8]
         return Ok(None);
     }
     plain_column(batch, name, dtype).map(Some)
-}
-
-fn offset(len: usize) -> Result<u32> {
-    u32::try_from(len)
-        .map_err(|_| Error::new(ErrorCode::TooLarge, "a batch of rows takes over 4 GiB", "encode fewer rows at once"))
 }
 
 /// The event and creation times of the rows of a batch.
@@ -183,11 +180,12 @@ fn deleted(batch: &RecordBatch) -> Result<Vec<bool>> {
 }
 
 /// Appends the images of the taken rows: fixed values column by column over a block of rows, then strings and lists row by row.
-fn encode_images(
+fn write_images(
     layout: &ImageLayout,
     columns: &[Option<ArrayRef>],
     taken: &[usize],
-    parts: &mut BatchParts,
+    tombstones: &[u8],
+    images: &mut Images,
 ) -> Result<()> {
     let row_bytes = layout.fixed_bytes();
     let is_var = |field: &usize| {
@@ -195,27 +193,36 @@ fn encode_images(
         dtype.is_list() || dtype.element().width_bytes().is_none()
     };
     let (var_fields, fixed_fields): (Vec<usize>, Vec<usize>) = (0..columns.len()).partition(is_var);
-    parts.image_offsets.push(0);
-    let mut block = Vec::new();
-    for (rows, tombstones) in taken.chunks(BLOCK_ROWS).zip(parts.tombstones.chunks(BLOCK_ROWS)) {
-        block.clear();
-        block.resize(rows.len() * row_bytes, 0);
+    let write_block = |rows: &[usize], block: &mut [u8]| {
         for &field in &fixed_fields {
             if let Some(column) = &columns[field] {
-                write_fixed(layout, field, column, rows, &mut block);
+                write_fixed(layout, field, column, rows, block);
             }
         }
+    };
+    let mut block = Vec::new();
+    for (rows, tombstones) in taken.chunks(BLOCK_ROWS).zip(tombstones.chunks(BLOCK_ROWS)) {
+        if var_fields.is_empty() && tombstones.iter().all(|&tombstone| tombstone == 0) {
+            let start = images.bytes.len();
+            images.bytes.resize(start + rows.len() * row_bytes, 0);
+            write_block(rows, &mut images.bytes[start..]);
+            images.end_rows(start, rows.len(), row_bytes)?;
+            continue;
+        }
+        block.clear();
+        block.resize(rows.len() * row_bytes, 0);
+        write_block(rows, &mut block);
         for (i, (&row, &tombstone)) in rows.iter().zip(tombstones).enumerate() {
             if tombstone == 0 {
-                let start = parts.images.len();
-                parts.images.extend_from_slice(&block[i * row_bytes..(i + 1) * row_bytes]);
+                let start = images.bytes.len();
+                images.bytes.extend_from_slice(&block[i * row_bytes..(i + 1) * row_bytes]);
                 for &field in &var_fields {
                     if let Some(column) = &columns[field] {
-                        write_var(layout, field, column, row, start, &mut parts.images)?;
+                        write_var(layout, field, column, row, start, &mut images.bytes)?;
                     }
                 }
             }
-            parts.image_offsets.push(offset(parts.images.len())?);
+            images.end_row()?;
         }
     }
     Ok(())
@@ -266,8 +273,14 @@ fn write_primitive<T: ArrowPrimitiveType>(
     let values = array.values();
     let (row_bytes, at) = (layout.fixed_bytes(), layout.value_offset(field));
     let width = size_of::<T::Native>();
-    for (image, &row) in block.chunks_exact_mut(row_bytes).zip(rows) {
-        image[at..at + width].copy_from_slice(values[row].to_byte_slice());
+    let mut images = block.chunks_exact_mut(row_bytes);
+    let write = |image: &mut [u8], value: &T::Native| image[at..at + width].copy_from_slice(value.to_byte_slice());
+    match rows {
+        // Nothing between them was refused.
+        [first, .., last] if last - first + 1 == rows.len() => {
+            images.zip(&values[*first..=*last]).for_each(|(image, value)| write(image, value));
+        }
+        _ => rows.iter().zip(&mut images).for_each(|(&row, image)| write(image, &values[row])),
     }
     if array.null_count() > 0 {
         for (image, &row) in block.chunks_exact_mut(row_bytes).zip(rows) {

@@ -323,6 +323,7 @@ pub(super) fn rebuild(old: &RowTable, schema: TableSchema, options: &TableOption
 
 fn apply_batch(table: &RowTable, view: usize, batch: &EncodedBatch<'_>) -> Result<ApplyCounts> {
     let mapper = ImageMapper::new(batch.fields(), &table.schema().views[view].fields);
+    let is_identity = mapper.is_identity();
     let mut writer = table.writer()?;
     let mut counts = ApplyCounts::default();
     let mut mapped = Vec::new();
@@ -330,7 +331,7 @@ fn apply_batch(table: &RowTable, view: usize, batch: &EncodedBatch<'_>) -> Resul
         request_rows_ahead(&writer, view, batch, row)?;
         let values = if batch.is_tombstone(row) {
             RowValues::Tombstone
-        } else if mapper.is_identity() {
+        } else if is_identity {
             let image = batch.image(row)?;
             mapper.check(image)?;
             RowValues::Live(image)

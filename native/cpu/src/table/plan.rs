@@ -198,14 +198,15 @@ fn place(layout: &Layout, feature: &GatherFeature, width: usize) -> Result<Featu
             "compile the lookup from the plan that the table was made from",
         ));
     };
+    let null = view.null_bit(feature.field);
     Ok(Feature {
         view: feature.view,
         field: feature.field,
         position: feature.position,
         dtype: field.dtype,
         offset: view.values_offset + field.offset,
-        null_offset: view.nulls_offset + feature.field / 64 * 8,
-        null_bit: 1 << (feature.field % 64),
+        null_offset: null.offset,
+        null_bit: null.mask,
     })
 }
 
@@ -215,8 +216,8 @@ fn view_plans(layout: &Layout, features: &[Feature], ttl_us: &[Option<i64>]) -> 
     for group in features.chunk_by(|a, b| a.view == b.view) {
         let view = group[0].view;
         plans.push(ViewPlan {
-            live_offset: layout.live_offset + view / 64 * 8,
-            live_bit: 1 << (view % 64),
+            live_offset: layout.views[view].live.offset,
+            live_bit: layout.views[view].live.mask,
             event_ts_offset: layout.event_ts_offset + 8 * view,
             ttl_us: ttl_us[view],
             features: start..start + group.len(),
@@ -307,7 +308,7 @@ mod tests {
         let layout = layout(&[&[DType::FLOAT32, DType::FLOAT32, DType::INT64, DType::FLOAT32]]);
         let plan = GatherPlan::compile(&layout, &all_of(&layout), &[None], 4).unwrap();
         assert_eq!(plan.f32.all.iter().map(|run| run.count).collect::<Vec<_>>(), [2, 1, 1]);
-        assert_eq!(plan.f32.patches, vec![(layout.views[0].nulls_offset, 0b100)]);
+        assert_eq!(plan.f32.patches, vec![(layout.views[0].nulls_at / 8, 0b100)]);
         let swapped = [(0, 1), (1, 0)].map(|(field, position)| GatherFeature { view: 0, field, position });
         let plan = GatherPlan::compile(&layout, &swapped, &[None], 4).unwrap();
         assert_eq!(plan.f32.all.len(), 2);

@@ -85,18 +85,34 @@ pub(super) unsafe fn copy_out_words(source: *const u8, destination: *mut u8, len
 /// The aligned 8-byte words that hold `destination..destination + len` are valid for reads and writes, no one else writes
 /// to them, and every read of them is one of this module's. `source..source + len` is valid for reads and private.
 pub(super) unsafe fn copy_in(destination: *mut u8, source: *const u8, len: usize) {
+    let skew = destination as usize & 7;
     let mut done = 0;
-    while done < len {
-        let skew = destination.wrapping_add(done) as usize & 7;
-        let count = (8 - skew).min(len - done);
-        // SAFETY: this word holds byte `done` of the destination; `count` bytes of it and of the source are in range.
-        unsafe {
-            let word_address = destination.add(done).sub(skew);
-            let mut word = if count == 8 { [0; 8] } else { load_word(word_address).to_le_bytes() };
-            std::ptr::copy_nonoverlapping(source.add(done), word.as_mut_ptr().add(skew), count);
-            store_word(word_address, u64::from_le_bytes(word));
-        }
-        done += count;
+    if skew != 0 {
+        done = len.min(8 - skew);
+        // SAFETY: this word holds the first bytes of the destination.
+        unsafe { change_word(destination.sub(skew), skew, source, done) };
+    }
+    while len - done >= 8 {
+        // SAFETY: this word lies within the destination, and its 8 bytes within the source.
+        unsafe { store_word(destination.add(done), source.add(done).cast::<u64>().read_unaligned()) };
+        done += 8;
+    }
+    if done < len {
+        // SAFETY: this word holds the last bytes of the destination; the source has `len - done` bytes left.
+        unsafe { change_word(destination.add(done), 0, source.add(done), len - done) };
+    }
+}
+
+/// Replaces `len` bytes of a word, from byte `skew` on.
+///
+/// # Safety
+/// As [`copy_in`], of the word at `address`; `skew + len` is at most 8.
+unsafe fn change_word(address: *mut u8, skew: usize, source: *const u8, len: usize) {
+    // SAFETY: the word is valid by the caller's promise, and `len` bytes from `skew` on lie within its 8.
+    unsafe {
+        let mut word = load_word(address).to_le_bytes();
+        std::ptr::copy_nonoverlapping(source, word.as_mut_ptr().add(skew), len);
+        store_word(address, u64::from_le_bytes(word));
     }
 }
 

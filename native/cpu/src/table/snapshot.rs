@@ -19,15 +19,14 @@ use super::hash::Checksum;
 use super::image::RowValues;
 use super::index::{self, IndexRef, LINE_BYTES, LINE_SLOTS};
 use super::region::Region;
-use super::schema::{Layout, TableSchema, VAR_BYTES_MAX, VAR_INLINE_BYTES};
+use super::schema::{FORMAT_VERSION, Layout, TableSchema, VAR_BYTES_MAX, VAR_INLINE_BYTES};
 use super::shard::{SHARDS, Shard};
 use super::store::{
     DIRECTORY_ENTRY_BYTES, HEADER_BYTES, RowTable, TableOptions, data_offset, region_bytes, schema_json,
 };
-use super::writer::{read_key, row_version, word_of};
+use super::writer::{is_set, read_key, read_nulls, row_version, word_of};
 
 const MAGIC: [u8; 8] = *b"HRTABLE\0";
-const FORMAT_VERSION: u64 = 1;
 const CHECKSUM_AT: usize = 16;
 const FREE_AT: usize = 80;
 /// The checksum is of chunks of this size.
@@ -45,6 +44,7 @@ pub enum OpenMode {
 
 /// Fields of the header, at fixed places.
 struct Header {
+    format: u64,
     checksum: u64,
     seed: u64,
     used: usize,
@@ -57,7 +57,7 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
-        let words = [FORMAT_VERSION, self.checksum, self.seed, self.used as u64, self.row_bytes as u64];
+        let words = [self.format, self.checksum, self.seed, self.used as u64, self.row_bytes as u64];
         let more = [self.schema_len as u64, SHARDS as u64];
         for (i, word) in words.into_iter().chain(more).enumerate() {
             bytes[8 + 8 * i..16 + 8 * i].copy_from_slice(&word.to_le_bytes());
@@ -73,10 +73,11 @@ impl Header {
         if bytes[..8] != MAGIC {
             return Err(corrupt("it does not begin as a table does"));
         }
-        if word(8) != FORMAT_VERSION {
+        let format = word(8);
+        if !(1..=FORMAT_VERSION).contains(&format) {
             return Err(Error::new(
                 ErrorCode::NewerFormat,
-                format!("the snapshot has format {}, this headrace reads {FORMAT_VERSION}", word(8)),
+                format!("the snapshot has format {format}, this headrace reads up to {FORMAT_VERSION}"),
                 "open it with the headrace that wrote it, or materialize again",
             ));
         }
@@ -86,7 +87,8 @@ impl Header {
             *head = word(FREE_AT + 8 * i);
         }
         let (used, schema_len) = (size(32)?, size(48)?);
-        let header = Self { checksum: word(CHECKSUM_AT), seed: word(24), used, row_bytes: size(40)?, schema_len, free };
+        let (checksum, seed, row_bytes) = (word(CHECKSUM_AT), word(24), size(40)?);
+        let header = Self { format, checksum, seed, used, row_bytes, schema_len, free };
         if header.used as u64 != file_len || !header.used.is_multiple_of(LINE_BYTES) {
             return Err(corrupt(&format!("it has {file_len} bytes, its header says {}", header.used)));
         }
@@ -129,6 +131,7 @@ impl<T: Deref<Target = RowTable>> TableSnapshot<T> {
             let file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary);
             let file = file.map_err(|error| Error::from(error).within(path.display()))?;
             let header = Header {
+                format: table.layout.format,
                 checksum: 0,
                 seed: table.seed,
                 used: allocator.used,
@@ -223,7 +226,8 @@ impl RowTable {
         read().map_err(|error: Error| error.within(path.display()))
     }
 
-    /// Opens a snapshot.
+    /// Opens a snapshot. One of an older format is read where it lies; to be written to, it is copied row by row into a table
+    /// of the present format.
     ///
     /// # Errors
     /// `corrupt_store` for a file that is cut, changed or no table; `newer_format` for one of a later format; `store_full`
@@ -235,6 +239,9 @@ impl RowTable {
     fn open_file(path: &Path, mode: OpenMode, options: &TableOptions) -> Result<Self> {
         let mut file = File::open(path)?;
         let header = read_header(&mut file)?;
+        if header.format < FORMAT_VERSION && mode == OpenMode::Private {
+            return Self::open_file(path, OpenMode::ReadOnlyShared, options)?.copy_of_present_format(options);
+        }
         let region = match mode {
             OpenMode::ReadOnlyShared => Region::read_only(&file, header.used)?,
             OpenMode::Private => {
@@ -254,7 +261,8 @@ impl RowTable {
         let directory = HEADER_BYTES..HEADER_BYTES + SHARDS * DIRECTORY_ENTRY_BYTES;
         let shards = read_directory(&bytes[directory.clone()], start, header.used)?;
         let schema = parse_schema(&bytes[directory.end..directory.end + header.schema_len])?;
-        let layout = Layout::new(schema).map_err(|error| corrupt(&format!("its schema is none: {error}")))?;
+        let layout = Layout::of_format(schema, header.format)
+            .map_err(|error| corrupt(&format!("its schema is none: {error}")))?;
         if layout.row_bytes != header.row_bytes {
             return Err(corrupt("its rows have another length than its schema"));
         }
@@ -265,6 +273,20 @@ impl RowTable {
         };
         let allocator = Mutex::new(Allocator::new(header.used, header.free, budget)?);
         Ok(Self { layout: Arc::new(layout), region, seed: header.seed, shards, allocator })
+    }
+
+    fn copy_of_present_format(&self, options: &TableOptions) -> Result<Self> {
+        let new = Self::create(self.schema().clone(), options)?;
+        let mut writer = new.writer()?;
+        // Rows and strings of a sound table do not overlap, and a string counts twice at most: in its slot and behind the image.
+        let mut left = 2 * self.lock().used;
+        self.scan(|key, view, version, values| {
+            let bytes = if let RowValues::Live(image) = values { image.len() } else { 0 };
+            left = left.checked_sub(bytes).ok_or_else(|| corrupt("its rows overlap"))?;
+            writer.upsert(view, key, version, values).map(|_| ())
+        })?;
+        drop(writer);
+        Ok(new)
     }
 
     /// Visits every stored row, key by key, with the view's number, its version and its image or tombstone. Writers wait.
@@ -296,13 +318,12 @@ impl RowTable {
             return Err(corrupt("its index points outside it"));
         }
         read_key(self, row, key)?;
-        let bit = |offset: usize, view: usize| self.region.load(row + offset + view / 64 * 8) & 1 << (view % 64) != 0;
-        for view in 0..self.layout.views.len() {
-            if !bit(self.layout.known_offset, view) {
+        for (view, layout) in self.layout.views.iter().enumerate() {
+            if !is_set(&self.region, row, layout.known) {
                 continue;
             }
             let version = row_version(self, row, view);
-            if bit(self.layout.live_offset, view) {
+            if is_set(&self.region, row, layout.live) {
                 self.read_image(row, view, image)?;
                 visit(key, view, version, RowValues::Live(image))?;
             } else {
@@ -314,11 +335,11 @@ impl RowTable {
 
     fn read_image(&self, row: usize, view: usize, image: &mut Vec<u8>) -> Result<()> {
         let layout = &self.layout.views[view];
-        let nulls_bytes = 8 * layout.null_words;
+        let nulls_bytes = layout.image_nulls_bytes();
         let fixed = nulls_bytes + layout.values_bytes;
         image.clear();
         image.resize(fixed, 0);
-        self.region.copy_out(row + layout.nulls_offset, &mut image[..nulls_bytes]);
+        read_nulls(&self.region, row, layout, &mut image[..nulls_bytes]);
         self.region.copy_out(row + layout.values_offset, &mut image[nulls_bytes..]);
         for &field in &layout.var_fields {
             let at = nulls_bytes + layout.fields[field].offset;

@@ -11,7 +11,8 @@ use super::image::RowValues;
 use super::index::{self, FULL_16THS, IndexRef, LINE_BYTES, LINE_SLOTS};
 use super::key::Probe;
 use super::prefetch::prefetch;
-use super::schema::{VAR_BYTES_MAX, VAR_INLINE_BYTES, ViewLayout, is_var};
+use super::region::Region;
+use super::schema::{RowBit, VAR_BYTES_MAX, VAR_INLINE_BYTES, ViewLayout, is_var};
 use super::shard::shard_of;
 use super::store::{RowTable, UpsertOutcome};
 
@@ -52,6 +53,7 @@ impl<'a> TableWriter<'a> {
         if let Some(row) = index::propose(&table.region, table.shards[shard_of(probe.hash)].index(), probe.hash) {
             let layout = &table.layout.views[view];
             prefetch(table.region.hint_address(row));
+            prefetch(table.region.hint_address(row + layout.nulls_at / 8));
             prefetch(table.region.hint_address(row + table.layout.versions_offset + 16 * view));
             for offset in (layout.values_offset..layout.values_offset + layout.values_bytes).step_by(LINE_BYTES) {
                 prefetch(table.region.hint_address(row + offset));
@@ -132,7 +134,7 @@ impl<'a> TableWriter<'a> {
     }
 
     fn is_known(&self, row: usize, view: usize) -> bool {
-        self.table.region.load(row + self.table.layout.known_offset + view / 64 * 8) & 1 << (view % 64) != 0
+        is_set(&self.table.region, row, self.table.layout.views[view].known)
     }
 
     fn version(&self, row: usize, view: usize) -> RowVersion {
@@ -259,26 +261,22 @@ impl<'a> TableWriter<'a> {
     fn write_row(&self, row: usize, view: usize, version: RowVersion, image: Option<&[u8]>) {
         let (layout, region) = (&self.table.layout, &self.table.region);
         let view_layout = &layout.views[view];
-        let bit = 1u64 << (view % 64);
-        let live_at = row + layout.live_offset + view / 64 * 8;
-        let live = region.load(live_at);
-        region.store(live_at, if image.is_some() { live | bit } else { live & !bit });
+        set_bit(region, row, view_layout.live, image.is_some());
+        set_bit(region, row, view_layout.known, true);
         region.store(row + layout.event_ts_offset + 8 * view, version.event_ts as u64);
         let version_at = row + layout.versions_offset + 16 * view;
         region.store(version_at, version.created_ts as u64);
         region.store(version_at + 8, version.sequence);
-        let known_at = row + layout.known_offset + view / 64 * 8;
-        region.store(known_at, region.load(known_at) | bit);
 
         let values_at = row + view_layout.values_offset;
-        let nulls_bytes = 8 * view_layout.null_words;
+        let nulls_bytes = view_layout.image_nulls_bytes();
         let Some(image) = image else {
             for &field in &view_layout.var_fields {
                 region.copy_in(values_at + view_layout.fields[field].offset, &[0; 16]);
             }
             return;
         };
-        region.copy_in(row + view_layout.nulls_offset, &image[..nulls_bytes]);
+        write_nulls(region, row, view_layout, &image[..nulls_bytes]);
         region.copy_in(values_at, &image[nulls_bytes..nulls_bytes + view_layout.values_bytes]);
         for (slot, &field) in self.slots.iter().zip(&view_layout.var_fields) {
             if let Some((offset, _)) = slot.block {
@@ -288,6 +286,57 @@ impl<'a> TableWriter<'a> {
             bytes[..8].copy_from_slice(&slot.words[0].to_le_bytes());
             bytes[8..].copy_from_slice(&slot.words[1].to_le_bytes());
             region.copy_in(values_at + view_layout.fields[field].offset, &bytes);
+        }
+    }
+}
+
+pub(super) fn is_set(region: &Region, row: usize, bit: RowBit) -> bool {
+    region.load(row + bit.offset) & bit.mask != 0
+}
+
+fn set_bit(region: &Region, row: usize, bit: RowBit, value: bool) {
+    let word = region.load(row + bit.offset);
+    region.store(row + bit.offset, if value { word | bit.mask } else { word & !bit.mask });
+}
+
+/// The parts into which the words of a row divide a view's null bits: the first field, the offset of the row's word, the first
+/// bit in it, and how many bits.
+fn null_parts(layout: &ViewLayout) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let (start, count) = (layout.nulls_at, layout.fields.len());
+    let mut field = 0;
+    std::iter::from_fn(move || {
+        let (first, at) = (field, start + field);
+        let bits = (64 - at % 64).min(count - first);
+        field += bits;
+        (bits > 0).then_some((first, at / 64 * 8, at % 64, bits))
+    })
+}
+
+/// `count` bits of an image's null bits from bit `first` on; an image has a whole word at least.
+fn image_bits(nulls: &[u8], first: usize, count: usize) -> u64 {
+    let (word, skip) = (first / 64 * 8, first % 64);
+    let low = word_of(&nulls[word..word + 8]) >> skip;
+    let high = match nulls.get(word + 8..word + 16) {
+        Some(next) if skip > 0 => word_of(next) << (64 - skip),
+        _ => 0,
+    };
+    (low | high) & (u64::MAX >> (64 - count))
+}
+
+fn write_nulls(region: &Region, row: usize, layout: &ViewLayout, nulls: &[u8]) {
+    for (first, offset, shift, count) in null_parts(layout) {
+        let kept = region.load(row + offset) & !(u64::MAX >> (64 - count) << shift);
+        region.store(row + offset, kept | image_bits(nulls, first, count) << shift);
+    }
+}
+
+/// The null bits of a view as an image has them; `nulls` is zero.
+pub(super) fn read_nulls(region: &Region, row: usize, layout: &ViewLayout, nulls: &mut [u8]) {
+    for (first, offset, shift, count) in null_parts(layout) {
+        let bits = region.load(row + offset) >> shift & (u64::MAX >> (64 - count));
+        let low = u128::from(bits) << (first % 64);
+        for (byte, part) in nulls[first / 64 * 8..].iter_mut().zip(low.to_le_bytes()) {
+            *byte |= part;
         }
     }
 }
@@ -334,8 +383,8 @@ pub(super) fn word_of(bytes: &[u8]) -> u64 {
 
 /// The bytes of a string or list in an image that [`check_image`] has passed.
 fn image_var<'i>(layout: &ViewLayout, image: &'i [u8], field: usize) -> &'i [u8] {
-    let fixed = 8 * layout.null_words + layout.values_bytes;
-    let slot = 8 * layout.null_words + layout.fields[field].offset;
+    let fixed = layout.image_nulls_bytes() + layout.values_bytes;
+    let slot = layout.image_nulls_bytes() + layout.fields[field].offset;
     let len = word_of(&image[slot..slot + 4]) as usize;
     let start = (word_of(&image[slot + 8..slot + 16]) as usize).saturating_add(fixed);
     image.get(start..start.saturating_add(len)).unwrap_or_default()
@@ -344,12 +393,12 @@ fn image_var<'i>(layout: &ViewLayout, image: &'i [u8], field: usize) -> &'i [u8]
 fn check_image(layout: &ViewLayout, image: &[u8]) -> Result<()> {
     let corrupt =
         |what: String| Error::new(ErrorCode::CorruptStore, what, "encode the row with the fields of its view");
-    let fixed = 8 * layout.null_words + layout.values_bytes;
+    let fixed = layout.image_nulls_bytes() + layout.values_bytes;
     if image.len() < fixed {
         return Err(corrupt(format!("a row of {} bytes was given, its fields take {fixed}", image.len())));
     }
     for &field in &layout.var_fields {
-        let slot = 8 * layout.null_words + layout.fields[field].offset;
+        let slot = layout.image_nulls_bytes() + layout.fields[field].offset;
         let len = word_of(&image[slot..slot + 4]);
         let end = word_of(&image[slot + 8..slot + 16]).saturating_add(fixed as u64).saturating_add(len);
         debug_assert!(is_var(layout.fields[field].dtype));
