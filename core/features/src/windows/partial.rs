@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::{Grouping, Series};
 use super::groups::Groups;
 use super::sketches::{Distinct, Quantiles};
+use super::sums::{FloatSum, IntSum, Squares, Wide};
 
 /// A value of an event, in the few forms that the functions tell apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,75 +136,6 @@ impl Kept {
     }
 }
 
-/// A sum to twice a float64's digits: `high` is the sum rounded, `low` is what rounding left out. Knuth's two-sum and Dekker's product.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Wide {
-    high: f64,
-    low: f64,
-}
-
-impl Wide {
-    #[allow(clippy::cast_precision_loss)] // what is lost is kept in `low`
-    fn of_int(value: i128) -> Self {
-        let high = value as f64;
-        Self { high, low: value.saturating_sub(high as i128) as f64 }
-    }
-
-    #[inline]
-    fn add(self, other: Self) -> Self {
-        let sum = self.high + other.high;
-        if !sum.is_finite() {
-            return Self { high: sum, low: 0.0 };
-        }
-        let part = sum - self.high;
-        let error = (self.high - (sum - part)) + (other.high - part);
-        let low = error + self.low + other.low;
-        let high = sum + low;
-        Self { high, low: low - (high - sum) }
-    }
-
-    fn add_float(self, value: f64) -> Self {
-        self.add(Self { high: value, low: 0.0 })
-    }
-
-    fn times(self, other: Self) -> Self {
-        let product = self.high * other.high;
-        let (a, a_low) = split(self.high);
-        let (b, b_low) = split(other.high);
-        let error = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
-        if !product.is_finite() || !error.is_finite() {
-            return Self { high: product, low: 0.0 };
-        }
-        let low = error + (self.high * other.low + self.low * other.high);
-        let high = product + low;
-        Self { high, low: low - (high - product) }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        self.add(Self { high: -other.high, low: -other.low })
-    }
-
-    fn over(self, divisor: f64) -> Self {
-        let quotient = self.high / divisor;
-        if !quotient.is_finite() {
-            return Self { high: quotient, low: 0.0 };
-        }
-        let rest = self.minus(Self { high: quotient, low: 0.0 }.times(Self { high: divisor, low: 0.0 }));
-        Self { high: quotient, low: 0.0 }.add(Self { high: rest.high / divisor, low: 0.0 })
-    }
-
-    fn value(self) -> f64 {
-        self.high + self.low
-    }
-}
-
-/// Halves of a float's digits, so that products of halves are exact.
-fn split(value: f64) -> (f64, f64) {
-    let scaled = 134_217_729.0 * value;
-    let high = scaled - (scaled - value);
-    (high, value - high)
-}
-
 /// The place of an event in the order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Moment {
@@ -246,19 +178,9 @@ pub(super) enum State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Partial {
     Count(u64),
-    IntSum {
-        count: u64,
-        sum: i128,
-    },
-    FloatSum {
-        count: u64,
-        sum: Wide,
-    },
-    Moments {
-        count: u64,
-        sum: Wide,
-        squares: Wide,
-    },
+    IntSum(IntSum),
+    FloatSum(FloatSum),
+    Moments(Squares),
     Least(Option<Kept>),
     Greatest(Option<Kept>),
     First(Option<(Moment, Kept)>),
@@ -285,9 +207,9 @@ impl Partial {
     pub(super) fn of_state(state: State) -> Self {
         match state {
             State::Count => Partial::Count(0),
-            State::IntSum => Partial::IntSum { count: 0, sum: 0 },
-            State::FloatSum => Partial::FloatSum { count: 0, sum: Wide::default() },
-            State::Moments => Partial::Moments { count: 0, sum: Wide::default(), squares: Wide::default() },
+            State::IntSum => Partial::IntSum(IntSum::default()),
+            State::FloatSum => Partial::FloatSum(FloatSum::default()),
+            State::Moments => Partial::Moments(Squares::default()),
             State::Least => Partial::Least(None),
             State::Greatest => Partial::Greatest(None),
             State::First => Partial::First(None),
@@ -329,24 +251,13 @@ impl Partial {
     pub(super) fn add(&mut self, value: Scalar<'_>, moment: Moment) {
         match self {
             Partial::Count(count) => *count += 1,
-            Partial::IntSum { count, sum } => {
-                *count += 1;
-                match value {
-                    Scalar::Int(value) => *sum += i128::from(value),
-                    Scalar::UInt(value) => *sum += i128::from(value),
-                    Scalar::Float(_) | Scalar::Bytes(_) => {}
-                }
-            }
-            Partial::FloatSum { count, sum } => {
-                *count += 1;
-                *sum = sum.add(value.as_float());
-            }
-            Partial::Moments { count, sum, squares } => {
-                *count += 1;
-                let value = value.as_float();
-                *sum = sum.add(value);
-                *squares = squares.add(value.times(value));
-            }
+            Partial::IntSum(sum) => sum.add(match value {
+                Scalar::Int(value) => i128::from(value),
+                Scalar::UInt(value) => i128::from(value),
+                Scalar::Float(_) | Scalar::Bytes(_) => 0,
+            }),
+            Partial::FloatSum(sum) => sum.add(value.as_float()),
+            Partial::Moments(sums) => sums.add(value.as_float()),
             Partial::Least(kept) => extreme(kept, value, Ordering::Less),
             Partial::Greatest(kept) => extreme(kept, value, Ordering::Greater),
             Partial::First(kept) => {
@@ -383,10 +294,7 @@ impl Partial {
     pub(super) fn add_floats(&mut self, values: &[f64], first: usize) {
         match self {
             Partial::Count(count) => *count += values.len() as u64,
-            Partial::FloatSum { count, sum } => {
-                *count += values.len() as u64;
-                *sum = values.iter().fold(*sum, |sum, &value| sum.add_float(value));
-            }
+            Partial::FloatSum(sum) => sum.add_floats(values),
             Partial::Least(kept) => extreme_float(kept, values, Ordering::Less),
             Partial::Greatest(kept) => extreme_float(kept, values, Ordering::Greater),
             partial => {
@@ -401,22 +309,9 @@ impl Partial {
     pub(super) fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Partial::Count(count), Partial::Count(more)) => *count += more,
-            (Partial::IntSum { count, sum }, Partial::IntSum { count: more, sum: other }) => {
-                *count += more;
-                *sum += other;
-            }
-            (Partial::FloatSum { count, sum }, Partial::FloatSum { count: more, sum: other }) => {
-                *count += more;
-                *sum = sum.add(*other);
-            }
-            (
-                Partial::Moments { count, sum, squares },
-                Partial::Moments { count: more, sum: other, squares: other_squares },
-            ) => {
-                *count += more;
-                *sum = sum.add(*other);
-                *squares = squares.add(*other_squares);
-            }
+            (Partial::IntSum(sum), Partial::IntSum(other)) => sum.merge(other),
+            (Partial::FloatSum(sum), Partial::FloatSum(other)) => sum.merge(other),
+            (Partial::Moments(sums), Partial::Moments(other)) => sums.merge(other),
             (Partial::Least(kept), Partial::Least(Some(other))) => extreme(kept, other.lend(), Ordering::Less),
             (Partial::Greatest(kept), Partial::Greatest(Some(other))) => extreme(kept, other.lend(), Ordering::Greater),
             (this @ Partial::First(_), Partial::First(Some((moment, value))))
@@ -457,24 +352,15 @@ impl Partial {
     }
 
     /// What a function gives; `scalar` is the type of the column that it looks at.
-    #[allow(clippy::cast_precision_loss)]
     pub(super) fn finish(&self, output: Output, scalar: ScalarType) -> Value {
         match (self, output) {
             (Partial::Count(count), _) => Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
-            (Partial::IntSum { sum, .. }, Output::Sum) => i64::try_from(*sum).map_or(Value::Null, Value::Int),
-            (Partial::IntSum { count, sum }, _) => mean(*count, Wide::of_int(*sum)),
-            (Partial::FloatSum { sum, .. }, Output::Sum) => Value::Float64(sum.value()),
-            (Partial::FloatSum { count, sum }, _) => mean(*count, *sum),
-            (Partial::Moments { count, sum, squares }, output) => {
-                if *count < 2 {
-                    return Value::Null;
-                }
-                // The sum of squared distances from the mean is that of the squares less the square of the sum over the count.
-                let count = *count as f64;
-                let distances = squares.minus(sum.times(*sum).over(count)).value();
-                let variance = if distances.is_nan() { f64::NAN } else { distances.max(0.0) / (count - 1.0) };
-                Value::Float64(if output == Output::Deviation { variance.sqrt() } else { variance })
-            }
+            (Partial::IntSum(sum), Output::Sum) => sum.total().map_or(Value::Null, Value::Int),
+            (Partial::IntSum(sum), _) => float(sum.mean()),
+            (Partial::FloatSum(sum), Output::Sum) => Value::Float64(sum.total()),
+            (Partial::FloatSum(sum), _) => float(sum.mean()),
+            (Partial::Moments(sums), Output::Deviation) => float(sums.variance().map(f64::sqrt)),
+            (Partial::Moments(sums), _) => float(sums.variance()),
             (Partial::Least(kept) | Partial::Greatest(kept), _) => {
                 kept.as_ref().map_or(Value::Null, |kept| kept.as_value(scalar))
             }
@@ -510,9 +396,8 @@ pub(super) enum Output {
     Groups,
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn mean(count: u64, sum: Wide) -> Value {
-    if count == 0 { Value::Null } else { Value::Float64(sum.over(count as f64).value()) }
+fn float(value: Option<f64>) -> Value {
+    value.map_or(Value::Null, Value::Float64)
 }
 
 /// NaN gives way to anything else.
