@@ -75,24 +75,27 @@ struct Questions {
 
 impl Questions {
     fn new(entities: &EntityRows, groups: &Groups) -> Self {
-        let mut asked: Vec<(u32, Question, u32)> = Vec::with_capacity(entities.count);
-        for (row, &group) in groups.of_entities.iter().enumerate() {
-            if group == NO_GROUP {
-                continue;
-            }
-            if let Some((at_us, cutoff_us)) = entities.times(row) {
-                asked.push((group, Question { at_us, cutoff_us }, row as u32)); // the number of rows is checked to fit
-            }
-        }
-        asked.sort_unstable_by_key(|(group, question, row)| (*group, question.at_us, *row));
         let mut offsets = vec![0; groups.count + 1];
-        for (group, _, _) in &asked {
-            offsets[*group as usize + 1] += 1;
+        let times = || {
+            let rows = groups.of_entities.iter().enumerate().filter(|(_, group)| **group != NO_GROUP);
+            rows.filter_map(|(row, &group)| Some((row, group as usize, entities.times(row)?)))
+        };
+        for (_, group, _) in times() {
+            offsets[group + 1] += 1;
         }
         for group in 0..groups.count {
             offsets[group + 1] += offsets[group];
         }
-        let (rows, questions) = asked.into_iter().map(|(_, question, row)| (row, question)).unzip();
+        let mut next = offsets.clone();
+        let mut asked = vec![(Question { at_us: 0, cutoff_us: None }, 0u32); offsets[groups.count]];
+        for (row, group, (at_us, cutoff_us)) in times() {
+            asked[next[group]] = (Question { at_us, cutoff_us }, row as u32); // the number of rows is checked to fit
+            next[group] += 1;
+        }
+        for group in offsets.windows(2) {
+            asked[group[0]..group[1]].sort_unstable_by_key(|(question, row)| (question.at_us, *row));
+        }
+        let (rows, questions) = asked.into_iter().map(|(question, row)| (row, question)).unzip();
         Self { offsets, rows, questions }
     }
 
@@ -125,8 +128,10 @@ fn answer(
 ) -> Result<Part> {
     let SourceHistory { events, timelines, times } = history;
     let reading = Reading::new(windows, fields);
-    let mut columns: Vec<Answers> = fields.iter().map(|&field| Answers::new(windows.dtype(field))).collect();
-    let mut rows = Vec::new();
+    let count = questions.offsets[groups.end] - questions.offsets[groups.start];
+    let answers = |&field: &usize| Answers::with_capacity(windows.dtype(field), count);
+    let mut columns: Vec<Answers> = fields.iter().map(answers).collect();
+    let mut rows = Vec::with_capacity(count);
     for group in groups {
         let asked = questions.offsets[group]..questions.offsets[group + 1];
         if asked.is_empty() {

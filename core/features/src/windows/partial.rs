@@ -174,6 +174,13 @@ pub(super) enum State {
     Quantiles,
 }
 
+impl State {
+    /// Whether [`Partial::add_floats`] takes in many floats in the time of a few.
+    pub(super) fn takes_runs(self) -> bool {
+        matches!(self, State::Count | State::FloatSum | State::Least | State::Greatest)
+    }
+}
+
 /// The partial aggregate of some events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Partial {
@@ -217,6 +224,22 @@ impl Partial {
             State::LastK(k) => Partial::LastK { k, items: Vec::new() },
             State::Distinct => Partial::Distinct(Distinct::default()),
             State::Quantiles => Partial::Quantiles(Quantiles::default()),
+        }
+    }
+
+    /// Forgets all events.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Partial::Count(count) => *count = 0,
+            Partial::IntSum(sum) => *sum = IntSum::default(),
+            Partial::FloatSum(sum) => *sum = FloatSum::default(),
+            Partial::Moments(sums) => *sums = Squares::default(),
+            Partial::Least(kept) | Partial::Greatest(kept) => *kept = None,
+            Partial::First(kept) | Partial::Last(kept) => *kept = None,
+            Partial::LastK { items, .. } => items.clear(),
+            Partial::Distinct(distinct) => *distinct = Distinct::default(),
+            Partial::Quantiles(quantiles) => *quantiles = Quantiles::default(),
+            Partial::Groups(groups) => groups.clear(),
         }
     }
 
@@ -414,11 +437,64 @@ fn extreme(kept: &mut Option<Kept>, value: Scalar<'_>, wanted: Ordering) {
 
 /// As [`extreme`] of all these values.
 fn extreme_float(kept: &mut Option<Kept>, values: &[f64], wanted: Ordering) {
+    let found = match wanted {
+        Ordering::Less => extreme_in_lanes(values, f64::INFINITY, |value, best| value < best),
+        _ => extreme_in_lanes(values, f64::NEG_INFINITY, |value, best| value > best),
+    };
+    if let Some(best) = found.or_else(|| plain_extreme(values, wanted)) {
+        extreme(kept, Scalar::Float(best), wanted);
+    }
+}
+
+/// The smallest or largest float, in lanes that do not wait for each other. None where that is not all there is to say: comparisons do not
+/// tell zeros apart, and find nothing where there is nothing but NaN and the worst of all.
+fn extreme_in_lanes(values: &[f64], worst: f64, is_better: impl Fn(f64, f64) -> bool) -> Option<f64> {
+    let better = |best: f64, value: f64| if is_better(value, best) { value } else { best };
+    let mut lanes = [worst; 4];
+    let (chunks, rest) = values.as_chunks::<4>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = better(*lane, value);
+        }
+    }
+    let best = lanes.iter().chain(rest).copied().fold(worst, better);
+    (best != 0.0 && best != worst).then_some(best)
+}
+
+/// The twin of [`extreme_in_lanes`]: one by one, -0.0 before 0.0, NaN only where there is nothing else.
+fn plain_extreme(values: &[f64], wanted: Ordering) -> Option<f64> {
     let better = |best: f64, value: f64| {
         let takes = if best.is_nan() { !value.is_nan() } else { !value.is_nan() && value.total_cmp(&best) == wanted };
         if takes { value } else { best }
     };
-    if let Some(best) = values.iter().copied().reduce(better) {
-        extreme(kept, Scalar::Float(best), wanted);
+    values.iter().copied().reduce(better)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn float() -> impl Strategy<Value = f64> {
+        let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0]);
+        prop_oneof![3 => -10.0f64..10.0, 1 => odd]
+    }
+
+    proptest! {
+        #[test]
+        fn extremes_of_runs_are_those_of_the_plain_way(values in prop::collection::vec(float(), 0..30)) {
+            for wanted in [Ordering::Less, Ordering::Greater] {
+                let mut kept = None;
+                extreme_float(&mut kept, &values, wanted);
+                let mut one_by_one = None;
+                values.iter().for_each(|&value| extreme(&mut one_by_one, Scalar::Float(value), wanted));
+                let bits = |kept: &Option<Kept>| match kept {
+                    Some(Kept::Float(value)) => Some(value.to_bits()),
+                    _ => None,
+                };
+                prop_assert_eq!(bits(&kept), bits(&one_by_one));
+                prop_assert_eq!(bits(&kept), plain_extreme(&values, wanted).map(f64::to_bits));
+            }
+        }
     }
 }

@@ -106,13 +106,13 @@ impl Lanes {
         self.high[lane] = sum;
     }
 
-    fn finish(self) -> Wide {
-        let lane = |at: usize| {
-            let high = Wide { high: self.high[at], low: 0.0 };
-            // Of a sum that is not finite there is no rest.
-            if self.high[at].is_finite() { high.add(Wide { high: self.low[at], low: 0.0 }) } else { high }
-        };
-        (1..LANES).map(lane).fold(lane(0), Wide::add)
+    fn finish(mut self) -> Wide {
+        for lane in 1..LANES {
+            self.add(0, self.high[lane], self.low[lane]);
+        }
+        let high = Wide { high: self.high[0], low: 0.0 };
+        // Of a sum that is not finite there is no rest.
+        if high.high.is_finite() { high.add(Wide { high: self.low[0], low: 0.0 }) } else { high }
     }
 }
 
