@@ -79,6 +79,16 @@ impl Column {
         is_kept
     }
 
+    pub(super) fn truncate(&mut self, count: usize) {
+        match self {
+            Column::Counts(items) => items.truncate(count),
+            Column::IntSums(items) => items.truncate(count),
+            Column::FloatSums(items) => items.truncate(count),
+            Column::Squares(items) => items.truncate(count),
+            Column::Partials(items) => items.truncate(count),
+        }
+    }
+
     pub(super) fn pop_front(&mut self) {
         match self {
             Column::Counts(items) => drop(items.pop_front()),

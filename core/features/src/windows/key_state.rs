@@ -177,7 +177,8 @@ impl KeyState {
             let (start_us, end_us) = plan.extents[feature.extent].interval(at_us);
             let mut partial = Partial::empty(&plan.series[feature.series]);
             if let Some(tiles) = self.tilings.get(feature.tiling).filter(|_| !is_deleted) {
-                tiles.merge_into(feature.place, (start_us, end_us), &mut partial);
+                let hop_us = plan.tilings[feature.tiling].hop_us;
+                tiles.merge_into(hop_us, feature.place, (start_us, end_us), &mut partial);
             }
             for pending in pending().filter(|pending| start_us <= pending.event_ts && pending.event_ts < end_us) {
                 if let Some(kept) = &pending.values[feature.series] {

@@ -1,8 +1,7 @@
 //! Sums to twice a float64's digits, and the partials that are made of them.
 //!
-//! A sum of so many digits is the same float in whatever order its values come, but for cases that have to be looked for. Long runs are
-//! summed in a few lanes that do not wait for each other ([`Lanes`]); the plain twin, [`Wide::add`] one after the other, gives what is added
-//! one by one.
+//! A sum of so many digits is the same float in whatever order its values come, but for cases that have to be looked for. Runs are summed in
+//! lanes ([`Lanes`]); the plain twin is [`Wide::add`], one value after the other.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,31 +83,29 @@ fn split(value: f64) -> (f64, f64) {
     (high, value - high)
 }
 
-/// Sums that do not depend on each other, so that a processor works on all of them at once.
-const LANES: usize = 4;
+/// Floats side by side are summed in so many lanes, so that a processor works on all of them at once.
+const FLOAT_LANES: usize = 4;
 
-/// Runs shorter than this are summed one by one.
-const LANES_FROM: usize = 2 * LANES;
-
-/// A sum under way: what rounding leaves out is added up on its own and put together once at the end (Ogita, Rump and Oishi's Sum2).
-#[derive(Default)]
-struct Lanes {
-    high: [f64; LANES],
-    low: [f64; LANES],
+/// A sum under way, in lanes that do not depend on each other: what rounding leaves out is added up on its own and put together once at the
+/// end (Ogita, Rump and Oishi's Sum2).
+struct Lanes<const N: usize> {
+    high: [f64; N],
+    low: [f64; N],
 }
 
-impl Lanes {
+impl<const N: usize> Lanes<N> {
     #[inline]
-    fn add(&mut self, lane: usize, value: f64, value_low: f64) {
-        let sum = self.high[lane] + value;
+    fn add(&mut self, lane: usize, value: Wide) {
+        let sum = self.high[lane] + value.high;
         let part = sum - self.high[lane];
-        self.low[lane] += (self.high[lane] - (sum - part)) + (value - part) + value_low;
+        self.low[lane] += (self.high[lane] - (sum - part)) + (value.high - part) + value.low;
         self.high[lane] = sum;
     }
 
+    #[inline]
     fn finish(mut self) -> Wide {
-        for lane in 1..LANES {
-            self.add(0, self.high[lane], self.low[lane]);
+        for lane in 1..N {
+            self.add(0, Wide { high: self.high[lane], low: self.low[lane] });
         }
         let high = Wide { high: self.high[0], low: 0.0 };
         // Of a sum that is not finite there is no rest.
@@ -116,27 +113,24 @@ impl Lanes {
     }
 }
 
-/// The sum of what `wide` makes of each item.
-fn sum_of<T>(items: &[T], wide: impl Fn(&T) -> Wide) -> Wide {
-    if items.len() < LANES_FROM {
-        return plain_sum_of(items, wide);
-    }
-    let mut lanes = Lanes::default();
-    let (chunks, rest) = items.as_chunks::<LANES>();
+/// The sum of what `wide` makes of each item, in `N` lanes.
+#[inline]
+fn sum_of<const N: usize, T>(items: &[T], wide: impl Fn(&T) -> Wide) -> Wide {
+    let mut lanes = Lanes { high: [0.0; N], low: [0.0; N] };
+    let (chunks, rest) = items.as_chunks::<N>();
     for chunk in chunks {
         for (lane, item) in chunk.iter().enumerate() {
-            let Wide { high, low } = wide(item);
-            lanes.add(lane, high, low);
+            lanes.add(lane, wide(item));
         }
     }
     for (lane, item) in rest.iter().enumerate() {
-        let Wide { high, low } = wide(item);
-        lanes.add(lane, high, low);
+        lanes.add(lane, wide(item));
     }
     lanes.finish()
 }
 
-/// The twin of [`sum_of`]: one by one.
+/// The twin of [`sum_of`]: one by one, each rounded to all digits.
+#[cfg(test)]
 fn plain_sum_of<T>(items: &[T], wide: impl Fn(&T) -> Wide) -> Wide {
     items.iter().fold(Wide::default(), |sum, item| sum.add(wide(item)))
 }
@@ -181,7 +175,7 @@ impl FloatSum {
     }
 
     pub(super) fn add_floats(&mut self, values: &[f64]) {
-        let sum = sum_of(values, |&value| Wide { high: value, low: 0.0 });
+        let sum = sum_of::<FLOAT_LANES, _>(values, |&value| Wide { high: value, low: 0.0 });
         self.merge(&Self { count: values.len() as u64, sum });
     }
 
@@ -192,7 +186,7 @@ impl FloatSum {
 
     pub(super) fn merge_all(&mut self, others: &[Self]) {
         let count = others.iter().map(|other| other.count).sum();
-        self.merge(&Self { count, sum: sum_of(others, |other| other.sum) });
+        self.merge(&Self { count, sum: sum_of::<1, _>(others, |other| other.sum) });
     }
 
     pub(super) fn total(&self) -> f64 {
@@ -225,7 +219,8 @@ impl Squares {
 
     pub(super) fn merge_all(&mut self, others: &[Self]) {
         let count = others.iter().map(|other| other.count).sum();
-        let (sum, squares) = (sum_of(others, |other| other.sum), sum_of(others, |other| other.squares));
+        let sum = sum_of::<1, _>(others, |other| other.sum);
+        let squares = sum_of::<1, _>(others, |other| other.squares);
         self.merge(&Self { count, sum, squares });
     }
 
@@ -260,7 +255,8 @@ mod tests {
         #[test]
         fn lanes_give_exact_sums_as_the_plain_way_does(ints in prop::collection::vec(-(1i64 << 40)..1 << 40, 0..300)) {
             let floats: Vec<f64> = ints.iter().map(|&int| int as f64).collect();
-            let sum = sum_of(&floats, |&value| of_float(value));
+            let sum = sum_of::<FLOAT_LANES, _>(&floats, |&value| of_float(value));
+            prop_assert_eq!(sum, sum_of::<1, _>(&floats, |&value| of_float(value)));
             prop_assert_eq!(sum, plain_sum_of(&floats, |&value| of_float(value)));
             prop_assert_eq!(sum.value(), ints.iter().sum::<i64>() as f64);
         }
@@ -274,8 +270,10 @@ mod tests {
             let parts: Vec<Wide> =
                 parts.iter().map(|&(high, low)| of_float(high * scale).add(of_float(low * scale))).collect();
             let size: f64 = parts.iter().map(|part| part.high.abs()).sum();
-            let (lanes, plain) = (sum_of(&parts, |&part| part), plain_sum_of(&parts, |&part| part));
-            prop_assert!(lanes.minus(plain).value().abs() <= size * 2f64.powi(-95));
+            let plain = plain_sum_of(&parts, |&part| part);
+            for lanes in [sum_of::<1, _>(&parts, |&part| part), sum_of::<FLOAT_LANES, _>(&parts, |&part| part)] {
+                prop_assert!(lanes.minus(plain).value().abs() <= size * 2f64.powi(-95));
+            }
         }
 
         #[test]
@@ -286,9 +284,12 @@ mod tests {
             for (at, which) in odd {
                 values.insert(at.index(values.len() + 1), [f64::INFINITY, f64::NEG_INFINITY, f64::NAN][which]);
             }
-            let lanes = sum_of(&values, |&value| of_float(value)).value();
             let plain = plain_sum_of(&values, |&value| of_float(value)).value();
-            prop_assert!(lanes == plain || (lanes.is_nan() && plain.is_nan()), "{} {}", lanes, plain);
+            let (one, four) =
+                (sum_of::<1, _>(&values, |&value| of_float(value)), sum_of::<FLOAT_LANES, _>(&values, |&value| of_float(value)));
+            for lanes in [one.value(), four.value()] {
+                prop_assert!(lanes == plain || (lanes.is_nan() && plain.is_nan()), "{} {}", lanes, plain);
+            }
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! The tiles of one length of one key.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use headrace_types::{RowVersion, TimestampUs};
 use serde::{Deserialize, Serialize, Serializer};
@@ -22,8 +23,14 @@ impl Tile {
     }
 }
 
+/// So many older tiles make a block, which is merged once for all windows that hold the whole of it.
+const BLOCK: usize = 16;
+
 /// Tiles by time. Almost every event belongs to the newest, which is kept in one piece to be added to; the others lie in columns to be merged
 /// by windows.
+///
+/// Block `b` is of the older tiles from `b * BLOCK - left` on; of the first one, `left` tiles have been let go, so no window holds the whole
+/// of it. The blocks are those of the first tiles, without a gap; what has no block yet, or will have none, is merged tile by tile.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Tiles {
     newest: Option<Tile>,
@@ -31,6 +38,10 @@ pub(super) struct Tiles {
     starts: VecDeque<TimestampUs>,
     /// The partials of the older ones, a column for each series of the tiling.
     columns: Vec<Column>,
+    /// The partials of the blocks, a column for each series; of tilings that do not grow.
+    blocks: Vec<Column>,
+    blocks_count: usize,
+    left: usize,
     /// What the partials take that depends on what they have seen.
     grown_bytes: usize,
 }
@@ -67,8 +78,14 @@ impl Tiles {
             _ => {
                 let at = self.older(plan, tiling, start_us);
                 let before = self.grown_at(tiling, at);
-                for (column, item) in self.columns.iter_mut().zip(series) {
-                    crowded_out += item.map_or(0, |item| u64::from(!column.take(at, item, version.into())));
+                let block = (at + self.left) / BLOCK;
+                let is_in_block = block < self.blocks_count;
+                for (place, item) in series.enumerate() {
+                    let Some(item) = item else { continue };
+                    crowded_out += u64::from(!self.columns[place].take(at, item, version.into()));
+                    if is_in_block {
+                        self.blocks[place].take(block, item, version.into());
+                    }
                 }
                 self.grown_bytes = (self.grown_bytes + self.grown_at(tiling, at)).saturating_sub(before);
             }
@@ -88,6 +105,7 @@ impl Tiles {
                 for ((column, partial), series) in self.columns.iter_mut().zip(&mut partials).zip(&tiling.series) {
                     column.insert(at, std::mem::replace(partial, empty(series)));
                 }
+                self.make_blocks(plan, tiling);
                 partials
             }
         };
@@ -101,11 +119,41 @@ impl Tiles {
         }
     }
 
+    /// Makes the blocks that are complete.
+    fn make_blocks(&mut self, plan: &WindowPlan, tiling: &Tiling) {
+        let complete = (self.starts.len() + self.left) / BLOCK;
+        if self.blocks_count == complete || tiling.grows {
+            return;
+        }
+        let series = || tiling.series.iter().map(|&series| &plan.series[series]);
+        if self.blocks.is_empty() {
+            self.blocks = series().map(Column::new).collect();
+        }
+        for block in self.blocks_count..complete {
+            let tiles = (block * BLOCK).saturating_sub(self.left)..(block + 1) * BLOCK - self.left;
+            for ((blocks, column), series) in self.blocks.iter_mut().zip(&self.columns).zip(series()) {
+                let mut partial = Partial::empty(series);
+                column.merge_into(tiles.clone(), &mut partial);
+                blocks.insert(block, partial);
+            }
+        }
+        self.blocks_count = complete;
+    }
+
+    /// Forgets the blocks from one on.
+    fn truncate_blocks(&mut self, count: usize) {
+        if count < self.blocks_count {
+            self.blocks.iter_mut().for_each(|blocks| blocks.truncate(count));
+            self.blocks_count = count;
+        }
+    }
+
     /// The place of an older tile, made if need be.
     fn older(&mut self, plan: &WindowPlan, tiling: &Tiling, start_us: TimestampUs) -> usize {
         let at = self.starts.partition_point(|&start| start < start_us);
         if self.starts.get(at) != Some(&start_us) {
             self.make_columns(plan, tiling);
+            self.truncate_blocks((at + self.left) / BLOCK);
             self.starts.insert(at, start_us);
             for (column, &series) in self.columns.iter_mut().zip(&tiling.series) {
                 column.insert(at, Partial::empty(&plan.series[series]));
@@ -124,37 +172,86 @@ impl Tiles {
             self.grown_bytes = self.grown_bytes.saturating_sub(self.grown_at(tiling, 0));
             self.starts.pop_front();
             self.columns.iter_mut().for_each(Column::pop_front);
+            self.leave_one();
         }
         if let Some(tile) = self.newest.take_if(|tile| is_over(tile.start_us, tiling, now_us)) {
             self.grown_bytes = self.grown_bytes.saturating_sub(tile.grown_bytes());
         }
     }
 
+    /// Notes that the first of the older tiles has gone.
+    fn leave_one(&mut self) {
+        self.left += 1;
+        if self.left == BLOCK {
+            self.left = 0;
+            if self.blocks_count > 0 {
+                self.blocks.iter_mut().for_each(Column::pop_front);
+                self.blocks_count -= 1;
+            }
+        }
+    }
+
     /// Merges the partials of a series in the tiles that start in an interval; `place` is the place of the series in the tiling.
     pub(super) fn merge_into(
         &self,
+        hop_us: i64,
         place: usize,
         (start_us, end_us): (TimestampUs, TimestampUs),
         partial: &mut Partial,
     ) {
-        let first = self.starts.partition_point(|&start| start < start_us);
+        let first = self.first_from(hop_us, start_us);
         // Most windows end behind all older tiles.
         let end = match self.starts.back() {
             Some(&last) if last >= end_us => self.starts.partition_point(|&start| start < end_us),
             _ => self.starts.len(),
         };
         if first < end {
-            self.columns[place].merge_into(first..end, partial);
+            self.merge_older(place, first..end, partial);
         }
         if let Some(tile) = self.newest.as_ref().filter(|tile| (start_us..end_us).contains(&tile.start_us)) {
             partial.merge(&tile.partials[place]);
         }
     }
 
+    /// The first older tile that does not start before a time. Without gaps it is so many hops from the last one; with gaps it is behind that.
+    fn first_from(&self, hop_us: i64, start_us: TimestampUs) -> usize {
+        let count = self.starts.len();
+        let Some(&last_us) = self.starts.back() else { return 0 };
+        let tiles = last_us.saturating_sub(start_us).max(-1).div_euclid(hop_us) + 1;
+        let mut first = count.saturating_sub(usize::try_from(tiles).unwrap_or(usize::MAX));
+        let mut step = 1;
+        while first + step <= count && self.starts[first + step - 1] < start_us {
+            first += step;
+            step *= 2;
+        }
+        // The next step would go too far; the one that is looked for is within it.
+        while step > 1 {
+            step /= 2;
+            if first + step <= count && self.starts[first + step - 1] < start_us {
+                first += step;
+            }
+        }
+        first
+    }
+
+    /// Merges blocks where they fit in, and tiles before and behind.
+    fn merge_older(&self, place: usize, tiles: Range<usize>, partial: &mut Partial) {
+        let column = &self.columns[place];
+        let first_block = (tiles.start + self.left).div_ceil(BLOCK);
+        let end_block = ((tiles.end + self.left) / BLOCK).min(self.blocks_count);
+        if first_block >= end_block {
+            return column.merge_into(tiles, partial);
+        }
+        column.merge_into(tiles.start..first_block * BLOCK - self.left, partial);
+        self.blocks[place].merge_into(first_block..end_block, partial);
+        column.merge_into(end_block * BLOCK - self.left..tiles.end, partial);
+    }
+
     /// About how many bytes the tiles take beside this structure.
     pub(super) fn heap_bytes(&self, tiling: &Tiling) -> usize {
         let newest = self.newest.as_ref().map_or(0, |_| tiling.partials_bytes);
-        newest + self.columns.len() * size_of::<Column>() + self.starts.len() * tiling.older_bytes + self.grown_bytes
+        let count = self.starts.len() + if tiling.grows { 0 } else { self.starts.len() / BLOCK };
+        newest + 2 * self.columns.len() * size_of::<Column>() + count * tiling.older_bytes + self.grown_bytes
     }
 
     fn tile(&self, at: usize) -> Tile {
@@ -191,4 +288,76 @@ impl Serialize for Tiles {
 
 fn is_over(start_us: TimestampUs, tiling: &Tiling, now_us: TimestampUs) -> bool {
     start_us.saturating_add(tiling.hop_us) <= now_us.saturating_sub(tiling.reach_us)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::partial::Scalar;
+    use super::*;
+    use headrace_types::{DType, Field};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const HOP_US: i64 = 10;
+    const HOPS: i64 = 100;
+
+    fn plan(functions: &[&str]) -> WindowPlan {
+        let aggregation = |function: &&str| {
+            let is_last_k = *function == "last_k";
+            json!({
+                "name": *function, "column": "amount", "function": *function, "window_us": HOPS * HOP_US, "hop_us": HOP_US,
+                "k": if is_last_k { Some(3) } else { None },
+            })
+        };
+        let aggregations: Vec<_> = functions.iter().map(aggregation).collect();
+        WindowPlan::compile(vec![Field::new("amount", DType::FLOAT64)], &aggregations).unwrap().0
+    }
+
+    /// The twin of [`Tiles::merge_into`]: each tile on its own, and no blocks.
+    fn plain_merge(tiles: &Tiles, place: usize, (start_us, end_us): (i64, i64), partial: &mut Partial) {
+        let all = (0..tiles.starts.len()).map(|at| tiles.tile(at)).chain(tiles.newest.clone());
+        for tile in all.filter(|tile| (start_us..end_us).contains(&tile.start_us)) {
+            partial.merge(&tile.partials[place]);
+        }
+    }
+
+    proptest! {
+        /// Events come mostly in order, some late; time goes on, so that tiles are let go; the state passes through a file.
+        #[test]
+        fn windows_are_those_of_the_plain_way(
+            steps in prop::collection::vec((0i64..25, prop::option::weighted(0.2, 0i64..900), -9i64..9), 1..400),
+            asked in prop::collection::vec((0i64..1_500, 0i64..1_500), 1..20),
+            grows in any::<bool>(),
+            reopened_at in 0usize..400,
+        ) {
+            let functions = ["count", "sum", "var", "min", "max", "first", "last_k"];
+            let more: &[&str] = if grows { &["count_distinct"] } else { &[] };
+            let plan = plan(&[&functions, more].concat());
+            let tiling = &plan.tilings[0];
+            let (mut tiles, mut now_us) = (Tiles::default(), 0);
+            for (sequence, (passed, late, amount)) in steps.into_iter().enumerate() {
+                now_us += passed;
+                let event_ts = now_us - 1 - late.unwrap_or(0);
+                let version = RowVersion { event_ts, created_ts: now_us, sequence: sequence as u64 };
+                let item = |_: usize| Some(Item { value: Scalar::Float(amount as f64), group: None });
+                tiles.add(&plan, tiling, version, now_us, &item);
+                if sequence == reopened_at {
+                    let saved = postcard::from_bytes(&postcard::to_stdvec(&tiles).unwrap()).unwrap();
+                    tiles = Tiles::from_saved(&plan, tiling, saved).unwrap();
+                }
+            }
+            for (back_us, length_us) in asked {
+                let from = (now_us - back_us).div_euclid(HOP_US) * HOP_US;
+                prop_assert_eq!(tiles.first_from(HOP_US, from), tiles.starts.partition_point(|&start| start < from));
+                let bounds = (now_us - back_us - length_us, now_us - back_us);
+                for (place, &series) in tiling.series.iter().enumerate() {
+                    let (mut found, mut wanted) = (Partial::empty(&plan.series[series]), Partial::empty(&plan.series[series]));
+                    tiles.merge_into(HOP_US, place, bounds, &mut found);
+                    plain_merge(&tiles, place, bounds, &mut wanted);
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+        }
+    }
 }
