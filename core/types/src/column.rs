@@ -150,6 +150,11 @@ impl ColumnData {
         Ok(())
     }
 
+    /// Removes all values, and keeps their memory.
+    pub fn clear(&mut self) {
+        each_vec!(self, v => v.clear());
+    }
+
     /// Some rows, in the order given.
     #[must_use]
     #[allow(clippy::clone_on_copy)] // one body for all types
@@ -195,18 +200,40 @@ impl Column {
     /// `type_mismatch` naming the row of the first value that is not of the type.
     pub fn from_values(dtype: DType, values: impl IntoIterator<Item = Value>) -> Result<Self> {
         let values = values.into_iter();
-        let mut data = ColumnData::with_capacity(dtype, values.size_hint().0);
-        let mut validity = Vec::new();
+        let mut column = Self::new(ColumnData::with_capacity(dtype, values.size_hint().0));
         for (row, value) in values.enumerate() {
-            validity.push(!value.is_null());
-            data.push(value).map_err(|error| error.within(format!("row {row}")))?;
+            column.push(value).map_err(|error| error.within(format!("row {row}")))?;
         }
-        let has_null = validity.iter().any(|valid| !valid);
-        Ok(Self { data, validity: has_null.then_some(validity) })
+        Ok(column)
     }
 
     pub fn dtype(&self) -> DType {
         self.data.dtype()
+    }
+
+    /// Removes all rows and makes it a column of a type; one that was of this type keeps its memory.
+    pub fn reset(&mut self, dtype: DType, rows: usize) {
+        if self.dtype() == dtype {
+            self.data.clear();
+        } else {
+            self.data = ColumnData::with_capacity(dtype, rows);
+        }
+        self.validity = None;
+    }
+
+    /// Appends a value or a null.
+    ///
+    /// # Errors
+    /// `type_mismatch` when the value does not fit the column's type; the column is unchanged then.
+    pub fn push(&mut self, value: Value) -> Result<()> {
+        let (row, is_null) = (self.len(), value.is_null());
+        self.data.push(value)?;
+        if is_null {
+            self.validity.get_or_insert_with(|| vec![true; row]).push(false);
+        } else if let Some(validity) = &mut self.validity {
+            validity.push(true);
+        }
+        Ok(())
     }
 
     pub fn len(&self) -> usize {

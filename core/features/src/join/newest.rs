@@ -190,7 +190,7 @@ fn arrivals(
         moments.touch(touched);
         for (offset, &group) in touched.iter().enumerate() {
             let row = number * TOUCHED_ROWS + offset;
-            if group == NO_GROUP || !times.takes_part[row] {
+            if group == NO_GROUP || !times.takes_part(row) {
                 continue;
             }
             let (event_ts, created_ts) = (times.event_ts[row], times.created_ts[row]);

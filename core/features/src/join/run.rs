@@ -77,7 +77,7 @@ pub struct PointInTimeJoin<P> {
 struct KeySet {
     positions: Vec<usize>,
     groups: Groups,
-    /// None where cutoffs go back while time goes on.
+    /// None where cutoffs go back while time goes on, and where all views aggregate.
     moments: Option<Moments>,
 }
 
@@ -141,7 +141,8 @@ impl<P: Borrow<Plan> + Sync> PointInTimeJoin<P> {
         let key_sets = parallel_map(options.threads_or_cores(), &sets, |positions| {
             cancel.check()?;
             let groups = Groups::of_entities(&rows.keys_at(positions), rows.count)?;
-            let moments = Moments::new(&rows, &groups, &options.as_known_at);
+            let has_newest = has_newest(plan.borrow(), &chosen, positions)?;
+            let moments = has_newest.then(|| Moments::new(&rows, &groups, &options.as_known_at)).flatten();
             Ok(KeySet { positions: positions.clone(), groups, moments })
         })?;
         let views =
@@ -291,6 +292,16 @@ fn views_of<'a>(service: &'a ServicePlan, chosen: Option<&[String]>) -> Vec<(&'a
         }
     }
     views
+}
+
+/// Whether some of the views with these join keys are asked for their newest rows.
+fn has_newest(plan: &Plan, chosen: &[(&str, &[usize])], positions: &[usize]) -> Result<bool> {
+    for (name, _) in chosen.iter().filter(|(_, of_view)| *of_view == positions) {
+        if plan.view(name)?.windows.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn joined_view(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, new_empty_array};
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::DataType;
 use arrow_select::concat::concat;
 use headrace_types::{DType, EVENT_TS_ALWAYS, Error, ErrorCode, Field, Result};
@@ -92,15 +93,20 @@ impl BlockTimes {
             created_ts: if has_created_ts { Some(times(batch, CREATED_TS_COLUMN)?) } else { None },
         })
     }
+
+    /// Both times, where there are no nulls to be judged.
+    fn without_nulls(&self) -> Option<(&TimestampMicrosecondArray, &TimestampMicrosecondArray)> {
+        let (event_ts, created_ts) = (self.event_ts.as_ref()?, self.created_ts.as_ref()?);
+        (event_ts.null_count() + created_ts.null_count() == 0).then_some((event_ts, created_ts))
+    }
 }
 
 /// The times of source rows, and which of them take part.
-#[derive(Default)]
 pub(super) struct SourceTimes {
-    pub(super) event_ts: Vec<i64>,
-    pub(super) created_ts: Vec<i64>,
-    /// False for rows without an event time or, with a cutoff, without a creation time.
-    pub(super) takes_part: Vec<bool>,
+    pub(super) event_ts: ScalarBuffer<i64>,
+    pub(super) created_ts: ScalarBuffer<i64>,
+    /// False for rows without an event time or, with a cutoff, without a creation time; none where all take part.
+    takes_part: Option<Vec<bool>>,
     pub(super) null_event_ts: u64,
     pub(super) null_created_ts: u64,
     /// True for tombstones; none when there are none.
@@ -112,30 +118,65 @@ impl SourceTimes {
     pub(super) fn new(view: &ViewPlan, source: &SourceRows, has_cutoff: bool) -> Result<Self> {
         let rows = source.rows();
         check_rows(rows)?;
-        let mut this = Self::with_capacity(rows);
-        let mut deleted_rows = Vec::with_capacity(rows);
-        let mut has_tombstones = false;
-        for batch in &source.batches {
-            this.extend(view, &BlockTimes::new(view, batch)?, 0..batch.num_rows(), has_cutoff);
-            match deleted(batch)? {
-                None => deleted_rows.resize(deleted_rows.len() + batch.num_rows(), false),
-                Some(flags) => {
-                    has_tombstones = true;
-                    deleted_rows.extend(flags.iter().map(|flag| flag == Some(true)));
+        let times = source.batches.iter().map(|batch| BlockTimes::new(view, batch)).collect::<Result<Vec<_>>>()?;
+        let mut this = match times.as_slice() {
+            [one] => Self::of_rows(view, one, 0..rows, has_cutoff),
+            many => {
+                let mut builder = TimesBuilder::with_capacity(rows);
+                for (times, batch) in many.iter().zip(&source.batches) {
+                    builder.extend(view, times, 0..batch.num_rows(), has_cutoff);
                 }
+                builder.finish()
             }
-        }
-        this.deleted = has_tombstones.then_some(deleted_rows);
+        };
+        this.deleted = all_deleted(source)?;
         Ok(this)
     }
 
     /// The times of some rows of a block; `deleted` is not set.
     pub(super) fn of_block(view: &ViewPlan, block: &Block, rows: Range<usize>, has_cutoff: bool) -> Self {
-        let mut this = Self::with_capacity(rows.len());
-        this.extend(view, &block.times, rows, has_cutoff);
-        this
+        Self::of_rows(view, &block.times, rows, has_cutoff)
     }
 
+    /// Times without nulls are shared, not copied.
+    fn of_rows(view: &ViewPlan, times: &BlockTimes, rows: Range<usize>, has_cutoff: bool) -> Self {
+        let Some((event_ts, created_ts)) = times.without_nulls() else {
+            let mut builder = TimesBuilder::with_capacity(rows.len());
+            builder.extend(view, times, rows, has_cutoff);
+            return builder.finish();
+        };
+        Self {
+            event_ts: event_ts.values().slice(rows.start, rows.len()),
+            created_ts: created_ts.values().slice(rows.start, rows.len()),
+            takes_part: None,
+            null_event_ts: 0,
+            null_created_ts: 0,
+            deleted: None,
+        }
+    }
+
+    /// Whether a row takes part.
+    pub(super) fn takes_part(&self, row: usize) -> bool {
+        self.takes_part.as_ref().is_none_or(|takes_part| takes_part[row])
+    }
+
+    /// The rows that do not take part.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = usize> {
+        let rows = self.takes_part.iter().flatten().enumerate();
+        rows.filter(|(_, takes_part)| !**takes_part).map(|(row, _)| row)
+    }
+}
+
+#[derive(Default)]
+struct TimesBuilder {
+    event_ts: Vec<i64>,
+    created_ts: Vec<i64>,
+    takes_part: Vec<bool>,
+    null_event_ts: u64,
+    null_created_ts: u64,
+}
+
+impl TimesBuilder {
     fn with_capacity(rows: usize) -> Self {
         Self {
             event_ts: Vec::with_capacity(rows),
@@ -148,9 +189,7 @@ impl SourceTimes {
     /// A null creation time is what the view's definition makes of it. Where it makes nothing of it, the row sorts before all others of its
     /// event time, and is never known at a cutoff. Static rows are always known.
     fn extend(&mut self, view: &ViewPlan, times: &BlockTimes, rows: Range<usize>, has_cutoff: bool) {
-        if let BlockTimes { event_ts: Some(event_ts), created_ts: Some(created_ts) } = times
-            && event_ts.null_count() + created_ts.null_count() == 0
-        {
+        if let Some((event_ts, created_ts)) = times.without_nulls() {
             self.event_ts.extend_from_slice(&event_ts.values()[rows.clone()]);
             self.created_ts.extend_from_slice(&created_ts.values()[rows.clone()]);
             self.takes_part.resize(self.takes_part.len() + rows.len(), true);
@@ -180,6 +219,33 @@ impl SourceTimes {
         self.created_ts.push(created_ts);
         self.takes_part.push(takes_part);
     }
+
+    fn finish(self) -> SourceTimes {
+        SourceTimes {
+            event_ts: self.event_ts.into(),
+            created_ts: self.created_ts.into(),
+            takes_part: self.takes_part.contains(&false).then_some(self.takes_part),
+            null_event_ts: self.null_event_ts,
+            null_created_ts: self.null_created_ts,
+            deleted: None,
+        }
+    }
+}
+
+/// Which rows of a source are tombstones; none when none is.
+fn all_deleted(source: &SourceRows) -> Result<Option<Vec<bool>>> {
+    let flags = source.batches.iter().map(deleted).collect::<Result<Vec<_>>>()?;
+    if flags.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let mut rows = Vec::with_capacity(source.rows());
+    for (flags, batch) in flags.iter().zip(&source.batches) {
+        match flags {
+            None => rows.resize(rows.len() + batch.num_rows(), false),
+            Some(flags) => rows.extend(flags.iter().map(|flag| flag == Some(true))),
+        }
+    }
+    Ok(Some(rows))
 }
 
 /// Which rows of a batch are tombstones; none when none is.

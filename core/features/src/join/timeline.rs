@@ -1,6 +1,11 @@
 //! The source rows of each group in the row order, and the search for the newest one that counts.
 
+use std::ops::Range;
+
 use super::groups::NO_GROUP;
+
+/// About so many rows are put into their groups at a time: they and their times stay in the cache.
+const BUCKET_ROWS: usize = 1 << 15;
 
 /// Source rows by group, each group sorted by (event_ts, created_ts, input order).
 pub(super) struct Timelines {
@@ -29,31 +34,23 @@ impl Timelines {
         for group in 0..groups_count {
             offsets[group + 1] += offsets[group];
         }
-        let mut next = offsets.clone();
-        let mut rows = vec![0u32; offsets[groups_count] as usize];
-        let mut sorted_event_ts = vec![0i64; rows.len()];
-        for (row, &group) in groups.iter().enumerate() {
-            if group != NO_GROUP {
-                let place = next[group as usize] as usize;
-                (rows[place], sorted_event_ts[place]) = (row as u32, event_ts[row]);
-                next[group as usize] += 1;
+        let bucket_groups = bucket_groups(groups_count, offsets[groups_count] as usize);
+        let Bucketed { mut rows, mut event_ts, members } =
+            Bucketed::new(groups, &offsets, bucket_groups.trailing_zeros(), event_ts);
+        let mut sorter = Sorter::default();
+        for first in (0..groups_count).step_by(bucket_groups) {
+            let offsets = &offsets[first..=(first + bucket_groups).min(groups_count)];
+            let bucket = offsets[0] as usize..offsets[offsets.len() - 1] as usize;
+            sorter.load(offsets, &rows[bucket.clone()], &event_ts[bucket.clone()], &members[bucket.clone()]);
+            for group in offsets.windows(2) {
+                let group = group[0] as usize..group[1] as usize;
+                let loaded = group.start - bucket.start..group.end - bucket.start;
+                sorter.sort(loaded, created_ts, &mut rows[group.clone()], &mut event_ts[group]);
             }
         }
-        // Sorted beside each other, so that a comparison reads no row of the source unless event times are equal.
-        let mut timed: Vec<(i64, u32)> = Vec::new();
-        for group in 0..groups_count {
-            let places = offsets[group] as usize..offsets[group + 1] as usize;
-            let (rows, event_ts) = (&mut rows[places.clone()], &mut sorted_event_ts[places]);
-            let created = |row: u32| (created_ts[row as usize], row);
-            timed.clear();
-            timed.extend(event_ts.iter().copied().zip(rows.iter().copied()));
-            timed.sort_unstable_by(|(a_ts, a), (b_ts, b)| a_ts.cmp(b_ts).then_with(|| created(*a).cmp(&created(*b))));
-            for ((row, event_ts), sorted) in rows.iter_mut().zip(event_ts).zip(&timed) {
-                (*event_ts, *row) = *sorted;
-            }
-        }
+        drop(members);
         let created_ts = has_cutoff.then(|| MinTree::new(rows.iter().map(|&row| created_ts[row as usize]).collect()));
-        Self { offsets, rows, event_ts: sorted_event_ts, created_ts }
+        Self { offsets, rows, event_ts, created_ts }
     }
 
     /// The rows of a group, in their order.
@@ -81,6 +78,119 @@ impl Timelines {
         };
         Some((self.rows[place], self.event_ts[place]))
     }
+}
+
+/// The number of groups of a bucket, a power of two that a member's number fits into.
+fn bucket_groups(groups_count: usize, rows: usize) -> usize {
+    let buckets = (rows / BUCKET_ROWS).max(1);
+    groups_count.div_ceil(buckets).next_power_of_two().min(1 << u16::BITS)
+}
+
+/// Rows by bucket, each bucket's in their sequence. There are few buckets: writing goes on at each where it has been in the cache.
+struct Bucketed {
+    rows: Vec<u32>,
+    event_ts: Vec<i64>,
+    /// The group of each row, counted from the first of its bucket.
+    members: Vec<u16>,
+}
+
+impl Bucketed {
+    fn new(groups: &[u32], offsets: &[u32], bucket_bits: u32, event_ts: &[i64]) -> Self {
+        let groups_count = offsets.len() - 1;
+        let count = offsets[groups_count] as usize;
+        let mut next: Vec<u32> = offsets[..groups_count].iter().step_by(1 << bucket_bits).copied().collect();
+        let mut this = Self { rows: vec![0; count], event_ts: vec![0; count], members: vec![0; count] };
+        for ((row, &group), &time) in groups.iter().enumerate().zip(event_ts) {
+            if group != NO_GROUP {
+                let next = &mut next[(group >> bucket_bits) as usize];
+                let place = *next as usize;
+                *next += 1;
+                this.rows[place] = row as u32; // the number of rows is checked to fit
+                this.event_ts[place] = time;
+                this.members[place] = (group & ((1 << bucket_bits) - 1)) as u16;
+            }
+        }
+        this
+    }
+}
+
+/// Puts the rows of a bucket into their groups, and those of each group into their order.
+#[derive(Default)]
+struct Sorter {
+    /// The rows that are loaded, by group, each group's in their sequence, and their times.
+    rows: Vec<u32>,
+    times: Vec<i64>,
+    next: Vec<u32>,
+    packed: Vec<u64>,
+    timed: Vec<(i64, u32)>,
+}
+
+impl Sorter {
+    /// Takes the rows of a bucket; `offsets` are those of its groups.
+    fn load(&mut self, offsets: &[u32], rows: &[u32], event_ts: &[i64], members: &[u16]) {
+        self.rows.resize(rows.len(), 0);
+        self.times.resize(rows.len(), 0);
+        self.next.clear();
+        self.next.extend(offsets.iter().map(|offset| offset - offsets[0]));
+        for ((&row, &time), &member) in rows.iter().zip(event_ts).zip(members) {
+            let next = &mut self.next[member as usize];
+            let place = *next as usize;
+            *next += 1;
+            (self.rows[place], self.times[place]) = (row, time);
+        }
+    }
+
+    /// Writes a group's rows and their times in the order of (event_ts, created_ts, sequence).
+    fn sort(&mut self, loaded: Range<usize>, created_ts: &[i64], rows: &mut [u32], event_ts: &mut [i64]) {
+        let (loaded_rows, times) = (&self.rows[loaded.clone()], &self.times[loaded]);
+        if times.is_sorted() {
+            rows.copy_from_slice(loaded_rows);
+            event_ts.copy_from_slice(times);
+        } else if !sort_packed(times, &mut self.packed, |at, place, time| {
+            (rows[at], event_ts[at]) = (loaded_rows[place], time);
+        }) {
+            self.timed.clear();
+            self.timed.extend(times.iter().copied().zip(loaded_rows.iter().copied()));
+            self.timed.sort_unstable();
+            for (at, &sorted) in self.timed.iter().enumerate() {
+                (event_ts[at], rows[at]) = sorted;
+            }
+        }
+        order_ties(created_ts, rows, event_ts);
+    }
+}
+
+/// Rows of one event time come in the order of their creation times, then of their sequence, which they are in.
+fn order_ties(created_ts: &[i64], rows: &mut [u32], event_ts: &[i64]) {
+    if !event_ts.windows(2).any(|pair| pair[0] == pair[1]) {
+        return;
+    }
+    let mut start = 0;
+    for tied in event_ts.chunk_by(|a, b| a == b) {
+        rows[start..start + tied.len()].sort_by_key(|&row| created_ts[row as usize]);
+        start += tied.len();
+    }
+}
+
+/// Sorts times, and calls `take` with the place in the order, the place before and the time of each; equal times stay in their order. Time
+/// and place are sorted as one number; false, and nothing is done, where they do not fit into one.
+fn sort_packed(times: &[i64], packed: &mut Vec<u64>, mut take: impl FnMut(usize, usize, i64)) -> bool {
+    let first = times.iter().copied().min().unwrap_or(0);
+    let last = times.iter().copied().max().unwrap_or(0);
+    let span = last.wrapping_sub(first).cast_unsigned();
+    let place_bits = usize::BITS - times.len().leading_zeros();
+    if span.leading_zeros() < place_bits {
+        return false;
+    }
+    let since_first = |time: i64| time.wrapping_sub(first).cast_unsigned();
+    packed.clear();
+    packed.extend(times.iter().enumerate().map(|(place, &time)| since_first(time) << place_bits | place as u64));
+    packed.sort_unstable();
+    for (at, &number) in packed.iter().enumerate() {
+        let place = number & ((1 << place_bits) - 1);
+        take(at, place as usize, first.wrapping_add((number >> place_bits).cast_signed()));
+    }
+    true
 }
 
 /// The number of values that are at most `limit`, in a sorted slice, searched outwards from a place.
@@ -133,7 +243,7 @@ impl MinTree {
 
     fn search(&self, level: usize, begin: usize, end: usize, limit: i64) -> Option<usize> {
         let values = &self.levels[level];
-        let found = |range: std::ops::Range<usize>| range.rev().find(|&place| values[place] <= limit);
+        let found = |range: Range<usize>| range.rev().find(|&place| values[place] <= limit);
         // Whole blocks inside the range are asked for by their minima; the ragged ends are read.
         let (first_block, last_block) = (begin.div_ceil(BLOCK), end / BLOCK);
         if level + 1 == self.levels.len() || first_block >= last_block {
@@ -153,7 +263,39 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The twin of [`Timelines::new`]: each group on its own, sorted as the order says.
+    fn plain_timelines(groups: &[u32], groups_count: usize, event_ts: &[i64], created_ts: &[i64]) -> Vec<Vec<u32>> {
+        let of_group = |group: usize| {
+            let mut rows: Vec<u32> =
+                (0..groups.len() as u32).filter(|&row| groups[row as usize] as usize == group).collect();
+            rows.sort_by_key(|&row| (event_ts[row as usize], created_ts[row as usize], row));
+            rows
+        };
+        (0..groups_count).map(of_group).collect()
+    }
+
+    /// Small, tied, and so far apart that time and place do not fit into one number.
+    fn time() -> impl Strategy<Value = i64> {
+        prop_oneof![8 => -5i64..5, 4 => -1_000_000i64..1_000_000, 1 => any::<i64>()]
+    }
+
     proptest! {
+        #[test]
+        fn timelines_are_those_of_the_plain_way(
+            rows in prop::collection::vec((0u32..12, time(), -3i64..3), 0..400),
+            wide in any::<bool>(),
+        ) {
+            let groups: Vec<u32> = rows.iter().map(|row| if row.0 == 11 { NO_GROUP } else { row.0 }).collect();
+            let event_ts: Vec<i64> = rows.iter().map(|row| if wide { row.1 } else { row.1 % 1_000 }).collect();
+            let created_ts: Vec<i64> = rows.iter().map(|row| row.2).collect();
+            let found = Timelines::new(&groups, 11, &event_ts, &created_ts, false);
+            for (group, wanted) in plain_timelines(&groups, 11, &event_ts, &created_ts).into_iter().enumerate() {
+                prop_assert_eq!(found.rows_of(group), &wanted);
+                let times: Vec<i64> = wanted.iter().map(|&row| event_ts[row as usize]).collect();
+                prop_assert_eq!(found.times_of(group), &times);
+            }
+        }
+
         #[test]
         fn gallop_is_a_binary_search(mut values in prop::collection::vec(-20i64..20, 0..50), start in 0usize..60, limit in -22i64..22) {
             values.sort_unstable();
@@ -178,6 +320,20 @@ mod tests {
             let (begin, end) = (place(ends.0).min(place(ends.1)), place(ends.0).max(place(ends.1)));
             let expected = (begin..end).rev().find(|&place| values[place] <= limit);
             prop_assert_eq!(MinTree::new(values).last_at_most(begin, end, limit), expected);
+        }
+    }
+
+    #[test]
+    fn timelines_of_many_buckets_are_those_of_the_plain_way() {
+        let (rows, groups_count) = (5 * BUCKET_ROWS, 37);
+        let mixed = |row: usize, salt: usize| (row * 2_654_435_761 + salt) >> 7;
+        let groups: Vec<u32> = (0..rows).map(|row| (mixed(row, 1) % groups_count) as u32).collect();
+        let event_ts: Vec<i64> = (0..rows).map(|row| (mixed(row, 2) % 50_000) as i64).collect();
+        let created_ts: Vec<i64> = (0..rows).map(|row| (mixed(row, 3) % 7) as i64).collect();
+        assert!(bucket_groups(groups_count, rows) < groups_count);
+        let found = Timelines::new(&groups, groups_count, &event_ts, &created_ts, false);
+        for (group, wanted) in plain_timelines(&groups, groups_count, &event_ts, &created_ts).iter().enumerate() {
+            assert_eq!(found.rows_of(group), wanted);
         }
     }
 }

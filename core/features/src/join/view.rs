@@ -116,11 +116,7 @@ impl SourceTimelines {
             view.join_keys.iter().map(|key| source.column(&key.name, key.dtype)).collect::<Result<Vec<ArrayRef>>>()?;
         let rows = source.rows();
         let mut source_groups = groups.of_sources(&keys, rows)?;
-        for (group, takes_part) in source_groups.iter_mut().zip(&times.takes_part) {
-            if !takes_part {
-                *group = NO_GROUP;
-            }
-        }
+        times.left_out().for_each(|row| source_groups[row] = NO_GROUP);
         cancel.check()?;
         let timelines = Timelines::new(&source_groups, groups.count, &times.event_ts, &times.created_ts, by_cutoff);
         cancel.check()?;

@@ -1,7 +1,13 @@
 //! The part of the join of a view of aggregates: for each entity row, the events of its key are put together over each window.
 
-use arrow_array::ArrayRef;
-use headrace_types::{FeatureStatus, Result};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray};
+use arrow_buffer::NullBuffer;
+use arrow_schema::DataType;
+use headrace_types::{Error, FeatureStatus, Field, Result};
 
 use super::computed::{Lent, column_array};
 use super::entities::EntityRows;
@@ -11,6 +17,7 @@ use super::parallel::{Cancel, parallel_map};
 use super::source::{SourceRows, SourceTimes};
 use super::timeline::Timelines;
 use super::view::{Found, SourceTimelines, ViewCounts};
+use crate::arrow::arrow_type;
 use crate::plan::ViewPlan;
 use crate::windows::{Answers, Events, History, Question, Reading, Timeline, WindowPlan};
 
@@ -57,7 +64,7 @@ pub(super) fn join(
         cancel.check()?;
         answer(windows, fields, &history, &questions, job.clone())
     })?;
-    scatter(asked, entities.count, parts, counts)
+    scatter(asked, entities.count, &parts, counts)
 }
 
 struct SourceHistory<'a> {
@@ -75,24 +82,27 @@ struct Questions {
 
 impl Questions {
     fn new(entities: &EntityRows, groups: &Groups) -> Self {
-        let mut asked: Vec<(u32, Question, u32)> = Vec::with_capacity(entities.count);
-        for (row, &group) in groups.of_entities.iter().enumerate() {
-            if group == NO_GROUP {
-                continue;
-            }
-            if let Some((at_us, cutoff_us)) = entities.times(row) {
-                asked.push((group, Question { at_us, cutoff_us }, row as u32)); // the number of rows is checked to fit
-            }
-        }
-        asked.sort_unstable_by_key(|(group, question, row)| (*group, question.at_us, *row));
         let mut offsets = vec![0; groups.count + 1];
-        for (group, _, _) in &asked {
-            offsets[*group as usize + 1] += 1;
+        let times = || {
+            let rows = groups.of_entities.iter().enumerate().filter(|(_, group)| **group != NO_GROUP);
+            rows.filter_map(|(row, &group)| Some((row, group as usize, entities.times(row)?)))
+        };
+        for (_, group, _) in times() {
+            offsets[group + 1] += 1;
         }
         for group in 0..groups.count {
             offsets[group + 1] += offsets[group];
         }
-        let (rows, questions) = asked.into_iter().map(|(_, question, row)| (row, question)).unzip();
+        let mut next = offsets.clone();
+        let mut asked = vec![(Question { at_us: 0, cutoff_us: None }, 0u32); offsets[groups.count]];
+        for (row, group, (at_us, cutoff_us)) in times() {
+            asked[next[group]] = (Question { at_us, cutoff_us }, row as u32); // the number of rows is checked to fit
+            next[group] += 1;
+        }
+        for group in offsets.windows(2) {
+            asked[group[0]..group[1]].sort_unstable_by_key(|(question, row)| (question.at_us, *row));
+        }
+        let (rows, questions) = asked.into_iter().map(|(question, row)| (row, question)).unzip();
         Self { offsets, rows, questions }
     }
 
@@ -125,8 +135,10 @@ fn answer(
 ) -> Result<Part> {
     let SourceHistory { events, timelines, times } = history;
     let reading = Reading::new(windows, fields);
-    let mut columns: Vec<Answers> = fields.iter().map(|&field| Answers::new(windows.dtype(field))).collect();
-    let mut rows = Vec::new();
+    let count = questions.offsets[groups.end] - questions.offsets[groups.start];
+    let answers = |&field: &usize| Answers::with_capacity(windows.dtype(field), count);
+    let mut columns: Vec<Answers> = fields.iter().map(answers).collect();
+    let mut rows = Vec::with_capacity(count);
     for group in groups {
         let asked = questions.offsets[group]..questions.offsets[group + 1];
         if asked.is_empty() {
@@ -142,20 +154,93 @@ fn answer(
 }
 
 /// Puts the answers where their entity rows are.
-fn scatter(asked: &WindowView<'_>, count: usize, parts: Vec<Part>, mut counts: ViewCounts) -> Result<Found> {
-    let mut held = Held::new(asked.fields.iter().map(|&field| asked.view.fields[field].clone()).collect());
+fn scatter(asked: &WindowView<'_>, count: usize, parts: &[Part], mut counts: ViewCounts) -> Result<Found> {
     let mut statuses = vec![FeatureStatus::NotFound; count];
-    let mut places = vec![NO_PLACE; count];
-    let mut place = 0u32;
-    for Part { rows, columns } in parts {
-        for &row in &rows {
-            statuses[row as usize] = FeatureStatus::Present;
-            places[row as usize] = place;
-            place += 1;
-        }
-        held.push(columns, None, rows.len())?;
+    for &row in parts.iter().flat_map(|part| &part.rows) {
+        statuses[row as usize] = FeatureStatus::Present;
     }
-    let columns = held.gather(&places)?;
+    let mut places = None;
+    let columns = asked.fields.iter().enumerate().map(|(number, &field)| {
+        let field = &asked.view.fields[field];
+        Ok(match arrow_type(field.dtype) {
+            DataType::Int64 => scatter_numbers::<Int64Type>(parts, number, count),
+            DataType::Float64 => scatter_numbers::<Float64Type>(parts, number, count),
+            _ => gather(parts, number, field, places.get_or_insert_with(|| places_of(parts, count)))?,
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
     counts.add_found(&statuses);
     Ok(Found { statuses, columns, counts })
+}
+
+/// A feature of all entity rows: written where it belongs.
+fn scatter_numbers<T: ArrowPrimitiveType>(parts: &[Part], number: usize, count: usize) -> ArrayRef {
+    let mut values = vec![T::default_value(); count];
+    let mut is_valid = vec![false; count];
+    for Part { rows, columns } in parts {
+        let found = columns[number].as_primitive::<T>();
+        for (place, &row) in rows.iter().enumerate() {
+            values[row as usize] = found.value(place);
+            is_valid[row as usize] = found.is_valid(place);
+        }
+    }
+    let nulls = is_valid.contains(&false).then(|| NullBuffer::from(is_valid));
+    Arc::new(PrimitiveArray::<T>::new(values.into(), nulls))
+}
+
+/// For each entity row, the place of its answer among those of all parts.
+fn places_of(parts: &[Part], count: usize) -> Vec<u32> {
+    let mut places = vec![NO_PLACE; count];
+    for (place, &row) in (0u32..).zip(parts.iter().flat_map(|part| &part.rows)) {
+        places[row as usize] = place;
+    }
+    places
+}
+
+/// As [`scatter_numbers`], for any type.
+fn gather(parts: &[Part], number: usize, field: &Field, places: &[u32]) -> Result<ArrayRef> {
+    let mut held = Held::new(vec![field.clone()]);
+    for Part { rows, columns } in parts {
+        held.push(vec![Arc::clone(&columns[number])], None, rows.len())?;
+    }
+    held.gather(places)?.pop().ok_or_else(|| Error::internal("a feature of windows has no column"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow_array::{Float64Array, Int64Array};
+    use headrace_types::DType;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_put_where_a_gather_puts_them(
+            found in prop::collection::vec(prop::option::of(prop::option::of(-9i64..9)), 0..60),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let count = found.len();
+            let (mut rows, mut values): (Vec<u32>, Vec<Option<i64>>) =
+                (0u32..).zip(&found).filter_map(|(row, value)| Some((row, (*value)?))).unzip();
+            rows.reverse();
+            values.reverse();
+            let part = |rows: &[u32], values: &[Option<i64>]| {
+                let floats: Float64Array = values.iter().map(|value| value.map(|value| value as f64)).collect();
+                let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(values.to_vec())), Arc::new(floats)];
+                Part { rows: rows.to_vec(), columns }
+            };
+            let cut = cut.index(rows.len() + 1);
+            let parts = [part(&rows[..cut], &values[..cut]), part(&rows[cut..], &values[cut..])];
+            let places = places_of(&parts, count);
+            for (number, dtype) in [DType::INT64, DType::FLOAT64].into_iter().enumerate() {
+                let wanted = gather(&parts, number, &Field::new("f", dtype), &places).unwrap();
+                let scattered = match number {
+                    0 => scatter_numbers::<Int64Type>(&parts, number, count),
+                    _ => scatter_numbers::<Float64Type>(&parts, number, count),
+                };
+                prop_assert_eq!(&scattered, &wanted);
+            }
+        }
+    }
 }

@@ -140,17 +140,20 @@ impl WindowReader {
         columns: &mut [Column],
         status: &mut [u8],
     ) -> Result<()> {
-        let mut values: Vec<Vec<Value>> = vec![Vec::with_capacity(keys.len()); self.features.len()];
+        for (_, dtype, place) in &self.features {
+            columns[*place].reset(*dtype, keys.len());
+        }
+        let mut outcome = Ok(());
         for row in 0..keys.len() {
             self.read(keys, row, now_us, &mut |at, value| {
-                status[row * self.width + self.features[at].2] = status_of(value.as_ref()) as u8;
-                values[at].push(value.unwrap_or(Value::Null));
+                let place = self.features[at].2;
+                status[row * self.width + place] = status_of(value.as_ref()) as u8;
+                if outcome.is_ok() {
+                    outcome = columns[place].push(value.unwrap_or(Value::Null));
+                }
             });
         }
-        for ((_, dtype, place), values) in self.features.iter().zip(values) {
-            columns[*place] = Column::from_values(*dtype, values)?;
-        }
-        Ok(())
+        outcome
     }
 
     /// Calls `put` once for each feature, with none where the key is not known.

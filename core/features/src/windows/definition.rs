@@ -7,6 +7,7 @@ use headrace_types::{DType, Error, ErrorCode, Field, Result, ScalarType, Timesta
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::columns::Column;
 use super::partial::{Output, Partial, State};
 
 const MINUTE_US: i64 = 60_000_000;
@@ -166,8 +167,10 @@ pub(super) struct Tiling {
     pub(super) hop_us: i64,
     /// The series that each tile holds.
     pub(super) series: Vec<usize>,
-    /// About how many bytes the partials of a tile take; strings that they keep are taken to be short.
+    /// About how many bytes the partials of the newest tile take; strings that they keep are taken to be short.
     pub(super) partials_bytes: usize,
+    /// The same of an older tile, with its start.
+    pub(super) older_bytes: usize,
     /// Whether some of its partials take more bytes the more they have seen.
     pub(super) grows: bool,
     /// Tiles that end so long before now are over.
@@ -216,6 +219,8 @@ impl WindowPlan {
         plan.filters = filters.finish();
         for tiling in &mut plan.tilings {
             tiling.partials_bytes = tiling.series.iter().map(|&at| Partial::bytes(plan.series[at].state)).sum();
+            tiling.older_bytes = size_of::<TimestampUs>()
+                + tiling.series.iter().map(|&at| Column::item_bytes(&plan.series[at])).sum::<usize>();
             tiling.grows = tiling.series.iter().any(|&at| plan.series[at].grows());
         }
         Ok((plan, fields))

@@ -26,6 +26,11 @@ impl Groups {
         Self { limit, state, groups: Vec::new(), grown_bytes: 0 }
     }
 
+    pub(super) fn clear(&mut self) {
+        self.groups.clear();
+        self.grown_bytes = 0;
+    }
+
     /// Whether what was read from a file can be of these.
     pub(super) fn is_of(&self, limit: usize, state: State) -> bool {
         self.limit == limit

@@ -15,24 +15,24 @@ pub(crate) struct Question {
 
 /// The values of a feature, as they are found.
 #[derive(Debug)]
-pub(crate) struct Answers {
-    data: ColumnData,
-    validity: Vec<bool>,
-}
+pub(crate) struct Answers(Column);
 
 impl Answers {
-    pub(crate) fn new(dtype: DType) -> Self {
-        Self { data: ColumnData::with_capacity(dtype, 0), validity: Vec::new() }
+    pub(crate) fn with_capacity(dtype: DType, rows: usize) -> Self {
+        Self(Column::new(ColumnData::with_capacity(dtype, rows)))
     }
 
     fn push(&mut self, value: Value) -> Result<()> {
-        self.validity.push(!value.is_null());
-        self.data.push(value)
+        match (&mut self.0, value) {
+            (Column { data: ColumnData::Float64(values), validity: None }, Value::Float64(value)) => values.push(value),
+            (Column { data: ColumnData::Int64(values), validity: None }, Value::Int(value)) => values.push(value),
+            (column, value) => column.push(value)?,
+        }
+        Ok(())
     }
 
     pub(crate) fn into_column(self) -> Column {
-        let validity = self.validity.contains(&false).then_some(self.validity);
-        Column { data: self.data, validity }
+        self.0
     }
 }
 

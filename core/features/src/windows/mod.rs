@@ -7,13 +7,16 @@
 //!
 //! The meaning is specified in `tests/spec/reference_windows.py`.
 
+mod columns;
 mod definition;
 mod events;
 mod groups;
 mod history;
+mod key_state;
 mod partial;
 mod sketches;
 mod sliding;
+mod sums;
 mod table;
 mod tiles;
 

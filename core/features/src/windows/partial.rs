@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::{Grouping, Series};
 use super::groups::Groups;
 use super::sketches::{Distinct, Quantiles};
+use super::sums::{FloatSum, IntSum, Squares, Wide};
 
 /// A value of an event, in the few forms that the functions tell apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,75 +136,6 @@ impl Kept {
     }
 }
 
-/// A sum to twice a float64's digits: `high` is the sum rounded, `low` is what rounding left out. Knuth's two-sum and Dekker's product.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Wide {
-    high: f64,
-    low: f64,
-}
-
-impl Wide {
-    #[allow(clippy::cast_precision_loss)] // what is lost is kept in `low`
-    fn of_int(value: i128) -> Self {
-        let high = value as f64;
-        Self { high, low: value.saturating_sub(high as i128) as f64 }
-    }
-
-    #[inline]
-    fn add(self, other: Self) -> Self {
-        let sum = self.high + other.high;
-        if !sum.is_finite() {
-            return Self { high: sum, low: 0.0 };
-        }
-        let part = sum - self.high;
-        let error = (self.high - (sum - part)) + (other.high - part);
-        let low = error + self.low + other.low;
-        let high = sum + low;
-        Self { high, low: low - (high - sum) }
-    }
-
-    fn add_float(self, value: f64) -> Self {
-        self.add(Self { high: value, low: 0.0 })
-    }
-
-    fn times(self, other: Self) -> Self {
-        let product = self.high * other.high;
-        let (a, a_low) = split(self.high);
-        let (b, b_low) = split(other.high);
-        let error = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
-        if !product.is_finite() || !error.is_finite() {
-            return Self { high: product, low: 0.0 };
-        }
-        let low = error + (self.high * other.low + self.low * other.high);
-        let high = product + low;
-        Self { high, low: low - (high - product) }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        self.add(Self { high: -other.high, low: -other.low })
-    }
-
-    fn over(self, divisor: f64) -> Self {
-        let quotient = self.high / divisor;
-        if !quotient.is_finite() {
-            return Self { high: quotient, low: 0.0 };
-        }
-        let rest = self.minus(Self { high: quotient, low: 0.0 }.times(Self { high: divisor, low: 0.0 }));
-        Self { high: quotient, low: 0.0 }.add(Self { high: rest.high / divisor, low: 0.0 })
-    }
-
-    fn value(self) -> f64 {
-        self.high + self.low
-    }
-}
-
-/// Halves of a float's digits, so that products of halves are exact.
-fn split(value: f64) -> (f64, f64) {
-    let scaled = 134_217_729.0 * value;
-    let high = scaled - (scaled - value);
-    (high, value - high)
-}
-
 /// The place of an event in the order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Moment {
@@ -242,23 +174,20 @@ pub(super) enum State {
     Quantiles,
 }
 
+impl State {
+    /// Whether [`Partial::add_floats`] takes in many floats in the time of a few.
+    pub(super) fn takes_runs(self) -> bool {
+        matches!(self, State::Count | State::FloatSum | State::Least | State::Greatest)
+    }
+}
+
 /// The partial aggregate of some events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Partial {
     Count(u64),
-    IntSum {
-        count: u64,
-        sum: i128,
-    },
-    FloatSum {
-        count: u64,
-        sum: Wide,
-    },
-    Moments {
-        count: u64,
-        sum: Wide,
-        squares: Wide,
-    },
+    IntSum(IntSum),
+    FloatSum(FloatSum),
+    Moments(Squares),
     Least(Option<Kept>),
     Greatest(Option<Kept>),
     First(Option<(Moment, Kept)>),
@@ -285,9 +214,9 @@ impl Partial {
     pub(super) fn of_state(state: State) -> Self {
         match state {
             State::Count => Partial::Count(0),
-            State::IntSum => Partial::IntSum { count: 0, sum: 0 },
-            State::FloatSum => Partial::FloatSum { count: 0, sum: Wide::default() },
-            State::Moments => Partial::Moments { count: 0, sum: Wide::default(), squares: Wide::default() },
+            State::IntSum => Partial::IntSum(IntSum::default()),
+            State::FloatSum => Partial::FloatSum(FloatSum::default()),
+            State::Moments => Partial::Moments(Squares::default()),
             State::Least => Partial::Least(None),
             State::Greatest => Partial::Greatest(None),
             State::First => Partial::First(None),
@@ -295,6 +224,22 @@ impl Partial {
             State::LastK(k) => Partial::LastK { k, items: Vec::new() },
             State::Distinct => Partial::Distinct(Distinct::default()),
             State::Quantiles => Partial::Quantiles(Quantiles::default()),
+        }
+    }
+
+    /// Forgets all events.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Partial::Count(count) => *count = 0,
+            Partial::IntSum(sum) => *sum = IntSum::default(),
+            Partial::FloatSum(sum) => *sum = FloatSum::default(),
+            Partial::Moments(sums) => *sums = Squares::default(),
+            Partial::Least(kept) | Partial::Greatest(kept) => *kept = None,
+            Partial::First(kept) | Partial::Last(kept) => *kept = None,
+            Partial::LastK { items, .. } => items.clear(),
+            Partial::Distinct(distinct) => *distinct = Distinct::default(),
+            Partial::Quantiles(quantiles) => *quantiles = Quantiles::default(),
+            Partial::Groups(groups) => groups.clear(),
         }
     }
 
@@ -329,24 +274,13 @@ impl Partial {
     pub(super) fn add(&mut self, value: Scalar<'_>, moment: Moment) {
         match self {
             Partial::Count(count) => *count += 1,
-            Partial::IntSum { count, sum } => {
-                *count += 1;
-                match value {
-                    Scalar::Int(value) => *sum += i128::from(value),
-                    Scalar::UInt(value) => *sum += i128::from(value),
-                    Scalar::Float(_) | Scalar::Bytes(_) => {}
-                }
-            }
-            Partial::FloatSum { count, sum } => {
-                *count += 1;
-                *sum = sum.add(value.as_float());
-            }
-            Partial::Moments { count, sum, squares } => {
-                *count += 1;
-                let value = value.as_float();
-                *sum = sum.add(value);
-                *squares = squares.add(value.times(value));
-            }
+            Partial::IntSum(sum) => sum.add(match value {
+                Scalar::Int(value) => i128::from(value),
+                Scalar::UInt(value) => i128::from(value),
+                Scalar::Float(_) | Scalar::Bytes(_) => 0,
+            }),
+            Partial::FloatSum(sum) => sum.add(value.as_float()),
+            Partial::Moments(sums) => sums.add(value.as_float()),
             Partial::Least(kept) => extreme(kept, value, Ordering::Less),
             Partial::Greatest(kept) => extreme(kept, value, Ordering::Greater),
             Partial::First(kept) => {
@@ -383,10 +317,7 @@ impl Partial {
     pub(super) fn add_floats(&mut self, values: &[f64], first: usize) {
         match self {
             Partial::Count(count) => *count += values.len() as u64,
-            Partial::FloatSum { count, sum } => {
-                *count += values.len() as u64;
-                *sum = values.iter().fold(*sum, |sum, &value| sum.add_float(value));
-            }
+            Partial::FloatSum(sum) => sum.add_floats(values),
             Partial::Least(kept) => extreme_float(kept, values, Ordering::Less),
             Partial::Greatest(kept) => extreme_float(kept, values, Ordering::Greater),
             partial => {
@@ -401,22 +332,9 @@ impl Partial {
     pub(super) fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Partial::Count(count), Partial::Count(more)) => *count += more,
-            (Partial::IntSum { count, sum }, Partial::IntSum { count: more, sum: other }) => {
-                *count += more;
-                *sum += other;
-            }
-            (Partial::FloatSum { count, sum }, Partial::FloatSum { count: more, sum: other }) => {
-                *count += more;
-                *sum = sum.add(*other);
-            }
-            (
-                Partial::Moments { count, sum, squares },
-                Partial::Moments { count: more, sum: other, squares: other_squares },
-            ) => {
-                *count += more;
-                *sum = sum.add(*other);
-                *squares = squares.add(*other_squares);
-            }
+            (Partial::IntSum(sum), Partial::IntSum(other)) => sum.merge(other),
+            (Partial::FloatSum(sum), Partial::FloatSum(other)) => sum.merge(other),
+            (Partial::Moments(sums), Partial::Moments(other)) => sums.merge(other),
             (Partial::Least(kept), Partial::Least(Some(other))) => extreme(kept, other.lend(), Ordering::Less),
             (Partial::Greatest(kept), Partial::Greatest(Some(other))) => extreme(kept, other.lend(), Ordering::Greater),
             (this @ Partial::First(_), Partial::First(Some((moment, value))))
@@ -457,24 +375,15 @@ impl Partial {
     }
 
     /// What a function gives; `scalar` is the type of the column that it looks at.
-    #[allow(clippy::cast_precision_loss)]
     pub(super) fn finish(&self, output: Output, scalar: ScalarType) -> Value {
         match (self, output) {
             (Partial::Count(count), _) => Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
-            (Partial::IntSum { sum, .. }, Output::Sum) => i64::try_from(*sum).map_or(Value::Null, Value::Int),
-            (Partial::IntSum { count, sum }, _) => mean(*count, Wide::of_int(*sum)),
-            (Partial::FloatSum { sum, .. }, Output::Sum) => Value::Float64(sum.value()),
-            (Partial::FloatSum { count, sum }, _) => mean(*count, *sum),
-            (Partial::Moments { count, sum, squares }, output) => {
-                if *count < 2 {
-                    return Value::Null;
-                }
-                // The sum of squared distances from the mean is that of the squares less the square of the sum over the count.
-                let count = *count as f64;
-                let distances = squares.minus(sum.times(*sum).over(count)).value();
-                let variance = if distances.is_nan() { f64::NAN } else { distances.max(0.0) / (count - 1.0) };
-                Value::Float64(if output == Output::Deviation { variance.sqrt() } else { variance })
-            }
+            (Partial::IntSum(sum), Output::Sum) => sum.total().map_or(Value::Null, Value::Int),
+            (Partial::IntSum(sum), _) => float(sum.mean()),
+            (Partial::FloatSum(sum), Output::Sum) => Value::Float64(sum.total()),
+            (Partial::FloatSum(sum), _) => float(sum.mean()),
+            (Partial::Moments(sums), Output::Deviation) => float(sums.variance().map(f64::sqrt)),
+            (Partial::Moments(sums), _) => float(sums.variance()),
             (Partial::Least(kept) | Partial::Greatest(kept), _) => {
                 kept.as_ref().map_or(Value::Null, |kept| kept.as_value(scalar))
             }
@@ -510,9 +419,8 @@ pub(super) enum Output {
     Groups,
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn mean(count: u64, sum: Wide) -> Value {
-    if count == 0 { Value::Null } else { Value::Float64(sum.over(count as f64).value()) }
+fn float(value: Option<f64>) -> Value {
+    value.map_or(Value::Null, Value::Float64)
 }
 
 /// NaN gives way to anything else.
@@ -529,11 +437,64 @@ fn extreme(kept: &mut Option<Kept>, value: Scalar<'_>, wanted: Ordering) {
 
 /// As [`extreme`] of all these values.
 fn extreme_float(kept: &mut Option<Kept>, values: &[f64], wanted: Ordering) {
+    let found = match wanted {
+        Ordering::Less => extreme_in_lanes(values, f64::INFINITY, |value, best| value < best),
+        _ => extreme_in_lanes(values, f64::NEG_INFINITY, |value, best| value > best),
+    };
+    if let Some(best) = found.or_else(|| plain_extreme(values, wanted)) {
+        extreme(kept, Scalar::Float(best), wanted);
+    }
+}
+
+/// The smallest or largest float, in lanes that do not wait for each other. None where that is not all there is to say: comparisons do not
+/// tell zeros apart, and find nothing where there is nothing but NaN and the worst of all.
+fn extreme_in_lanes(values: &[f64], worst: f64, is_better: impl Fn(f64, f64) -> bool) -> Option<f64> {
+    let better = |best: f64, value: f64| if is_better(value, best) { value } else { best };
+    let mut lanes = [worst; 4];
+    let (chunks, rest) = values.as_chunks::<4>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = better(*lane, value);
+        }
+    }
+    let best = lanes.iter().chain(rest).copied().fold(worst, better);
+    (best != 0.0 && best != worst).then_some(best)
+}
+
+/// The twin of [`extreme_in_lanes`]: one by one, -0.0 before 0.0, NaN only where there is nothing else.
+fn plain_extreme(values: &[f64], wanted: Ordering) -> Option<f64> {
     let better = |best: f64, value: f64| {
         let takes = if best.is_nan() { !value.is_nan() } else { !value.is_nan() && value.total_cmp(&best) == wanted };
         if takes { value } else { best }
     };
-    if let Some(best) = values.iter().copied().reduce(better) {
-        extreme(kept, Scalar::Float(best), wanted);
+    values.iter().copied().reduce(better)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn float() -> impl Strategy<Value = f64> {
+        let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0]);
+        prop_oneof![3 => -10.0f64..10.0, 1 => odd]
+    }
+
+    proptest! {
+        #[test]
+        fn extremes_of_runs_are_those_of_the_plain_way(values in prop::collection::vec(float(), 0..30)) {
+            for wanted in [Ordering::Less, Ordering::Greater] {
+                let mut kept = None;
+                extreme_float(&mut kept, &values, wanted);
+                let mut one_by_one = None;
+                values.iter().for_each(|&value| extreme(&mut one_by_one, Scalar::Float(value), wanted));
+                let bits = |kept: &Option<Kept>| match kept {
+                    Some(Kept::Float(value)) => Some(value.to_bits()),
+                    _ => None,
+                };
+                prop_assert_eq!(bits(&kept), bits(&one_by_one));
+                prop_assert_eq!(bits(&kept), plain_extreme(&values, wanted).map(f64::to_bits));
+            }
+        }
     }
 }

@@ -2,13 +2,19 @@
 //!
 //! Where windows overlap much, one slides in two stacks: the partials of suffixes of the older half, and one partial of the newer half. When
 //! the older half is used up, the newer one becomes it. Each event is taken in twice at most. A window begins at a multiple of its hop, so
-//! a suffix is kept for each hop, not for each event. Where they overlap little, each window is scanned.
+//! a suffix is kept for each hop, not for each event. Where they overlap little, each window is scanned; floats without nulls are scanned so
+//! fast that they may overlap more.
 
 use headrace_types::{Result, TimestampUs};
 
 use super::definition::{Series, floor_to};
 use super::events::Events;
 use super::partial::{Moment, Partial};
+
+/// Windows are scanned one by one where they hold at most so many times the events that they hold together.
+const SCANS_PER_EVENT: usize = 2;
+/// The same of floats that lie side by side.
+const FLOAT_SCANS_PER_EVENT: usize = 12;
 
 /// One key's events in their order.
 #[derive(Clone, Copy)]
@@ -81,10 +87,17 @@ impl<'a> Sliding<'a> {
     ) -> Result<()> {
         let scanned: usize = windows.iter().map(|(start, end)| end - start).sum();
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(()) };
+        let together = last.1.saturating_sub(first.0);
+        let is_cheap = match self.values {
+            Values::Events => true,
+            Values::Floats(..) if self.series.state.takes_runs() => scanned <= FLOAT_SCANS_PER_EVENT * together,
+            _ => scanned <= SCANS_PER_EVENT * together,
+        };
         let is_moving_on = || windows.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1);
-        if matches!(self.values, Values::Events) || scanned <= 2 * last.1.saturating_sub(first.0) || !is_moving_on() {
+        if is_cheap || !is_moving_on() {
+            let mut partial = Partial::empty(self.series);
             for &(start, end) in windows {
-                let mut partial = Partial::empty(self.series);
+                partial.clear();
                 self.scan(start, end, &mut partial);
                 take(&partial)?;
             }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::WindowPlan;
 use super::events::Events;
-use super::tiles::{Arrival, KeyState, Taken};
+use super::key_state::{Arrival, KeyState, SavedKey, Taken};
 
 const SHARDS: usize = 64;
 const MAGIC: [u8; 8] = *b"HRWINDOW";
@@ -59,13 +59,13 @@ pub struct WindowStats {
     pub crowded_out: u64,
 }
 
-/// A file's content.
+/// A file's content, with the keys' states as they are written or read.
 #[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
+struct Snapshot<K> {
     definition: String,
     next_sequence: u64,
     now_us: i64,
-    keys: Vec<(Box<[u8]>, KeyState)>,
+    keys: Vec<(Box<[u8]>, K)>,
 }
 
 /// One row of a batch.
@@ -251,11 +251,9 @@ impl WindowTable {
         }
         let table = Self::new(plan, budget);
         let mut used_bytes = 0;
-        for (key, mut state) in snapshot.keys {
-            if !state.is_of(&table.plan) {
-                return Err(place(corrupt("a key's tiles are not those of its definition")));
-            }
-            state.measure();
+        for (key, saved) in snapshot.keys {
+            let state = saved.restore(&table.plan);
+            let state = state.ok_or_else(|| place(corrupt("a key's tiles are not those of its definition")))?;
             used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
             let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
             shard.insert(key, state);
@@ -269,7 +267,7 @@ impl WindowTable {
 
 /// The aggregates of one view as they were at one moment.
 #[derive(Debug)]
-pub(crate) struct FrozenWindows(Snapshot);
+pub(crate) struct FrozenWindows(Snapshot<KeyState>);
 
 impl FrozenWindows {
     /// Writes all keys to a file, complete or not at all.
@@ -293,7 +291,7 @@ impl FrozenWindows {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Snapshot> {
+fn decode(bytes: &[u8]) -> Result<Snapshot<SavedKey>> {
     let (front, content) =
         bytes.split_at_checked(FRONT_BYTES).ok_or_else(|| corrupt("it is shorter than its front"))?;
     if front[..8] != MAGIC {

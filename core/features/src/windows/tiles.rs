@@ -1,17 +1,18 @@
-//! What is kept online of one key: partials of its events in tiles, and the events that lie in the future.
+//! The tiles of one length of one key.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use headrace_types::{RowVersion, TimestampUs, Value};
-use serde::{Deserialize, Serialize};
+use headrace_types::{RowVersion, TimestampUs};
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::columns::Column;
 use super::definition::{Tiling, WindowPlan, floor_to};
-use super::events::Events;
-use super::partial::{Item, Kept, Partial};
+use super::partial::{Item, Partial};
 
 /// The partials of the events of a key in `[start_us, start_us + hop)`, one for each series of the tiling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Tile {
+pub(super) struct Tile {
     start_us: TimestampUs,
     partials: Box<[Partial]>,
 }
@@ -22,282 +23,341 @@ impl Tile {
     }
 }
 
-/// An event, or a tombstone, of a time that has not come: it must not count before, and a tile does not tell its events apart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Pending {
-    event_ts: TimestampUs,
-    created_ts: TimestampUs,
-    sequence: u64,
-    is_tombstone: bool,
-    /// For each series, its value, if it counts.
-    values: Box<[Option<Kept>]>,
-}
+/// So many older tiles make a block, which is merged once for all windows that hold the whole of it.
+const BLOCK: usize = 16;
 
-impl Pending {
-    fn version(&self) -> RowVersion {
-        RowVersion { event_ts: self.event_ts, created_ts: self.created_ts, sequence: self.sequence }
-    }
-
-    /// What a tombstone takes away: events that arrived before it or happened up to its time, and no other tombstone.
-    fn takes_away(&self, other: &Pending) -> bool {
-        !other.is_tombstone && (other.sequence < self.sequence || other.event_ts <= self.event_ts)
-    }
-}
-
-/// One key.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct KeyState {
-    /// The first event that counts, in a window or not; the key is known after it.
-    first_event_ts: Option<TimestampUs>,
-    /// Events up to here have been deleted, those to come too.
-    deleted_us: Option<TimestampUs>,
-    /// For each tiling, its tiles by time.
-    tilings: Vec<VecDeque<Tile>>,
-    pending: Vec<Pending>,
-    /// What the partials of the tiles take that depends on what they have seen.
-    #[serde(skip)]
+/// Tiles by time. Almost every event belongs to the newest, which is kept in one piece to be added to; the others lie in columns to be merged
+/// by windows.
+///
+/// Block `b` is of the older tiles from `b * BLOCK - left` on; of the first one, `left` tiles have been let go, so no window holds the whole
+/// of it. The blocks are those of the first tiles, without a gap; what has no block yet, or will have none, is merged tile by tile.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Tiles {
+    newest: Option<Tile>,
+    /// Where the older ones start, all before the newest.
+    starts: VecDeque<TimestampUs>,
+    /// The partials of the older ones, a column for each series of the tiling.
+    columns: Vec<Column>,
+    /// The partials of the blocks, a column for each series; of tilings that do not grow.
+    blocks: Vec<Column>,
+    blocks_count: usize,
+    left: usize,
+    /// What the partials take that depends on what they have seen.
     grown_bytes: usize,
-    /// Events whose group was not kept, or took the place of another, since it was asked last.
-    #[serde(skip)]
-    crowded_out: u64,
 }
 
-/// One event as it comes in.
-pub(super) struct Arrival<'a> {
-    pub(super) events: &'a Events<'a>,
-    pub(super) row: usize,
-    pub(super) version: RowVersion,
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    Counted,
-    /// Older than every window, or deleted before it came.
-    Late,
-}
-
-impl KeyState {
-    /// Takes in an event. `now_us` is the time of the ingest; times before it are over.
-    pub(super) fn add(&mut self, plan: &WindowPlan, arrival: &Arrival<'_>, now_us: TimestampUs) -> Taken {
-        self.settle(plan, now_us);
-        let version = arrival.version;
-        if self.deleted_us.is_some_and(|deleted_us| version.event_ts <= deleted_us) {
-            return Taken::Late;
-        }
-        let item = |series: usize| arrival.events.item(&plan.series[series], arrival.row);
-        if version.event_ts >= now_us {
-            let values = (0..plan.series.len()).map(|series| item(series).map(|item| item.keep())).collect();
-            self.push_pending(version, false, values);
-            return Taken::Counted;
-        }
-        if self.count(plan, version, now_us, item) { Taken::Counted } else { Taken::Late }
-    }
-
-    /// Puts an event into the tiles of its time; false when all of them are over.
-    fn count<'a>(
+impl Tiles {
+    /// Adds an event to the tile of its time, made if need be: how many of its values are of a group that is not kept, or has taken the
+    /// place of another. None when the tile is over.
+    pub(super) fn add<'a>(
         &mut self,
         plan: &WindowPlan,
+        tiling: &Tiling,
         version: RowVersion,
         now_us: TimestampUs,
-        item: impl Fn(usize) -> Option<Item<'a>>,
-    ) -> bool {
-        let event_ts = version.event_ts;
-        self.first_event_ts = Some(self.first_event_ts.map_or(event_ts, |first| first.min(event_ts)));
-        let mut is_counted = false;
-        for (number, tiling) in plan.tilings.iter().enumerate() {
-            let Some(tile) = self.tile(plan, number, event_ts, now_us) else { continue };
-            is_counted = true;
-            let before = if tiling.grows { tile.grown_bytes() } else { 0 };
-            let mut crowded_out = 0;
-            for (partial, &series) in tile.partials.iter_mut().zip(&tiling.series) {
-                if let Some(item) = item(series) {
-                    crowded_out += u64::from(!partial.take(item, version.into()));
-                }
-            }
-            if tiling.grows {
-                let after = tile.grown_bytes();
-                self.grown_bytes = (self.grown_bytes + after).saturating_sub(before);
-                self.crowded_out += crowded_out;
-            }
-        }
-        is_counted
-    }
-
-    /// Takes in a tombstone: what has arrived before it goes, and what happened up to its time, whenever it arrives.
-    pub(super) fn delete(&mut self, plan: &WindowPlan, version: RowVersion, now_us: TimestampUs) {
-        self.settle(plan, now_us);
-        if version.event_ts > now_us {
-            self.push_pending(version, true, Box::default());
-        } else {
-            self.clear(version.event_ts);
-        }
-    }
-
-    fn clear(&mut self, deleted_us: TimestampUs) {
-        self.deleted_us = self.deleted_us.max(Some(deleted_us));
-        self.first_event_ts = None;
-        self.tilings.clear();
-        // A tombstone of a time to come takes away what happens up to it, whatever has been deleted before.
-        self.pending.retain(|pending| pending.is_tombstone);
-        self.grown_bytes = 0;
-    }
-
-    fn push_pending(&mut self, version: RowVersion, is_tombstone: bool, values: Box<[Option<Kept>]>) {
-        let RowVersion { event_ts, created_ts, sequence } = version;
-        self.pending.push(Pending { event_ts, created_ts, sequence, is_tombstone, values });
-    }
-
-    /// Moves what is no longer in the future to the tiles.
-    fn settle(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
-        if self.pending.iter().all(|pending| pending.event_ts >= now_us) {
-            return;
-        }
-        let (mut due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.event_ts < now_us);
-        self.pending = later;
-        due.sort_by_key(|pending| pending.sequence);
-        for pending in due {
-            if pending.is_tombstone {
-                let later = std::mem::take(&mut self.pending);
-                self.clear(pending.event_ts);
-                self.pending = later.into_iter().filter(|other| !pending.takes_away(other)).collect();
-            } else if self.deleted_us.is_none_or(|deleted_us| pending.event_ts > deleted_us) {
-                self.count(plan, pending.version(), now_us, |series| {
-                    pending.values[series].as_ref().map(Kept::lend_item)
-                });
-            }
-        }
-    }
-
-    /// The tile of a time, made if need be; none when it is over.
-    fn tile(
-        &mut self,
-        plan: &WindowPlan,
-        tiling: usize,
-        event_ts: TimestampUs,
-        now_us: TimestampUs,
-    ) -> Option<&mut Tile> {
-        self.tilings.resize_with(plan.tilings.len(), VecDeque::new);
-        let tiles = &mut self.tilings[tiling];
-        let tiling = &plan.tilings[tiling];
-        let start_us = floor_to(event_ts, tiling.hop_us);
-        self.grown_bytes = self.grown_bytes.saturating_sub(drop_over(tiles, tiling, now_us));
+        item: &impl Fn(usize) -> Option<Item<'a>>,
+    ) -> Option<u64> {
+        let start_us = floor_to(version.event_ts, tiling.hop_us);
         if is_over(start_us, tiling, now_us) {
             return None;
         }
-        // Almost every event belongs to the newest tile.
-        let at = match tiles.back() {
-            Some(tile) if tile.start_us == start_us => tiles.len() - 1,
-            Some(tile) if tile.start_us > start_us => tiles.partition_point(|tile| tile.start_us < start_us),
-            _ => tiles.len(),
-        };
-        if tiles.get(at).is_none_or(|tile| tile.start_us != start_us) {
-            let empty = |&series: &usize| Partial::empty(&plan.series[series]);
-            let partials = tiling.series.iter().map(empty).collect();
-            tiles.insert(at, Tile { start_us, partials });
+        if self.newest.as_ref().is_none_or(|tile| tile.start_us < start_us) {
+            self.open(plan, tiling, start_us, now_us);
         }
-        tiles.get_mut(at)
+        let mut crowded_out = 0;
+        let series = tiling.series.iter().map(|&series| item(series));
+        match &mut self.newest {
+            Some(tile) if tile.start_us == start_us => {
+                let before = if tiling.grows { tile.grown_bytes() } else { 0 };
+                for (partial, item) in tile.partials.iter_mut().zip(series) {
+                    crowded_out += item.map_or(0, |item| u64::from(!partial.take(item, version.into())));
+                }
+                let after = if tiling.grows { tile.grown_bytes() } else { 0 };
+                self.grown_bytes = (self.grown_bytes + after).saturating_sub(before);
+            }
+            _ => {
+                let at = self.older(plan, tiling, start_us);
+                let before = self.grown_at(tiling, at);
+                let block = (at + self.left) / BLOCK;
+                let is_in_block = block < self.blocks_count;
+                for (place, item) in series.enumerate() {
+                    let Some(item) = item else { continue };
+                    crowded_out += u64::from(!self.columns[place].take(at, item, version.into()));
+                    if is_in_block {
+                        self.blocks[place].take(block, item, version.into());
+                    }
+                }
+                self.grown_bytes = (self.grown_bytes + self.grown_at(tiling, at)).saturating_sub(before);
+            }
+        }
+        Some(crowded_out)
     }
 
-    /// The values of some features at a time, unless the key is not known then. Times before that of the last ingest are answered as far as
-    /// tiles tell.
-    pub(super) fn read(
+    /// Makes a tile after all others.
+    fn open(&mut self, plan: &WindowPlan, tiling: &Tiling, start_us: TimestampUs, now_us: TimestampUs) {
+        let empty = |&series: &usize| Partial::empty(&plan.series[series]);
+        let partials = match self.newest.take() {
+            None => tiling.series.iter().map(empty).collect(),
+            Some(Tile { start_us, mut partials }) => {
+                self.make_columns(plan, tiling);
+                let at = self.starts.len();
+                self.starts.push_back(start_us);
+                for ((column, partial), series) in self.columns.iter_mut().zip(&mut partials).zip(&tiling.series) {
+                    column.insert(at, std::mem::replace(partial, empty(series)));
+                }
+                self.make_blocks(plan, tiling);
+                partials
+            }
+        };
+        self.newest = Some(Tile { start_us, partials });
+        self.prune(tiling, now_us);
+    }
+
+    fn make_columns(&mut self, plan: &WindowPlan, tiling: &Tiling) {
+        if self.columns.is_empty() {
+            self.columns = tiling.series.iter().map(|&series| Column::new(&plan.series[series])).collect();
+        }
+    }
+
+    /// Makes the blocks that are complete.
+    fn make_blocks(&mut self, plan: &WindowPlan, tiling: &Tiling) {
+        let complete = (self.starts.len() + self.left) / BLOCK;
+        if self.blocks_count == complete || tiling.grows {
+            return;
+        }
+        let series = || tiling.series.iter().map(|&series| &plan.series[series]);
+        if self.blocks.is_empty() {
+            self.blocks = series().map(Column::new).collect();
+        }
+        for block in self.blocks_count..complete {
+            let tiles = (block * BLOCK).saturating_sub(self.left)..(block + 1) * BLOCK - self.left;
+            for ((blocks, column), series) in self.blocks.iter_mut().zip(&self.columns).zip(series()) {
+                let mut partial = Partial::empty(series);
+                column.merge_into(tiles.clone(), &mut partial);
+                blocks.insert(block, partial);
+            }
+        }
+        self.blocks_count = complete;
+    }
+
+    /// Forgets the blocks from one on.
+    fn truncate_blocks(&mut self, count: usize) {
+        if count < self.blocks_count {
+            self.blocks.iter_mut().for_each(|blocks| blocks.truncate(count));
+            self.blocks_count = count;
+        }
+    }
+
+    /// The place of an older tile, made if need be.
+    fn older(&mut self, plan: &WindowPlan, tiling: &Tiling, start_us: TimestampUs) -> usize {
+        let at = self.starts.partition_point(|&start| start < start_us);
+        if self.starts.get(at) != Some(&start_us) {
+            self.make_columns(plan, tiling);
+            self.truncate_blocks((at + self.left) / BLOCK);
+            self.starts.insert(at, start_us);
+            for (column, &series) in self.columns.iter_mut().zip(&tiling.series) {
+                column.insert(at, Partial::empty(&plan.series[series]));
+            }
+        }
+        at
+    }
+
+    fn grown_at(&self, tiling: &Tiling, at: usize) -> usize {
+        if tiling.grows { self.columns.iter().map(|column| column.grown_bytes(at)).sum() } else { 0 }
+    }
+
+    /// Lets go of the tiles that no window reaches any more.
+    pub(super) fn prune(&mut self, tiling: &Tiling, now_us: TimestampUs) {
+        while self.starts.front().is_some_and(|&start_us| is_over(start_us, tiling, now_us)) {
+            self.grown_bytes = self.grown_bytes.saturating_sub(self.grown_at(tiling, 0));
+            self.starts.pop_front();
+            self.columns.iter_mut().for_each(Column::pop_front);
+            self.leave_one();
+        }
+        if let Some(tile) = self.newest.take_if(|tile| is_over(tile.start_us, tiling, now_us)) {
+            self.grown_bytes = self.grown_bytes.saturating_sub(tile.grown_bytes());
+        }
+    }
+
+    /// Notes that the first of the older tiles has gone.
+    fn leave_one(&mut self) {
+        self.left += 1;
+        if self.left == BLOCK {
+            self.left = 0;
+            if self.blocks_count > 0 {
+                self.blocks.iter_mut().for_each(Column::pop_front);
+                self.blocks_count -= 1;
+            }
+        }
+    }
+
+    /// Merges the partials of a series in the tiles that start in an interval; `place` is the place of the series in the tiling.
+    pub(super) fn merge_into(
         &self,
-        plan: &WindowPlan,
-        features: impl Iterator<Item = usize>,
-        at_us: TimestampUs,
-        mut value: impl FnMut(usize, Value),
-    ) -> bool {
-        let graves = || self.pending.iter().filter(|pending| pending.is_tombstone && pending.event_ts <= at_us);
-        let is_deleted = graves().next().is_some();
-        let pending = || {
-            self.pending.iter().filter(|pending| {
-                !pending.is_tombstone && pending.event_ts < at_us && !graves().any(|grave| grave.takes_away(pending))
-            })
+        hop_us: i64,
+        place: usize,
+        (start_us, end_us): (TimestampUs, TimestampUs),
+        partial: &mut Partial,
+    ) {
+        let first = self.first_from(hop_us, start_us);
+        // Most windows end behind all older tiles.
+        let end = match self.starts.back() {
+            Some(&last) if last >= end_us => self.starts.partition_point(|&start| start < end_us),
+            _ => self.starts.len(),
         };
-        let is_known = !is_deleted && self.first_event_ts.is_some_and(|first| first < at_us);
-        if !is_known && pending().next().is_none() {
-            return false;
+        if first < end {
+            self.merge_older(place, first..end, partial);
         }
-        for (position, feature) in features.enumerate() {
-            let feature = &plan.features[feature];
-            let (start_us, end_us) = plan.extents[feature.extent].interval(at_us);
-            let mut partial = Partial::empty(&plan.series[feature.series]);
-            if let Some(tiles) = self.tilings.get(feature.tiling).filter(|_| !is_deleted) {
-                let first = tiles.partition_point(|tile| tile.start_us < start_us);
-                for tile in tiles.range(first..).take_while(|tile| tile.start_us < end_us) {
-                    partial.merge(&tile.partials[feature.place]);
-                }
+        if let Some(tile) = self.newest.as_ref().filter(|tile| (start_us..end_us).contains(&tile.start_us)) {
+            partial.merge(&tile.partials[place]);
+        }
+    }
+
+    /// The first older tile that does not start before a time. Without gaps it is so many hops from the last one; with gaps it is behind that.
+    fn first_from(&self, hop_us: i64, start_us: TimestampUs) -> usize {
+        let count = self.starts.len();
+        let Some(&last_us) = self.starts.back() else { return 0 };
+        let tiles = last_us.saturating_sub(start_us).max(-1).div_euclid(hop_us) + 1;
+        let mut first = count.saturating_sub(usize::try_from(tiles).unwrap_or(usize::MAX));
+        let mut step = 1;
+        while first + step <= count && self.starts[first + step - 1] < start_us {
+            first += step;
+            step *= 2;
+        }
+        // The next step would go too far; the one that is looked for is within it.
+        while step > 1 {
+            step /= 2;
+            if first + step <= count && self.starts[first + step - 1] < start_us {
+                first += step;
             }
-            for pending in pending().filter(|pending| start_us <= pending.event_ts && pending.event_ts < end_us) {
-                if let Some(kept) = &pending.values[feature.series] {
-                    partial.take(kept.lend_item(), pending.version().into());
-                }
-            }
-            value(position, partial.finish(feature.output, feature.scalar));
         }
-        true
+        first
     }
 
-    /// Lets go of the tiles that are over.
-    pub(super) fn prune(&mut self, plan: &WindowPlan, now_us: TimestampUs) {
-        for (tiles, tiling) in self.tilings.iter_mut().zip(&plan.tilings) {
-            self.grown_bytes = self.grown_bytes.saturating_sub(drop_over(tiles, tiling, now_us));
+    /// Merges blocks where they fit in, and tiles before and behind.
+    fn merge_older(&self, place: usize, tiles: Range<usize>, partial: &mut Partial) {
+        let column = &self.columns[place];
+        let first_block = (tiles.start + self.left).div_ceil(BLOCK);
+        let end_block = ((tiles.end + self.left) / BLOCK).min(self.blocks_count);
+        if first_block >= end_block {
+            return column.merge_into(tiles, partial);
         }
+        column.merge_into(tiles.start..first_block * BLOCK - self.left, partial);
+        self.blocks[place].merge_into(first_block..end_block, partial);
+        column.merge_into(end_block * BLOCK - self.left..tiles.end, partial);
     }
 
-    /// Events whose group was not kept, or took the place of another, since the last call.
-    pub(super) fn take_crowded_out(&mut self) -> u64 {
-        std::mem::take(&mut self.crowded_out)
+    /// About how many bytes the tiles take beside this structure.
+    pub(super) fn heap_bytes(&self, tiling: &Tiling) -> usize {
+        let newest = self.newest.as_ref().map_or(0, |_| tiling.partials_bytes);
+        let count = self.starts.len() + if tiling.grows { 0 } else { self.starts.len() / BLOCK };
+        newest + 2 * self.columns.len() * size_of::<Column>() + count * tiling.older_bytes + self.grown_bytes
     }
 
-    /// Reckons the bytes of what was read from a file.
-    pub(super) fn measure(&mut self) {
-        let tiles = self.tilings.iter_mut().flatten();
-        self.grown_bytes = tiles
-            .map(|tile| {
-                tile.partials.iter_mut().for_each(Partial::measure);
-                tile.grown_bytes()
-            })
-            .sum();
+    fn tile(&self, at: usize) -> Tile {
+        Tile { start_us: self.starts[at], partials: self.columns.iter().map(|column| column.get(at)).collect() }
     }
 
-    /// About how many bytes the key takes beside this structure.
-    pub(super) fn heap_bytes(&self, plan: &WindowPlan) -> usize {
-        let tiles_bytes =
-            |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| tiles.len() * (size_of::<Tile>() + tiling.partials_bytes);
-        let tiles: usize = self.tilings.iter().zip(&plan.tilings).map(tiles_bytes).sum();
-        let pending_bytes = size_of::<Pending>() + plan.series.len() * size_of::<Option<Kept>>();
-        tiles + self.grown_bytes + self.tilings.len() * size_of::<VecDeque<Tile>>() + self.pending.len() * pending_bytes
-    }
-
-    /// Whether a state that was read from a file is one that the plan can have made.
-    pub(super) fn is_of(&self, plan: &WindowPlan) -> bool {
-        let is_tile = |tile: &Tile, tiling: &Tiling| {
-            tile.partials.len() == tiling.series.len()
+    /// From what was read from a file; none unless the plan can have made it.
+    pub(super) fn from_saved(plan: &WindowPlan, tiling: &Tiling, saved: Vec<Tile>) -> Option<Self> {
+        let mut this = Self::default();
+        for mut tile in saved {
+            let partials = &mut tile.partials;
+            let is_of_plan = partials.len() == tiling.series.len()
                 && tile.start_us.rem_euclid(tiling.hop_us) == 0
-                && tile.partials.iter().zip(&tiling.series).all(|(partial, &at)| partial.is_of(&plan.series[at]))
-        };
-        let are_tiles = |(tiles, tiling): (&VecDeque<Tile>, &Tiling)| {
-            tiles.iter().all(|tile| is_tile(tile, tiling)) && tiles.iter().map(|tile| tile.start_us).is_sorted()
-        };
-        (self.tilings.is_empty() || self.tilings.len() == plan.tilings.len())
-            && self.tilings.iter().zip(&plan.tilings).all(are_tiles)
-            && self.pending.iter().all(|pending| pending.is_tombstone || pending.values.len() == plan.series.len())
+                && partials.iter().zip(&tiling.series).all(|(partial, &at)| partial.is_of(&plan.series[at]));
+            let is_next = this.newest.as_ref().is_none_or(|newest| newest.start_us < tile.start_us);
+            if !is_of_plan || !is_next {
+                return None;
+            }
+            partials.iter_mut().for_each(Partial::measure);
+            this.grown_bytes += tile.grown_bytes();
+            this.open(plan, tiling, tile.start_us, i64::MIN);
+            this.newest = Some(tile);
+        }
+        Some(this)
     }
 }
 
-/// Lets go of the tiles that no window reaches any more; returns what their partials had grown.
-fn drop_over(tiles: &mut VecDeque<Tile>, tiling: &Tiling, now_us: TimestampUs) -> usize {
-    let mut grown_bytes = 0;
-    while let Some(tile) = tiles.front().filter(|tile| is_over(tile.start_us, tiling, now_us)) {
-        grown_bytes += if tiling.grows { tile.grown_bytes() } else { 0 };
-        tiles.pop_front();
+/// As a list of tiles.
+impl Serialize for Tiles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((0..self.starts.len()).map(|at| self.tile(at)).chain(self.newest.clone()))
     }
-    grown_bytes
 }
 
 fn is_over(start_us: TimestampUs, tiling: &Tiling, now_us: TimestampUs) -> bool {
     start_us.saturating_add(tiling.hop_us) <= now_us.saturating_sub(tiling.reach_us)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::partial::Scalar;
+    use super::*;
+    use headrace_types::{DType, Field};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const HOP_US: i64 = 10;
+    const HOPS: i64 = 100;
+
+    fn plan(functions: &[&str]) -> WindowPlan {
+        let aggregation = |function: &&str| {
+            let is_last_k = *function == "last_k";
+            json!({
+                "name": *function, "column": "amount", "function": *function, "window_us": HOPS * HOP_US, "hop_us": HOP_US,
+                "k": if is_last_k { Some(3) } else { None },
+            })
+        };
+        let aggregations: Vec<_> = functions.iter().map(aggregation).collect();
+        WindowPlan::compile(vec![Field::new("amount", DType::FLOAT64)], &aggregations).unwrap().0
+    }
+
+    /// The twin of [`Tiles::merge_into`]: each tile on its own, and no blocks.
+    fn plain_merge(tiles: &Tiles, place: usize, (start_us, end_us): (i64, i64), partial: &mut Partial) {
+        let all = (0..tiles.starts.len()).map(|at| tiles.tile(at)).chain(tiles.newest.clone());
+        for tile in all.filter(|tile| (start_us..end_us).contains(&tile.start_us)) {
+            partial.merge(&tile.partials[place]);
+        }
+    }
+
+    proptest! {
+        /// Events come mostly in order, some late; time goes on, so that tiles are let go; the state passes through a file.
+        #[test]
+        fn windows_are_those_of_the_plain_way(
+            steps in prop::collection::vec((0i64..25, prop::option::weighted(0.2, 0i64..900), -9i64..9), 1..400),
+            asked in prop::collection::vec((0i64..1_500, 0i64..1_500), 1..20),
+            grows in any::<bool>(),
+            reopened_at in 0usize..400,
+        ) {
+            let functions = ["count", "sum", "var", "min", "max", "first", "last_k"];
+            let more: &[&str] = if grows { &["count_distinct"] } else { &[] };
+            let plan = plan(&[&functions, more].concat());
+            let tiling = &plan.tilings[0];
+            let (mut tiles, mut now_us) = (Tiles::default(), 0);
+            for (sequence, (passed, late, amount)) in steps.into_iter().enumerate() {
+                now_us += passed;
+                let event_ts = now_us - 1 - late.unwrap_or(0);
+                let version = RowVersion { event_ts, created_ts: now_us, sequence: sequence as u64 };
+                let item = |_: usize| Some(Item { value: Scalar::Float(amount as f64), group: None });
+                tiles.add(&plan, tiling, version, now_us, &item);
+                if sequence == reopened_at {
+                    let saved = postcard::from_bytes(&postcard::to_stdvec(&tiles).unwrap()).unwrap();
+                    tiles = Tiles::from_saved(&plan, tiling, saved).unwrap();
+                }
+            }
+            for (back_us, length_us) in asked {
+                let from = (now_us - back_us).div_euclid(HOP_US) * HOP_US;
+                prop_assert_eq!(tiles.first_from(HOP_US, from), tiles.starts.partition_point(|&start| start < from));
+                let bounds = (now_us - back_us - length_us, now_us - back_us);
+                for (place, &series) in tiling.series.iter().enumerate() {
+                    let (mut found, mut wanted) = (Partial::empty(&plan.series[series]), Partial::empty(&plan.series[series]));
+                    tiles.merge_into(HOP_US, place, bounds, &mut found);
+                    plain_merge(&tiles, place, bounds, &mut wanted);
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl RowTable {
                 "give one column a feature, and one status a value",
             ));
         }
-        let mut cells = Cells::default();
+        let mut cells = Cells { cells: Vec::with_capacity(plan.features.len()), ..Cells::default() };
         for feature in &plan.features {
             clear(&mut columns[feature.position], feature.dtype, keys.len(), &mut cells.spare);
         }
@@ -78,12 +78,6 @@ impl RowTable {
                 outcome = cells.push(plan, columns, status);
             }
         });
-        for feature in &plan.features {
-            let column = &mut columns[feature.position];
-            if column.validity.as_ref().is_some_and(|validity| validity.iter().all(|&valid| valid)) {
-                column.validity = None;
-            }
-        }
         outcome
     }
 }
@@ -141,8 +135,12 @@ impl Cells {
         for (feature, cell) in plan.features.iter().zip(&self.cells) {
             let column = &mut columns[feature.position];
             status[feature.position] = cell.status;
-            if let Some(validity) = &mut column.validity {
-                validity.push(cell.status == PRESENT);
+            if cell.status != PRESENT {
+                // Most columns have no null, and never need one for it.
+                let rows = column.len();
+                column.validity.get_or_insert_with(|| vec![true; rows]).push(false);
+            } else if let Some(validity) = &mut column.validity {
+                validity.push(true);
             }
             let is_pushed = if is_var(feature.dtype) {
                 let start = cell.word as usize;
@@ -191,8 +189,7 @@ fn clear(column: &mut Column, dtype: DType, rows: usize, spare: &mut Vec<String>
     } else {
         column.data = ColumnData::with_capacity(dtype, rows);
     }
-    let validity = column.validity.get_or_insert_with(|| Vec::with_capacity(rows));
-    validity.clear();
+    column.validity = None;
 }
 
 fn push_scalar(data: &mut ColumnData, scalar: ScalarType, word: u64) {
