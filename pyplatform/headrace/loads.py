@@ -110,9 +110,9 @@ class Intake:
         latest_us = now_us + self.skew_us
         keep = None
         if history is not None:
-            rows = accepted(self._view, rest, latest_us)
 
-            def keep(sequence: int) -> AbstractContextManager[None]:
+            def keep(sequence: int, all_accepted: bool) -> AbstractContextManager[None]:
+                rows = pa.Table.from_batches([rest]) if all_accepted else accepted(self._view, rest, latest_us)
                 return history.kept(rows, sequence, now_us)
 
         before = sum(self.counts.refused.values())

@@ -37,8 +37,9 @@ _PROGRESS = "progress/"  # and the view's name: metadata of the log
 _READ_SECONDS_MAX = 10.0
 _READ_PAUSE_SECONDS = 0.005
 Interval = tuple[int | None, int]
-Keeping = Callable[[int], AbstractContextManager[None]]
-"""Called with the log's number of the first accepted row; what its block writes is kept if the block ends well."""
+Keeping = Callable[[int, bool], AbstractContextManager[None]]
+"""Called with the log's number of the first accepted row, and whether all are; what it keeps is kept if its block ends
+well."""
 
 
 @dataclass
@@ -328,7 +329,7 @@ class OnlineStore:
                 noted = self._forgotten(log, [view]) if resets else {}
                 if progress is not None:
                     noted[_PROGRESS + view] = progress
-                with keep(sequence) if keep is not None else nullcontext():
+                with keep(sequence, not refused) if keep is not None else nullcontext():
                     applied = self._append(log, sequence, accepted, encoded, noted)
             else:
                 applied = dict.fromkeys(("inserted", "replaced", "stale", "deleted", "skipped"), 0)

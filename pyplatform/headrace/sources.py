@@ -140,8 +140,7 @@ class ViewRows:
         """
         known = self._exact
         if known is not None and known.given_by_files == given_by_files and table.schema.equals(known.schema):
-            # Not renamed: a frame's fields may be marked as never null, and all rows of a view shall have one schema.
-            shaped = pa.Table.from_arrays(table.select(known.taken).columns, known.names)
+            columns = dict(zip(known.names, table.select(known.taken).columns, strict=True))
         else:
             names = self.columns(given_by_files)
             if not given_by_files and names.get(CREATED_TS) not in table.column_names:
@@ -150,23 +149,16 @@ class ViewRows:
             taken = take_columns(table, distinct, place)
             dtypes = {name: self.keys.get(name) or self.fields.get(name) or DType("timestamp") for name in names}
             wanted = {name: (names[name], dtype) for name, dtype in dtypes.items()}
-            shaped = pa.table(cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse))
-            if all(shaped.schema.field(name).type == taken.schema.field(old).type for name, old in names.items()):
+            columns = cast_rows(taken, wanted, place, from_text=from_text, refuse=refuse)
+            if all(columns[name].type == taken.schema.field(old).type for name, old in names.items()):
                 self._exact = _Exact(table.schema, given_by_files, list(names.values()), list(names))
-        return self._with_times(shaped, now_us, given_by_files)
-
-    def _with_times(self, rows: pa.Table, now_us: int, given_by_files: bool) -> pa.Table:
-        found = rows.column_names
-        event_ts = rows.column(EVENT_TS) if EVENT_TS in found else None
-        created_ts = rows.column(CREATED_TS) if CREATED_TS in found else None
-        times = self._times(event_ts, created_ts, rows.num_rows, now_us, given_by_files)
-        for name, column in zip((EVENT_TS, CREATED_TS), times, strict=True):
-            if name in found:
-                rows = rows.drop_columns(name)
-            rows = rows.append_column(name, column)
+        event_ts, created_ts = columns.pop(EVENT_TS, None), columns.pop(CREATED_TS, None)
+        rows = table.num_rows if not columns else len(next(iter(columns.values())))
+        columns[EVENT_TS], columns[CREATED_TS] = self._times(event_ts, created_ts, rows, now_us, given_by_files)
         if self.is_pushed:
-            rows = rows.append_column(DELETED, pa.repeat(pa.scalar(False), rows.num_rows))
-        return rows
+            columns[DELETED] = pa.repeat(pa.scalar(False), rows)
+        # Not the table's own fields: they may be marked as never null, and all rows of a view shall have one schema.
+        return pa.Table.from_arrays(list(columns.values()), list(columns))
 
     def _times(self, event_ts: Any, created_ts: Any, rows: int, now_us: int, given_by_files: bool) -> tuple[Any, Any]:
         if event_ts is None:
