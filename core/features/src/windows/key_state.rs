@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::WindowPlan;
 use super::events::Events;
 use super::partial::{Item, Kept, Partial};
+use super::remembered::{Remembered, bytes_of};
 use super::tiles::{Tile, Tiles};
 
 /// An event, or a tombstone, of a time that has not come: it must not count before, and a tile does not tell its events apart.
@@ -31,7 +32,7 @@ impl Pending {
 }
 
 /// One key.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct KeyState {
     /// The first event that counts, in a window or not; the key is known after it.
     first_event_ts: Option<TimestampUs>,
@@ -40,6 +41,8 @@ pub(super) struct KeyState {
     /// For each tiling, its tiles.
     tilings: Vec<Tiles>,
     pending: Vec<Pending>,
+    #[serde(skip)]
+    remembered: Remembered,
     /// Events whose group was not kept, or took the place of another, since it was asked last.
     #[serde(skip)]
     crowded_out: u64,
@@ -67,6 +70,15 @@ pub(super) enum Taken {
     Counted,
     /// Older than every window, or deleted before it came.
     Late,
+}
+
+/// What became of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// Whether the key is known then, and has its values.
+    pub(super) is_known: bool,
+    /// What the key takes more from now on.
+    pub(super) remembered_bytes: usize,
 }
 
 impl KeyState {
@@ -121,6 +133,7 @@ impl KeyState {
         self.deleted_us = self.deleted_us.max(Some(deleted_us));
         self.first_event_ts = None;
         self.tilings.clear();
+        self.remembered = Remembered::default();
         // A tombstone of a time to come takes away what happens up to it, whatever has been deleted before.
         self.pending.retain(|pending| pending.is_tombstone);
     }
@@ -160,7 +173,7 @@ impl KeyState {
         features: impl Iterator<Item = usize>,
         at_us: TimestampUs,
         mut value: impl FnMut(usize, Value),
-    ) -> bool {
+    ) -> Answered {
         let graves = || self.pending.iter().filter(|pending| pending.is_tombstone && pending.event_ts <= at_us);
         let is_deleted = graves().next().is_some();
         let pending = || {
@@ -170,15 +183,22 @@ impl KeyState {
         };
         let is_known = !is_deleted && self.first_event_ts.is_some_and(|first| first < at_us);
         if !is_known && pending().next().is_none() {
-            return false;
+            return Answered { is_known: false, remembered_bytes: 0 };
         }
-        for (position, feature) in features.enumerate() {
-            let feature = &plan.features[feature];
+        let mut remembered = if self.tilings.iter().any(Tiles::is_long) { self.remembered.try_lock() } else { None };
+        let mut remembered_bytes = 0;
+        if let Some(remembered) = remembered.as_mut().filter(|remembered| remembered.is_empty()) {
+            remembered.resize_with(plan.features.len(), || None);
+            remembered_bytes = bytes_of(remembered);
+        }
+        for (position, number) in features.enumerate() {
+            let feature = &plan.features[number];
             let (start_us, end_us) = plan.extents[feature.extent].interval(at_us);
             let mut partial = Partial::empty(&plan.series[feature.series]);
             if let Some(tiles) = self.tilings.get(feature.tiling).filter(|_| !is_deleted) {
-                let hop_us = plan.tilings[feature.tiling].hop_us;
-                tiles.merge_into(hop_us, feature.place, (start_us, end_us), &mut partial);
+                let tiling = &plan.tilings[feature.tiling];
+                let remembered = remembered.as_mut().map(|remembered| &mut remembered[number]);
+                tiles.merge_into(tiling, feature.place, (start_us, end_us), remembered, &mut partial);
             }
             for pending in pending().filter(|pending| start_us <= pending.event_ts && pending.event_ts < end_us) {
                 if let Some(kept) = &pending.values[feature.series] {
@@ -187,7 +207,7 @@ impl KeyState {
             }
             value(position, partial.finish(feature.output, feature.scalar));
         }
-        true
+        Answered { is_known: true, remembered_bytes }
     }
 
     /// Lets go of the tiles that are over.
@@ -203,10 +223,11 @@ impl KeyState {
     }
 
     /// About how many bytes the key takes beside this structure.
-    pub(super) fn heap_bytes(&self, plan: &WindowPlan) -> usize {
+    pub(super) fn heap_bytes(&mut self, plan: &WindowPlan) -> usize {
         let tiles: usize = self.tilings.iter().zip(&plan.tilings).map(|(tiles, tiling)| tiles.heap_bytes(tiling)).sum();
         let pending_bytes = size_of::<Pending>() + plan.series.len() * size_of::<Option<Kept>>();
-        tiles + self.tilings.len() * size_of::<Tiles>() + self.pending.len() * pending_bytes
+        let remembered = self.remembered.heap_bytes();
+        tiles + remembered + self.tilings.len() * size_of::<Tiles>() + self.pending.len() * pending_bytes
     }
 }
 
@@ -221,6 +242,6 @@ impl SavedKey {
         }
         let tiles = tilings.into_iter().zip(&plan.tilings);
         let tilings = tiles.map(|(saved, tiling)| Tiles::from_saved(plan, tiling, saved)).collect::<Option<_>>()?;
-        Some(KeyState { first_event_ts, deleted_us, tilings, pending, crowded_out: 0 })
+        Some(KeyState { first_event_ts, deleted_us, tilings, pending, ..KeyState::default() })
     }
 }

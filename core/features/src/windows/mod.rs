@@ -14,6 +14,7 @@ mod groups;
 mod history;
 mod key_state;
 mod partial;
+mod remembered;
 mod sketches;
 mod sliding;
 mod sums;

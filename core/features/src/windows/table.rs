@@ -190,7 +190,12 @@ impl WindowTable {
         value: impl FnMut(usize, Value),
     ) -> bool {
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(key).is_some_and(|state| state.read(&self.plan, features, at_us, value))
+        let Some(state) = shard.get(key) else { return false };
+        let answered = state.read(&self.plan, features, at_us, value);
+        if answered.remembered_bytes > 0 {
+            self.count_bytes(0, answered.remembered_bytes as u64);
+        }
+        answered.is_known
     }
 
     /// The same state without that of some keys.
@@ -205,9 +210,10 @@ impl WindowTable {
                 if is_erased(key)? {
                     continue;
                 }
+                let mut state = state.clone();
                 used_bytes += (state.heap_bytes(&self.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
                 let mut shard = new.shard(key).write().unwrap_or_else(PoisonError::into_inner);
-                shard.insert(key.clone(), state.clone());
+                shard.insert(key.clone(), state);
             }
         }
         new.count_bytes(0, used_bytes);
@@ -253,7 +259,7 @@ impl WindowTable {
         let mut used_bytes = 0;
         for (key, saved) in snapshot.keys {
             let state = saved.restore(&table.plan);
-            let state = state.ok_or_else(|| place(corrupt("a key's tiles are not those of its definition")))?;
+            let mut state = state.ok_or_else(|| place(corrupt("a key's tiles are not those of its definition")))?;
             used_bytes += (state.heap_bytes(&table.plan) + key.len() + size_of::<(Box<[u8]>, KeyState)>()) as u64;
             let mut shard = table.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
             shard.insert(key, state);

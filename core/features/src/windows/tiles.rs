@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::columns::Column;
 use super::definition::{Tiling, WindowPlan, floor_to};
 use super::partial::{Item, Partial};
+use super::remembered::Found;
 
 /// The partials of the events of a key in `[start_us, start_us + hop)`, one for each series of the tiling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ impl Tile {
 /// So many older tiles make a block, which is merged once for all windows that hold the whole of it.
 const BLOCK: usize = 16;
 
+/// What was found in so many tiles is worth remembering.
+const REMEMBERED_FROM: usize = 8;
+
 /// Tiles by time. Almost every event belongs to the newest, which is kept in one piece to be added to; the others lie in columns to be merged
 /// by windows.
 ///
@@ -42,6 +46,8 @@ pub(super) struct Tiles {
     blocks: Vec<Column>,
     blocks_count: usize,
     left: usize,
+    /// Rises with every change of the older tiles.
+    version: u64,
     /// What the partials take that depends on what they have seen.
     grown_bytes: usize,
 }
@@ -76,6 +82,7 @@ impl Tiles {
                 self.grown_bytes = (self.grown_bytes + after).saturating_sub(before);
             }
             _ => {
+                self.version += 1;
                 let at = self.older(plan, tiling, start_us);
                 let before = self.grown_at(tiling, at);
                 let block = (at + self.left) / BLOCK;
@@ -99,6 +106,7 @@ impl Tiles {
         let partials = match self.newest.take() {
             None => tiling.series.iter().map(empty).collect(),
             Some(Tile { start_us, mut partials }) => {
+                self.version += 1;
                 self.make_columns(plan, tiling);
                 let at = self.starts.len();
                 self.starts.push_back(start_us);
@@ -181,6 +189,7 @@ impl Tiles {
 
     /// Notes that the first of the older tiles has gone.
     fn leave_one(&mut self) {
+        self.version += 1;
         self.left += 1;
         if self.left == BLOCK {
             self.left = 0;
@@ -191,24 +200,37 @@ impl Tiles {
         }
     }
 
-    /// Merges the partials of a series in the tiles that start in an interval; `place` is the place of the series in the tiling.
+    /// Merges the partials of a series in the tiles that start in an interval into an empty one; `place` is the place of the series in the
+    /// tiling. What it finds in the older tiles may be taken from `remembered`, or put there.
     pub(super) fn merge_into(
         &self,
-        hop_us: i64,
+        tiling: &Tiling,
         place: usize,
         (start_us, end_us): (TimestampUs, TimestampUs),
+        remembered: Option<&mut Option<Found>>,
         partial: &mut Partial,
     ) {
-        let first = self.first_from(hop_us, start_us);
-        // Most windows end behind all older tiles.
-        let end = match self.starts.back() {
-            Some(&last) if last >= end_us => self.starts.partition_point(|&start| start < end_us),
-            _ => self.starts.len(),
-        };
-        if first < end {
-            self.merge_older(place, first..end, partial);
+        let newest = self.newest.as_ref().filter(|tile| tile.start_us < end_us);
+        // A window that reaches the newest tile holds all older ones from its start on.
+        match remembered.filter(|_| newest.is_some() && !tiling.grows) {
+            Some(Some(found)) if found.start_us == start_us && found.version == self.version => {
+                partial.clone_from(&found.partial);
+            }
+            remembered => {
+                let first = self.first_from(tiling.hop_us, start_us);
+                let end = match newest {
+                    Some(_) => self.starts.len(),
+                    None => self.starts.partition_point(|&start| start < end_us),
+                };
+                if first < end {
+                    self.merge_older(place, first..end, partial);
+                }
+                if let Some(remembered) = remembered.filter(|_| end.saturating_sub(first) >= REMEMBERED_FROM) {
+                    *remembered = Some(Found { start_us, version: self.version, partial: partial.clone() });
+                }
+            }
         }
-        if let Some(tile) = self.newest.as_ref().filter(|tile| (start_us..end_us).contains(&tile.start_us)) {
+        if let Some(tile) = newest.filter(|tile| start_us <= tile.start_us) {
             partial.merge(&tile.partials[place]);
         }
     }
@@ -252,6 +274,11 @@ impl Tiles {
         let newest = self.newest.as_ref().map_or(0, |_| tiling.partials_bytes);
         let count = self.starts.len() + if tiling.grows { 0 } else { self.starts.len() / BLOCK };
         newest + 2 * self.columns.len() * size_of::<Column>() + count * tiling.older_bytes + self.grown_bytes
+    }
+
+    /// Whether something of a window can be worth remembering.
+    pub(super) fn is_long(&self) -> bool {
+        self.starts.len() >= REMEMBERED_FROM
     }
 
     fn tile(&self, at: usize) -> Tile {
@@ -336,13 +363,23 @@ mod tests {
             let plan = plan(&[&functions, more].concat());
             let tiling = &plan.tilings[0];
             let (mut tiles, mut now_us) = (Tiles::default(), 0);
+            let mut remembered: Vec<Option<Found>> = tiling.series.iter().map(|_| None).collect();
             for (sequence, (passed, late, amount)) in steps.into_iter().enumerate() {
                 now_us += passed;
                 let event_ts = now_us - 1 - late.unwrap_or(0);
                 let version = RowVersion { event_ts, created_ts: now_us, sequence: sequence as u64 };
                 let item = |_: usize| Some(Item { value: Scalar::Float(amount as f64), group: None });
                 tiles.add(&plan, tiling, version, now_us, &item);
+                // The same window again and again, while events come in.
+                let bounds = ((now_us - 300).div_euclid(HOP_US) * HOP_US, now_us);
+                for (place, (&series, remembered)) in tiling.series.iter().zip(&mut remembered).enumerate() {
+                    let (mut found, mut wanted) = (Partial::empty(&plan.series[series]), Partial::empty(&plan.series[series]));
+                    tiles.merge_into(tiling, place, bounds, Some(remembered), &mut found);
+                    plain_merge(&tiles, place, bounds, &mut wanted);
+                    prop_assert_eq!(found, wanted);
+                }
                 if sequence == reopened_at {
+                    remembered.fill_with(|| None);
                     let saved = postcard::from_bytes(&postcard::to_stdvec(&tiles).unwrap()).unwrap();
                     tiles = Tiles::from_saved(&plan, tiling, saved).unwrap();
                 }
@@ -353,7 +390,7 @@ mod tests {
                 let bounds = (now_us - back_us - length_us, now_us - back_us);
                 for (place, &series) in tiling.series.iter().enumerate() {
                     let (mut found, mut wanted) = (Partial::empty(&plan.series[series]), Partial::empty(&plan.series[series]));
-                    tiles.merge_into(HOP_US, place, bounds, &mut found);
+                    tiles.merge_into(tiling, place, bounds, None, &mut found);
                     plain_merge(&tiles, place, bounds, &mut wanted);
                     prop_assert_eq!(found, wanted);
                 }
