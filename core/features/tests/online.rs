@@ -206,6 +206,43 @@ fn static_rows_have_no_times() {
     assert_eq!(version, RowVersion { event_ts: EVENT_TS_ALWAYS, created_ts: i64::MIN, sequence: 5 });
 }
 
+/// Rows are encoded in blocks, without gaps, with refused rows between them, and with deletions among them.
+#[test]
+fn rows_are_encoded_together_as_they_are_alone() {
+    let plan = common::plan(&common::flights());
+    let view = plan.view("weather").unwrap();
+    let options = EncodeOptions::new(0, i64::MAX, 0);
+    let names: Vec<String> = (0..300).map(|i| format!("origin {i}")).collect();
+    for (refused_every, deleted_every) in [(1000, 1000), (67, 1000), (1000, 150), (3, 5)] {
+        let origin = |i: usize| (i % refused_every != refused_every - 1).then_some(names[i].as_str());
+        let rows = weather(
+            (0..300).map(origin).collect(),
+            (0..300).map(|i| Some(i as i64)).collect(),
+            (0..300).map(|i| (i % 10 != 3).then_some(i as f64 / 3.0)).collect(),
+        );
+        let deleted = (0..300).map(|i| Some(i % deleted_every == deleted_every - 1)).collect::<BooleanArray>();
+        let fields = rows.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        let mut columns: Vec<(&str, ArrayRef)> =
+            fields.iter().map(String::as_str).zip(rows.columns().iter().cloned()).collect();
+        columns.push(("__deleted", Arc::new(deleted)));
+        let rows = batch(columns);
+        let together = encode_rows(view, &rows, &options).unwrap();
+        let together_batch = EncodedBatch::decode(&together.bytes).unwrap();
+        let mut taken = 0;
+        for row in 0..300 {
+            let alone = encode_rows(view, &rows.slice(row, 1), &options).unwrap();
+            let alone_batch = EncodedBatch::decode(&alone.bytes).unwrap();
+            if alone.rows == 1 {
+                assert_eq!(together_batch.key(taken).unwrap(), alone_batch.key(0).unwrap());
+                assert_eq!(together_batch.image(taken).unwrap(), alone_batch.image(0).unwrap(), "row {row}");
+                assert_eq!(together_batch.is_tombstone(taken), alone_batch.is_tombstone(0));
+                taken += 1;
+            }
+        }
+        assert_eq!((together.rows, together_batch.rows()), (taken, taken));
+    }
+}
+
 #[test]
 fn applying_twice_changes_nothing_and_late_rows_lose() {
     let plan = common::plan(&common::flights());

@@ -1,4 +1,4 @@
-//! How fast a frame is profiled: 50 columns, one thread, batches of 65,536 rows.
+//! How fast a frame is profiled: 50 columns, one thread, batches of 65,536 rows and of 1,000.
 //! `cargo run --release -p headrace-stats --example profile [part of a name]`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a program for people
 
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_array::{ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray};
-use headrace_stats::{Profile, hash_word};
+use headrace_stats::{Buffers, Profile, hash_word};
 
 const COLUMNS: u64 = 50;
 const ROWS: u64 = 65_536;
+const SMALL_ROWS: usize = 1_000;
 const REPEATS: usize = 25;
 
 fn uniform(place: u64) -> f64 {
@@ -27,21 +28,31 @@ fn measure(name: &str, column: impl Fn(u64) -> ArrayRef) {
     }
     let columns: Vec<(String, ArrayRef)> = (0..COLUMNS).map(|c| (format!("c{c}"), column(c * ROWS))).collect();
     let batch = RecordBatch::try_from_iter(columns).unwrap();
+    measure_calls(name, &batch, ROWS as usize);
+    measure_calls(name, &batch, SMALL_ROWS);
+}
+
+fn measure_calls(name: &str, batch: &RecordBatch, rows: usize) {
+    let batches: Vec<RecordBatch> = (0..ROWS as usize / rows).map(|call| batch.slice(call * rows, rows)).collect();
+    let mut buffers = Buffers::default();
     let mut seconds: Vec<f64> = (0..REPEATS)
         .map(|_| {
             let mut profile = Profile::new();
-            profile.add_batch(&batch).unwrap();
+            profile.add_batch_with(batch, &mut buffers).unwrap();
             let start = Instant::now();
-            profile.add_batch(&batch).unwrap();
+            for batch in &batches {
+                profile.add_batch_with(batch, &mut buffers).unwrap();
+            }
             start.elapsed().as_secs_f64()
         })
         .collect();
     seconds.sort_by(f64::total_cmp);
     let median = seconds[REPEATS / 2];
+    let counted = (rows * batches.len()) as f64;
     println!(
-        "{name:24} {:6.2} M rows/s  {:5.2} ns a value",
-        ROWS as f64 / median / 1e6,
-        median * 1e9 / (ROWS * COLUMNS) as f64
+        "{name:24} calls of {rows:5} rows  {:6.2} M rows/s  {:5.2} ns a value",
+        counted / median / 1e6,
+        median * 1e9 / counted / COLUMNS as f64
     );
 }
 

@@ -97,7 +97,8 @@ pub(crate) fn add_array(summary: &mut ColumnSummary, array: &ArrayRef, buffers: 
 fn add_chunk(summary: &mut ColumnSummary, array: &ArrayRef, buffers: &mut Buffers) {
     summary.add_rows(array.len(), array.null_count());
     buffers.rows.clear();
-    if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
+    let is_float = matches!(array.data_type(), DataType::Float32 | DataType::Float64);
+    if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0 && !is_float) {
         buffers.rows.extend(nulls.valid_indices());
     }
     macro_rules! integers {
@@ -108,13 +109,13 @@ fn add_chunk(summary: &mut ColumnSummary, array: &ArrayRef, buffers: &mut Buffer
     match array.data_type() {
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>().values();
-            let Buffers { numbers, hashes, rows, scratch, counts, .. } = buffers;
-            add_floats(summary, valid(array, values, rows, numbers), hashes, scratch, counts);
+            let Buffers { numbers, hashes, scratch, counts, .. } = buffers;
+            add_floats(summary, valid(array, values, numbers), hashes, scratch, counts);
         }
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>().values();
-            let Buffers { singles, hashes, rows, scratch, counts, .. } = buffers;
-            add_floats(summary, valid(array, values, rows, singles), hashes, scratch, counts);
+            let Buffers { singles, hashes, scratch, counts, .. } = buffers;
+            add_floats(summary, valid(array, values, singles), hashes, scratch, counts);
         }
         DataType::Int8 => integers!(Int8Type, |v| Value::Int(i64::from(v))),
         DataType::Int16 => integers!(Int16Type, |v| Value::Int(i64::from(v))),
@@ -157,12 +158,10 @@ fn rows_of<'a>(array: &ArrayRef, valid: &'a [usize]) -> impl Iterator<Item = usi
 }
 
 /// The values that are not null, side by side.
-fn valid<'a, T: Copy>(array: &ArrayRef, values: &'a [T], rows: &[usize], side_by_side: &'a mut Vec<T>) -> &'a [T] {
-    if array.null_count() == 0 {
-        return values;
-    }
+fn valid<'a, T: Copy>(array: &ArrayRef, values: &'a [T], side_by_side: &'a mut Vec<T>) -> &'a [T] {
+    let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) else { return values };
     side_by_side.clear();
-    side_by_side.extend(rows.iter().map(|row| values[*row]));
+    nulls.valid_slices().for_each(|(start, end)| side_by_side.extend_from_slice(&values[start..end]));
     side_by_side
 }
 

@@ -79,6 +79,9 @@ impl DistinctSketch {
 
     /// Adds many values by their hashes.
     pub fn add_hashes(&mut self, hashes: &[u64]) {
+        if let State::Registers(registers) = &mut self.state {
+            return vectorized(RaiseAll(registers, hashes));
+        }
         // Few values come again and again: what was just added need not be looked for. At first each entry is a hash that belongs
         // elsewhere.
         let mut recent = [1; RECENT];
@@ -91,9 +94,7 @@ impl DistinctSketch {
                 self.add_hash(*hash);
             }
         }
-        if let State::Registers(registers) = &mut self.state {
-            vectorized(RaiseAll(registers, rest.as_slice()));
-        }
+        self.add_hashes(rest.as_slice());
     }
 
     /// Goes over to registers when there are too many hashes to keep.

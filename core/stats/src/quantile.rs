@@ -74,7 +74,7 @@ impl QuantileSketch {
     }
 
     fn add_by_place<T: Number>(&mut self, values: &[T], seen: &Seen<T>, scratch: &mut Scratch) {
-        let counts = scratch.counts();
+        let (counts, runs) = scratch.parts();
         count_places(values, counts);
         let mut take = |place: usize| {
             let [even, odd] = std::mem::take(&mut counts[place]);
@@ -94,8 +94,10 @@ impl QuantileSketch {
             if furthest.place() & T::SIGN == sign && furthest_place < T::END {
                 let nearest = (seen.nearest.place() & (T::SIGN - 1)).max(INDEX_MIN as usize);
                 let places = nearest..furthest_place + 1;
-                let runs = places.map(|place| (place as u32 + T::BASE, take(sign | place)));
-                side.merge(&Buckets { runs: runs.filter(|run| run.1 > 0).collect() });
+                let found = places.map(|place| (place as u32 + T::BASE, take(sign | place)));
+                runs.clear();
+                runs.extend(found.filter(|run| run.1 > 0));
+                side.add_runs(runs);
             }
         }
         self.infinite.negative = self.infinite.negative.saturating_add(seen.infinite_below);
@@ -270,19 +272,21 @@ impl QuantileSketch {
 /// Fewer values are added one by one.
 const DENSE_VALUES_MIN: usize = 256;
 
-/// Counters of all places of numbers, all zero between uses.
+/// Memory for counting a chunk of numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Of all places, all zero between uses.
     counts: Vec<[u32; 2]>,
+    runs: Vec<(u32, u64)>,
 }
 
 impl Scratch {
-    fn counts(&mut self) -> &mut [[u32; 2]; PLACES] {
+    fn parts(&mut self) -> (&mut [[u32; 2]; PLACES], &mut Vec<(u32, u64)>) {
         if self.counts.len() < PLACES {
             self.counts = vec![[0; 2]; PLACES];
         }
         let (places, _) = self.counts.as_chunks_mut::<PLACES>();
-        &mut places[0]
+        (&mut places[0], &mut self.runs)
     }
 }
 
@@ -336,11 +340,16 @@ impl Buckets {
     }
 
     fn merge(&mut self, other: &Self) {
-        if other.runs.is_empty() {
+        self.add_runs(&other.runs);
+    }
+
+    /// Adds ascending buckets with their counts.
+    fn add_runs(&mut self, runs: &[(u32, u64)]) {
+        if runs.is_empty() || self.has_added(runs) {
             return;
         }
-        let mut merged = Vec::with_capacity(self.runs.len() + other.runs.len());
-        let (mut left, mut right) = (self.runs.iter().peekable(), other.runs.iter().peekable());
+        let mut merged = Vec::with_capacity(self.runs.len() + runs.len());
+        let (mut left, mut right) = (self.runs.iter().peekable(), runs.iter().peekable());
         loop {
             let next = match (left.peek(), right.peek()) {
                 (Some(a), Some(b)) if a.0 == b.0 => {
@@ -358,6 +367,21 @@ impl Buckets {
         }
         self.runs = merged;
         self.collapse();
+    }
+
+    /// Adds in place when all of the buckets are there; false, and nothing added, when one is missing.
+    fn has_added(&mut self, runs: &[(u32, u64)]) -> bool {
+        let mut mine = self.runs.iter();
+        if !runs.iter().all(|(index, _)| mine.find(|run| run.0 >= *index).is_some_and(|run| run.0 == *index)) {
+            return false;
+        }
+        let mut mine = self.runs.iter_mut();
+        for (index, count) in runs {
+            if let Some(run) = mine.find(|run| run.0 == *index) {
+                run.1 = run.1.saturating_add(*count);
+            }
+        }
+        true
     }
 
     fn write(&self, out: &mut Vec<u8>) {
