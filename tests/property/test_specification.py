@@ -122,7 +122,8 @@ def test_a_lookup_into_a_buffer_is_the_read_as_floats(case: Case, data: st.DataO
                 found, value = answer[f"{view.name}__{name}"]
                 assert status[at, column] == STATUS_CODES[found]
                 expected = reference.tensor_value(from_bits(value, feature_dtype))
-                np.testing.assert_array_equal(out[at, column], np.array(expected).astype(dtype))
+                with np.errstate(over="ignore"):  # of a float64 that float32 has no room for
+                    np.testing.assert_array_equal(out[at, column], np.array(expected).astype(dtype))
 
 
 def from_bits(value: Any, dtype: str) -> Any:

@@ -83,7 +83,6 @@ COMPACT = (
     COMMON.replace("store = ", "open_store = lambda: ")
     + """
 import os, signal
-import pyarrow.parquet as pq
 from headrace.history import history_files
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
@@ -119,7 +118,7 @@ def look(pushes):
     for name in ("price_count_1d", "price_sum_1d"):
         assert offline[name].to_pylist() == online[name] == [pushes] * len(keys), (pushes, offline[name], online)
     files = history_files(store.config.state / "history" / "clicks")
-    assert sum(pq.read_metadata(file.path).num_rows for file in files) == pushes * len(keys)
+    assert sum(file.count_rows() for file in files) == pushes * len(keys)
 
 pushes = 0
 while True:
