@@ -4,6 +4,8 @@
 //! ([`RowVersion`](headrace_types::RowVersion)), one meaning of TTL and of null, one program for what is computed on demand.
 
 mod arrow;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod join;
 mod online;
 mod plan;
