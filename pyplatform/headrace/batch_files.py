@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.files import make_folder, sync_folder
+from headrace.files import make_folder, sync_folder, write_all
 
 BYTES_MIN = 1024 * 1024
 """Smaller batches are values of the log themselves: a file costs more than it saves."""
@@ -46,10 +46,7 @@ class BatchFiles:
         path = self._path(sequence)
         try:
             with path.open("wb", buffering=0) as file:
-                written = 0
-                with memoryview(batch) as view:
-                    while written < len(batch):
-                        written += file.write(view[written:])
+                write_all(file.fileno(), [batch], 0)
                 os.fdatasync(file.fileno())
             sync_folder(self.folder)
         except BaseException:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -16,6 +18,20 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def write_all(descriptor: int, parts: Sequence[Any], at: int) -> int:
+    """Writes parts, bytes or what lends them, one after the other at a place of a file; returns how many they are.
+
+    Raises:
+        OSError: the disk does not take them all.
+    """
+    written = os.pwritev(descriptor, parts, at)
+    whole = sum(memoryview(part).nbytes for part in parts)
+    while written < whole:  # a full disk takes a part, and says why at the next try
+        rest = b"".join(parts)[written:]
+        written += os.pwrite(descriptor, rest, at + written)
+    return whole
 
 
 def make_folder(folder: Path) -> None:

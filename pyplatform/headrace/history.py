@@ -92,13 +92,23 @@ class HistoryFile:
         return int(pq.read_metadata(self.path).num_rows)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Its rows, numbered, in pieces."""
+        """Its rows, numbered, in pieces.
+
+        Raises:
+            FileNotFoundError: it has been compacted.
+            StoreError: `corrupt_store`.
+        """
         if self.has_pushes:
             yield from _push_tables(read_pushes(self.path))
             return
-        with pq.ParquetFile(self.path) as opened:
-            for group in range(opened.num_row_groups):
-                yield self._numbered(opened.read_row_group(group))
+        try:
+            with pq.ParquetFile(self.path) as opened:
+                for group in range(opened.num_row_groups):
+                    yield self._numbered(opened.read_row_group(group))
+        except FileNotFoundError:  # it has been compacted
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise corrupt(self.path, str(error)) from error
 
     def table(self) -> pa.Table:
         """All its rows, numbered."""

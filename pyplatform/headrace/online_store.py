@@ -544,7 +544,7 @@ class OnlineStore:
             ProcessError: `used_after_fork`.
         """
         with self._mutex:
-            assert self._writable_log().db is not None
+            _ = self._writable_log().db
 
     def close(self) -> None:
         """Makes a snapshot, so that the next start is quick, and lets go of the folder. Not closing loses nothing."""

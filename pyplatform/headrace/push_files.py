@@ -35,7 +35,7 @@ from typing import Self
 import pyarrow as pa
 
 from headrace.errors import HeadraceError, make_error
-from headrace.files import sync_folder
+from headrace.files import sync_folder, write_all
 
 SUFFIX = ".pushes"
 _MAGIC = b"HRPUSH1\n"
@@ -115,10 +115,7 @@ def counted_pushes(path: Path) -> list[Push]:
     """
     head = read_head(path)
     with path.open("rb", buffering=0) as file:
-        found = list(_pushes(file.fileno(), head.begin, head.end))
-    if (found[-1].end if found else head.begin) != head.end:
-        raise corrupt(path, "it ends before its last push")
-    return found
+        return list(_counted(path, file.fileno(), head))
 
 
 def read_pushes(path: Path) -> Iterator[tuple[Push, pa.RecordBatch]]:
@@ -131,8 +128,7 @@ def read_pushes(path: Path) -> Iterator[tuple[Push, pa.RecordBatch]]:
     with path.open("rb", buffering=0) as file:
         descriptor = file.fileno()
         schema = _read_schema(path, descriptor, head)
-        at = head.begin
-        for push in _pushes(descriptor, head.begin, head.end):
+        for push in _counted(path, descriptor, head):
             message = _message(descriptor, push)
             if message is None:
                 raise corrupt(path, f"push {push.number} does not have its checksum")
@@ -140,8 +136,15 @@ def read_pushes(path: Path) -> Iterator[tuple[Push, pa.RecordBatch]]:
                 batch = pa.ipc.read_record_batch(pa.py_buffer(message), schema)
             except (pa.ArrowException, OSError) as error:
                 raise corrupt(path, str(error)) from error
-            at = push.end
             yield push, batch
+
+
+def _counted(path: Path, descriptor: int, head: Head) -> Iterator[Push]:
+    """The records that count; raises where they do not go as far as the head says."""
+    at = head.begin
+    for push in _pushes(descriptor, head.begin, head.end):
+        at = push.end
+        yield push
     if at != head.end:
         raise corrupt(path, "it ends before its last push")
 
@@ -215,7 +218,7 @@ class PushWriter:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            _write_all(descriptor, [head.to_bytes(), message], 0)
+            write_all(descriptor, [head.to_bytes(), message], 0)
             if sync:
                 os.fdatasync(descriptor)
             temporary.replace(path)
@@ -256,7 +259,7 @@ class PushWriter:
         data = _PUSH.pack(sequence, number, pushed_us, batch.num_rows, message.size)
         checked = _CHECKED.pack(zlib.crc32(message, zlib.crc32(data)))
         try:
-            written = _write_all(self._descriptor, [data, checked, message], self._head.end)
+            written = write_all(self._descriptor, [data, checked, message], self._head.end)
             if self._sync:
                 os.fdatasync(self._descriptor)
         except BaseException:
@@ -312,16 +315,6 @@ class PushWriter:
             os.close(descriptor)
 
 
-def _write_all(descriptor: int, parts: list[bytes | pa.Buffer], at: int) -> int:
-    """Writes parts one after the other; returns how many bytes they are."""
-    written = os.pwritev(descriptor, parts, at)
-    whole = sum(memoryview(part).nbytes for part in parts)
-    while written < whole:  # a full disk takes a part, and says why at the next try
-        rest = b"".join(parts)[written:]
-        written += os.pwrite(descriptor, rest, at + written)
-    return whole
-
-
 def is_blank(path: Path) -> bool:
     """Whether a file has no head at all: what a power cut may leave of one that was new."""
     with path.open("rb", buffering=0) as file:
@@ -360,9 +353,9 @@ def settle_pushes(path: Path, next_sequence: int, *, sync: bool) -> Path | None:
                 settled = replace(head, end=push.end, next_number=push.number + 1)
         if settled != head:
             os.pwrite(descriptor, settled.to_bytes(), 0)
-        if os.fstat(descriptor).st_size != settled.end:
+        if settled != head or os.fstat(descriptor).st_size != settled.end:
             os.ftruncate(descriptor, settled.end)
-        os.fdatasync(descriptor)
+            os.fdatasync(descriptor)
     return torn
 
 
@@ -396,13 +389,13 @@ def copy_pushes(path: Path, place: Path, next_number: int, next_sequence: int) -
                 break
             end, following = push.end, push.number + 1
         copied = replace(head, end=end, next_number=following)
-        _write_all(copy.fileno(), [copied.to_bytes()], 0)
+        write_all(copy.fileno(), [copied.to_bytes()], 0)
         at = HEAD_BYTES
         while at < end:
             data = os.pread(descriptor, min(end - at, _COPY_BYTES), at)
             if not data:
                 raise corrupt(path, "it ends before its last push")
-            at += _write_all(copy.fileno(), [data], at)
+            at += write_all(copy.fileno(), [data], at)
 
 
 def _first_number(path: Path) -> int:
