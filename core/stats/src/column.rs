@@ -200,10 +200,7 @@ fn add_integers<T: ArrowPrimitiveType>(
     }
     hash_words(hashes);
     summary.add_numbers(numbers, scratch);
-    let row_of = |place: usize| rows.get(place).copied().unwrap_or(place);
-    for (i, part) in hashes.chunks(PART_VALUES).enumerate() {
-        summary.add_hashes(part, |place| value(values[row_of(i * PART_VALUES + place)]), counts);
-    }
+    add_hashes(summary, hashes, rows, |row| value(values[row]), counts);
 }
 
 /// Values that are read row by row: `measure` gives a row's number and hash, `value` what to show of it.
@@ -223,6 +220,17 @@ fn add_rows(
         hashes.push(hash);
     }
     summary.add_numbers(numbers, scratch);
+    add_hashes(summary, hashes, rows, value, counts);
+}
+
+/// Adds hashes part by part; `value` gives what to show of a row, `rows` those that are not null, or nothing when all are.
+fn add_hashes(
+    summary: &mut ColumnSummary,
+    hashes: &[u64],
+    rows: &[usize],
+    value: impl Fn(usize) -> Value,
+    counts: &mut Counts,
+) {
     let row_of = |place: usize| rows.get(place).copied().unwrap_or(place);
     for (i, part) in hashes.chunks(PART_VALUES).enumerate() {
         summary.add_hashes(part, |place| value(row_of(i * PART_VALUES + place)), counts);

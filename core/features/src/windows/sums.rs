@@ -33,10 +33,7 @@ impl Wide {
     }
 
     fn times(self, other: Self) -> Self {
-        let product = self.high * other.high;
-        let (a, a_low) = split(self.high);
-        let (b, b_low) = split(other.high);
-        let error = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
+        let (product, error) = two_product(self.high, other.high);
         if !product.is_finite() || !error.is_finite() {
             return Self { high: product, low: 0.0 };
         }
@@ -61,10 +58,7 @@ impl Wide {
     /// As [`Self::over`], rounded.
     fn quotient(self, divisor: f64) -> f64 {
         let quotient = self.high / divisor;
-        let product = quotient * divisor;
-        let (a, a_low) = split(quotient);
-        let (b, b_low) = split(divisor);
-        let error = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
+        let (product, error) = two_product(quotient, divisor);
         if !product.is_finite() || !error.is_finite() {
             return quotient;
         }
@@ -74,6 +68,15 @@ impl Wide {
     fn value(self) -> f64 {
         self.high + self.low
     }
+}
+
+/// A product rounded, and what rounding left out (Dekker).
+#[inline]
+fn two_product(a: f64, b: f64) -> (f64, f64) {
+    let product = a * b;
+    let (a, a_low) = split(a);
+    let (b, b_low) = split(b);
+    (product, ((a * b - product) + a * b_low + a_low * b) + a_low * b_low)
 }
 
 /// Halves of a float's digits, so that products of halves are exact.

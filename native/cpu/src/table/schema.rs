@@ -122,7 +122,7 @@ impl ViewLayout {
 
     /// Bytes of the null bits of an image: whole words, whatever they take in a row.
     pub(super) fn image_nulls_bytes(&self) -> usize {
-        8 * self.fields.len().div_ceil(64)
+        words_bytes(self.fields.len())
     }
 }
 
