@@ -276,7 +276,7 @@ def test_what_is_read_ahead_is_not_kept(open_project: Callable[..., FeatureStore
     group = pa.table({name: np.random.default_rng(1).random(50_000) for name in ("id", "x", "n")})
     group = group.append_column("at", pa.array(range(50_000), pa.timestamp("us", "UTC")))
     with pq.ParquetWriter(store.config.sources_root / "rows.parquet", group.schema) as writer:
-        for _ in range(60):
+        for _ in range(150):  # several times what is read ahead, which does not grow with the file
             writer.write_table(group)
     view, before, most = ViewRows(json.loads(store.applied.json), "view"), pa.total_allocated_bytes(), 0
     names = view.columns(True)
