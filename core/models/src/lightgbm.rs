@@ -33,13 +33,14 @@ pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
     let mut trees = Vec::new();
     for (index, entries) in sections.trees.iter().enumerate() {
         let nodes = read_nodes(entries).map_err(|error| error.within(format!("tree {index}")))?;
-        trees.push(Tree { output: index % outputs_count, nodes });
+        trees.push(Tree::new(index % outputs_count, nodes));
     }
     if trees.len() % outputs_count != 0 {
         return Err(corrupt(format!("{} trees cannot be spread over {outputs_count} outputs", trees.len())));
     }
     let iterations = trees.len() / outputs_count;
     let ensemble = Ensemble {
+        features_precision: Precision::Float64,
         precision: Precision::Float64,
         comparison: Comparison::LessEqual,
         features_count,

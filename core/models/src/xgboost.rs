@@ -30,6 +30,7 @@ pub(crate) fn load(document: &Document) -> Result<NativeModel> {
     let outputs_count = outputs_count(parameters)?;
     let (model, weights) = gradient_booster(learner.get("gradient_booster")?)?;
     let ensemble = Ensemble {
+        features_precision: Precision::Float32,
         precision: Precision::Float32,
         comparison: Comparison::Less,
         features_count: parameters.count("num_feature")?,

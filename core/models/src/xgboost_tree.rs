@@ -67,7 +67,7 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
             right: place("right child", right[index])?,
         }));
     }
-    Ok(Tree { output, nodes })
+    Ok(Tree::new(output, nodes))
 }
 
 /// The set of each node that tests categories.

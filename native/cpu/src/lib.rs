@@ -4,10 +4,12 @@
 //! Each fast form stands beside a plain twin, and a test shows that the two agree. The rules for `unsafe` are in
 //! native/README.md.
 
+mod dense;
 mod table;
 mod trees;
 mod vectorized;
 
+pub use dense::{Activation, DenseLayer, Mlp};
 #[cfg(feature = "testing")]
 pub use table::testing;
 pub use table::{

@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (500, 6, Precision::Float64, Comparison::LessEqual),
     ] {
         let ensemble = Ensemble {
+            features_precision: precision,
             precision,
             comparison,
             features_count: FEATURES,
@@ -79,5 +80,5 @@ fn full_tree(random: &mut Random, depth: u32) -> Tree {
             })
         })
         .collect();
-    Tree { output: 0, nodes }
+    Tree::new(0, nodes)
 }

@@ -10,7 +10,7 @@ const NODES_MAX: usize = 1 << 28;
 /// Features that a row may have.
 const FEATURES_MAX: usize = 1 << 20;
 
-/// The arithmetic of the trainer: features are rounded to it, and leaves are summed in it.
+/// An arithmetic of the trainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     Float32,
@@ -112,21 +112,41 @@ impl Split {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
+    /// Adds to the tree's output.
     Leaf(f64),
+    /// Adds a value to each output of the ensemble. A tree has leaves of one kind.
+    VectorLeaf(Box<[f64]>),
     Split(Split),
 }
 
-/// One tree; its root is node 0, and its leaves add to one output.
+/// One tree; its root is node 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tree {
+    /// What scalar leaves add to; 0 where leaves are vectors.
     pub output: usize,
     pub nodes: Vec<Node>,
+    /// The weight of the training rows that reached each node; empty where the file does not tell. Only explanations need it.
+    pub covers: Vec<f64>,
+}
+
+impl Tree {
+    /// A tree without covers.
+    pub fn new(output: usize, nodes: Vec<Node>) -> Self {
+        Self { output, nodes, covers: Vec::new() }
+    }
+
+    pub(super) fn has_vector_leaves(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node, Node::VectorLeaf(_)))
+    }
 }
 
 /// Trees as the trainer wrote them. Public fields: a loader fills it, [`Ensemble::validate`] checks it, nothing trusts
 /// it before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ensemble {
+    /// What features and thresholds are rounded to before they are compared.
+    pub features_precision: Precision,
+    /// What leaves are summed in.
     pub precision: Precision,
     pub comparison: Comparison,
     pub features_count: usize,
@@ -182,10 +202,23 @@ impl Ensemble {
         if tree.nodes.is_empty() {
             return Err(corrupt("has no nodes".to_string()));
         }
+        if !tree.covers.is_empty() && tree.covers.len() != tree.nodes.len() {
+            return Err(corrupt(format!("has {} covers for {} nodes", tree.covers.len(), tree.nodes.len())));
+        }
+        let has_vector_leaves = tree.has_vector_leaves();
         let mut has_parent = vec![false; tree.nodes.len()];
         has_parent[0] = true;
         for (index, node) in tree.nodes.iter().enumerate() {
-            let Node::Split(split) = node else { continue };
+            let split = match node {
+                Node::Split(split) => split,
+                Node::Leaf(_) if !has_vector_leaves => continue,
+                Node::VectorLeaf(values) if values.len() == self.outputs_count => continue,
+                Node::Leaf(_) => return Err(corrupt(format!("node {index} is a scalar leaf among vectors"))),
+                Node::VectorLeaf(values) => {
+                    let (have, wanted) = (values.len(), self.outputs_count);
+                    return Err(corrupt(format!("leaf {index} has {have} values for {wanted} outputs")));
+                }
+            };
             if split.feature >= self.features_count {
                 return Err(corrupt(format!(
                     "node {index} tests feature {}, the model has {}",
@@ -231,24 +264,47 @@ impl Ensemble {
     fn row_margins<T: Number>(&self, features: &[f64], margins: &mut [f64]) {
         let mut sums: Vec<T> = self.base.iter().map(|&base| T::from_f64(base)).collect();
         for tree in &self.trees {
-            sums[tree.output] = sums[tree.output] + T::from_f64(self.leaf(tree, features));
+            match self.leaf(tree, features) {
+                Node::Leaf(value) => sums[tree.output] = sums[tree.output] + T::from_f64(*value),
+                Node::VectorLeaf(values) => {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = *sum + T::from_f64(*value);
+                    }
+                }
+                Node::Split(_) => unreachable!("a walk ends at a leaf"),
+            }
         }
         for (margin, sum) in margins.iter_mut().zip(sums) {
             *margin = sum.to_f64();
         }
     }
 
-    fn leaf(&self, tree: &Tree, features: &[f64]) -> f64 {
-        let mut index = 0;
-        loop {
-            match &tree.nodes[index] {
-                Node::Leaf(value) => return *value,
-                Node::Split(split) => {
-                    let value = round_to(self.precision, features[split.feature]);
-                    index =
-                        if split.goes_left(value, self.precision, self.comparison) { split.left } else { split.right };
-                }
+    /// The leaf that a row reaches.
+    fn leaf<'a>(&self, tree: &'a Tree, features: &[f64]) -> &'a Node {
+        let mut node = &tree.nodes[0];
+        while let Node::Split(split) = node {
+            let value = round_to(self.features_precision, features[split.feature]);
+            let goes_left = split.goes_left(value, self.features_precision, self.comparison);
+            node = &tree.nodes[if goes_left { split.left } else { split.right }];
+        }
+        node
+    }
+
+    /// The same function with a tree of scalar leaves for each output in the place of one with vectors.
+    pub(super) fn with_scalar_leaves(&self) -> Self {
+        let scalar = |node: &Node, output: usize| match node {
+            Node::VectorLeaf(values) => Node::Leaf(values[output]),
+            other => other.clone(),
+        };
+        let mut trees = Vec::with_capacity(self.trees.len());
+        for tree in &self.trees {
+            if tree.has_vector_leaves() {
+                let of = |output| Tree::new(output, tree.nodes.iter().map(|node| scalar(node, output)).collect());
+                trees.extend((0..self.outputs_count).map(of));
+            } else {
+                trees.push(tree.clone());
             }
         }
+        Self { trees, ..self.clone() }
     }
 }

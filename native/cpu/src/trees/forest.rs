@@ -2,7 +2,7 @@ use std::fmt;
 
 use headrace_types::{Error, ErrorCode, Result};
 
-use super::ensemble::{Ensemble, Precision};
+use super::ensemble::{Ensemble, Precision, Tree};
 use super::layout::{LANES, Linked, Perfect, Shape};
 use super::number::{Bin, Number};
 use super::quantize::{Quantizer, Questions};
@@ -23,7 +23,7 @@ pub enum Features<'a> {
 }
 
 impl Features<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Features::Float32(values) => values.len(),
             Features::Float64(values) => values.len(),
@@ -50,7 +50,7 @@ impl Input for f64 {
     }
 }
 
-pub(super) fn check_lengths(
+pub(crate) fn check_lengths(
     features_count: usize,
     outputs_count: usize,
     features_len: usize,
@@ -102,9 +102,13 @@ impl Forest {
     /// `corrupt_model`, as [`Ensemble::validate`].
     pub fn new(ensemble: &Ensemble) -> Result<Self> {
         ensemble.validate()?;
-        let kernel = match ensemble.precision {
-            Precision::Float32 => compile::<f32>(ensemble),
-            Precision::Float64 => compile::<f64>(ensemble),
+        let scalar = ensemble.trees.iter().any(Tree::has_vector_leaves).then(|| ensemble.with_scalar_leaves());
+        let compiled = scalar.as_ref().unwrap_or(ensemble);
+        let kernel = match (ensemble.features_precision, ensemble.precision) {
+            (Precision::Float32, Precision::Float32) => compile::<f32, f32>(compiled),
+            (Precision::Float32, Precision::Float64) => compile::<f32, f64>(compiled),
+            (Precision::Float64, Precision::Float32) => compile::<f64, f32>(compiled),
+            (Precision::Float64, Precision::Float64) => compile::<f64, f64>(compiled),
         };
         Ok(Self {
             kernel,
@@ -181,30 +185,30 @@ impl Forest {
 }
 
 /// Chooses the narrowest bins and the layout.
-fn compile<T: Number>(ensemble: &Ensemble) -> Box<dyn Kernel> {
-    let questions = Questions::<T>::collect(ensemble);
+fn compile<F: Number, T: Number>(ensemble: &Ensemble) -> Box<dyn Kernel> {
+    let questions = Questions::<F>::collect(ensemble);
     let shape = Shape::of(ensemble);
     let fits = |bin_max: usize| questions.bin_max() <= bin_max && questions.slots_count() <= bin_max + 1;
     let is_perfect = shape.prefers_perfect(ensemble.trees.len());
     if fits(u8::MAX.into()) && is_perfect {
-        compiled::<T, u8, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
+        compiled::<F, T, u8, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
     } else if fits(u8::MAX.into()) && shape.tree_nodes_max <= u16::MAX.into() {
-        compiled::<T, u8, _>(ensemble, &questions, Linked::<u16, _, _>::new(ensemble, &questions))
+        compiled::<F, T, u8, _>(ensemble, &questions, Linked::<u16, _, _>::new(ensemble, &questions))
     } else if fits(u16::MAX.into()) && is_perfect {
-        compiled::<T, u16, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
+        compiled::<F, T, u16, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
     } else if fits(u16::MAX.into()) {
-        compiled::<T, u16, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+        compiled::<F, T, u16, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
     } else {
-        compiled::<T, u32, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+        compiled::<F, T, u32, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
     }
 }
 
-fn compiled<T: Number, B: Bin, W: Walk<B, T> + 'static>(
+fn compiled<F: Number, T: Number, B: Bin, W: Walk<B, T> + 'static>(
     ensemble: &Ensemble,
-    questions: &Questions<T>,
+    questions: &Questions<F>,
     trees: W,
 ) -> Box<dyn Kernel> {
-    let quantizer = Quantizer::<T, B>::new(questions);
+    let quantizer = Quantizer::<F, B>::new(questions);
     Box::new(Compiled {
         base: ensemble.base.iter().map(|&base| T::from_f64(base)).collect(),
         outputs: ensemble.trees.iter().map(|tree| tree.output).collect(),
@@ -221,15 +225,15 @@ trait Kernel: Send + Sync {
     fn layout(&self) -> &'static str;
 }
 
-struct Compiled<T, B, W> {
+struct Compiled<F, T, B, W> {
     base: Vec<T>,
     /// The output that each tree adds to.
     outputs: Vec<usize>,
-    quantizer: Quantizer<T, B>,
+    quantizer: Quantizer<F, B>,
     trees: W,
 }
 
-impl<T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<T, B, W> {
+impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<F, T, B, W> {
     fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]) {
         match features {
             Features::Float32(values) => self.run(values, features_count, margins),
@@ -246,7 +250,7 @@ impl<T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<T, B, W> {
     }
 }
 
-impl<T: Number, B: Bin, W: Walk<B, T>> Compiled<T, B, W> {
+impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Compiled<F, T, B, W> {
     fn run<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
         // At least one slot, so that the padding of a forest without splits has one to look at.
         let slots_count = self.quantizer.slots_count().max(1);

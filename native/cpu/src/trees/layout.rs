@@ -101,7 +101,7 @@ fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
 }
 
 impl<B: Bin, T: Number> Perfect<B, T> {
-    pub(super) fn new(ensemble: &Ensemble, questions: &Questions<T>, depth: u32) -> Self {
+    pub(super) fn new<F: Number>(ensemble: &Ensemble, questions: &Questions<F>, depth: u32) -> Self {
         let size = 1usize << depth;
         let trees = ensemble.trees.len().next_multiple_of(LANES);
         let mut nodes = vec![PerfectNode { slot: B::default(), bin: B::MAX }; trees * size];
@@ -124,6 +124,7 @@ impl<B: Bin, T: Number> Perfect<B, T> {
                         }
                         leaves[to - size] = T::from_f64(*value);
                     }
+                    Node::VectorLeaf(_) => unreachable!("leaves were made scalar"),
                 }
             }
         }
@@ -132,18 +133,18 @@ impl<B: Bin, T: Number> Perfect<B, T> {
 }
 
 impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
-    pub(super) fn new(ensemble: &Ensemble, questions: &Questions<T>) -> Self {
+    pub(super) fn new<F: Number>(ensemble: &Ensemble, questions: &Questions<F>) -> Self {
         let mut linked = Self { starts: Vec::new(), depths: Vec::new(), nodes: Vec::new(), leaves: Vec::new() };
         for tree in &ensemble.trees {
             linked.push(tree, questions);
         }
         while !linked.depths.len().is_multiple_of(LANES) {
-            linked.push(&Tree { output: 0, nodes: vec![Node::Leaf(0.0)] }, questions);
+            linked.push(&Tree::new(0, vec![Node::Leaf(0.0)]), questions);
         }
         linked
     }
 
-    fn push(&mut self, tree: &Tree, questions: &Questions<T>) {
+    fn push<F: Number>(&mut self, tree: &Tree, questions: &Questions<F>) {
         let (order, depth) = in_level_order(tree);
         self.starts.push(self.nodes.len());
         self.depths.push(depth);
@@ -163,6 +164,7 @@ impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
                     self.nodes.push(LinkedNode { step: C::default(), slot: B::default(), bin: B::MAX });
                     self.leaves.push(T::from_f64(*value));
                 }
+                Node::VectorLeaf(_) => unreachable!("leaves were made scalar"),
             }
         }
     }

@@ -25,4 +25,5 @@ mod tests;
 mod walk;
 
 pub use ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
+pub(crate) use forest::check_lengths;
 pub use forest::{Features, Forest};

@@ -30,7 +30,7 @@ impl<T: Number> Questions<T> {
     pub(super) fn collect(ensemble: &Ensemble) -> Self {
         let mut questions = Self {
             comparison: ensemble.comparison,
-            precision: ensemble.precision,
+            precision: ensemble.features_precision,
             starts: vec![Vec::new(); ensemble.features_count],
             slots: Vec::new(),
             columns_count: 0,
@@ -41,7 +41,7 @@ impl<T: Number> Questions<T> {
         };
         let splits = ensemble.trees.iter().flat_map(|tree| &tree.nodes).filter_map(|node| match node {
             Node::Split(split) => Some(split),
-            Node::Leaf(_) => None,
+            Node::Leaf(_) | Node::VectorLeaf(_) => None,
         });
         for split in splits {
             match &split.test {

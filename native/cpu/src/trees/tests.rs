@@ -48,6 +48,7 @@ impl Random {
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     seed: u64,
+    features_precision: Precision,
     precision: Precision,
     comparison: Comparison,
     trees: usize,
@@ -58,6 +59,7 @@ struct Wanted {
     chance_of_leaf: usize,
     has_zero_missing: bool,
     has_categories: bool,
+    has_vector_leaves: bool,
 }
 
 fn split(random: &mut Random, wanted: &Wanted) -> Split {
@@ -82,7 +84,12 @@ fn split(random: &mut Random, wanted: &Wanted) -> Split {
 
 fn grow(random: &mut Random, wanted: &Wanted, nodes: &mut Vec<Node>, depth: u32) -> usize {
     let index = nodes.len();
-    nodes.push(Node::Leaf((random.below(2_000_001) as f64 - 1e6) * 1.1e-6));
+    let mut value = || (random.below(2_000_001) as f64 - 1e6) * 1.1e-6;
+    nodes.push(if wanted.has_vector_leaves {
+        Node::VectorLeaf((0..wanted.outputs).map(|_| value()).collect())
+    } else {
+        Node::Leaf(value())
+    });
     if depth < wanted.depth_max && random.below(100) >= wanted.chance_of_leaf {
         let mut split = split(random, wanted);
         // Children in either order in the list: a loader promises nothing about it.
@@ -96,6 +103,7 @@ fn grow(random: &mut Random, wanted: &Wanted, nodes: &mut Vec<Node>, depth: u32)
 fn ensemble(wanted: &Wanted) -> Ensemble {
     let mut random = Random(wanted.seed);
     Ensemble {
+        features_precision: wanted.features_precision,
         precision: wanted.precision,
         comparison: wanted.comparison,
         features_count: wanted.features,
@@ -105,7 +113,7 @@ fn ensemble(wanted: &Wanted) -> Ensemble {
             .map(|_| {
                 let mut nodes = Vec::new();
                 grow(&mut random, wanted, &mut nodes, 0);
-                Tree { output: random.below(wanted.outputs), nodes }
+                Tree::new(if wanted.has_vector_leaves { 0 } else { random.below(wanted.outputs) }, nodes)
             })
             .collect(),
     }
@@ -142,8 +150,9 @@ fn assert_twins_agree(ensemble: &Ensemble, rows: usize, distinct: usize, seed: u
 
 fn any_wanted() -> impl Strategy<Value = Wanted> {
     let shape = (1usize..40, 1usize..12, 1usize..4, 0u32..10, 2usize..40, 0usize..60);
-    (any::<u64>(), any::<[bool; 4]>(), shape).prop_map(|(seed, flags, shape)| Wanted {
+    (any::<u64>(), any::<[bool; 6]>(), shape).prop_map(|(seed, flags, shape)| Wanted {
         seed,
+        features_precision: if flags[4] { Precision::Float32 } else { Precision::Float64 },
         precision: if flags[0] { Precision::Float32 } else { Precision::Float64 },
         comparison: if flags[1] { Comparison::Less } else { Comparison::LessEqual },
         trees: shape.0,
@@ -154,6 +163,7 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
         chance_of_leaf: shape.5,
         has_zero_missing: flags[2],
         has_categories: flags[3],
+        has_vector_leaves: flags[5],
     })
 }
 
@@ -169,6 +179,7 @@ proptest! {
 fn wanted() -> Wanted {
     Wanted {
         seed: 1,
+        features_precision: Precision::Float64,
         precision: Precision::Float64,
         comparison: Comparison::LessEqual,
         trees: 20,
@@ -179,6 +190,7 @@ fn wanted() -> Wanted {
         chance_of_leaf: 10,
         has_zero_missing: false,
         has_categories: false,
+        has_vector_leaves: false,
     }
 }
 
@@ -200,7 +212,7 @@ fn every_layout_and_width_agrees() {
             let mut random = Random(7);
             let mut nodes = Vec::new();
             grow(&mut random, &Wanted { depth_max: 12, chance_of_leaf: 0, ..wanted }, &mut nodes, 0);
-            ensemble.trees.push(Tree { output: 0, nodes });
+            ensemble.trees.push(Tree::new(0, nodes));
         }
         let found = format!("{:?}", Forest::new(&ensemble).unwrap());
         assert!(found.contains(layout), "{layout} was expected: {found}");
@@ -216,9 +228,10 @@ fn exactly_255_thresholds_agree_in_one_byte() {
                 let missing = if threshold % 2 == 0 { Missing::Left } else { Missing::Right };
                 let test = Test::Threshold(f64::from(threshold));
                 let split = Split { feature: 0, test, missing, left: 1, right: 2 };
-                Tree { output: 0, nodes: vec![Node::Split(split), Node::Leaf(f64::from(threshold)), Node::Leaf(0.5)] }
+                Tree::new(0, vec![Node::Split(split), Node::Leaf(f64::from(threshold)), Node::Leaf(0.5)])
             });
             let ensemble = Ensemble {
+                features_precision: Precision::Float32,
                 precision: Precision::Float32,
                 comparison,
                 features_count: 1,
@@ -247,7 +260,7 @@ fn a_chain_as_deep_as_a_list_is_long_agrees() {
         nodes.push(Node::Leaf(f64::from(level)));
     }
     nodes.push(Node::Leaf(-1.0));
-    let tree = Tree { output: 0, nodes };
+    let tree = Tree::new(0, nodes);
     let ensemble = Ensemble {
         features_count: 1,
         trees: vec![tree.clone(), tree],
@@ -260,7 +273,7 @@ fn a_chain_as_deep_as_a_list_is_long_agrees() {
 fn a_forest_without_trees_or_splits_gives_its_base_and_leaves() {
     let mut ensemble = ensemble(&Wanted { trees: 0, ..wanted() });
     assert_twins_agree(&ensemble, 10, 5, 1);
-    ensemble.trees = vec![Tree { output: 0, nodes: vec![Node::Leaf(0.25)] }; 3];
+    ensemble.trees = vec![Tree::new(0, vec![Node::Leaf(0.25)]); 3];
     assert_twins_agree(&ensemble, 10, 5, 1);
 }
 
@@ -282,7 +295,7 @@ fn what_is_not_a_forest_is_refused_by_name() {
         let mut bad = good.clone();
         match &mut bad.trees[0].nodes[0] {
             Node::Split(split) => change(split),
-            Node::Leaf(_) => unreachable!("the root was grown as a split"),
+            _ => unreachable!("the root was grown as a split"),
         }
         bad
     };
@@ -294,11 +307,8 @@ fn what_is_not_a_forest_is_refused_by_name() {
         (with_split(&|split| split.left = split.right), "has more than one parent"),
         (Ensemble { base: vec![], ..good.clone() }, "0 base scores for 1 outputs"),
         (Ensemble { features_count: 0, ..good.clone() }, "0 features"),
-        (Ensemble { trees: vec![Tree { output: 0, nodes: vec![] }], ..good.clone() }, "tree 0: has no nodes"),
-        (
-            Ensemble { trees: vec![Tree { output: 1, nodes: vec![Node::Leaf(0.0)] }], ..good.clone() },
-            "adds to output 1",
-        ),
+        (Ensemble { trees: vec![Tree::new(0, vec![])], ..good.clone() }, "tree 0: has no nodes"),
+        (Ensemble { trees: vec![Tree::new(1, vec![Node::Leaf(0.0)])], ..good.clone() }, "adds to output 1"),
     ];
     for (bad, message) in cases {
         let error = Forest::new(&bad).unwrap_err();

@@ -1,0 +1,64 @@
+//! What a dense network means, written for reading: the plain twin of [`Mlp`](super::Mlp).
+
+use headrace_types::{Error, ErrorCode, Result};
+
+/// Weights that all layers of a network may have together.
+const WEIGHTS_MAX: usize = 1 << 28;
+
+/// What is applied to each value of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `1 / (1 + e^-x)`.
+    Logistic,
+    Tanh,
+}
+
+/// One layer: `activation(inputs . weights + bias)`. Public fields: a loader fills it, [`check_layers`] checks it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseLayer {
+    pub inputs_count: usize,
+    pub outputs_count: usize,
+    /// Row-major `[inputs, outputs]`.
+    pub weights: Vec<f64>,
+    /// One for each output.
+    pub bias: Vec<f64>,
+    pub activation: Activation,
+}
+
+/// Checks sizes, and that each layer takes what the one before gives.
+///
+/// # Errors
+/// `corrupt_model` naming the layer.
+pub(super) fn check_layers(layers: &[DenseLayer]) -> Result<()> {
+    let corrupt =
+        |message: String| Error::new(ErrorCode::CorruptModel, message, "export the model again from its library");
+    if layers.is_empty() {
+        return Err(corrupt("the network has no layers".into()));
+    }
+    let mut inputs_count = layers[0].inputs_count;
+    let mut weights_count = 0usize;
+    for (index, layer) in layers.iter().enumerate() {
+        let (inputs, outputs) = (layer.inputs_count, layer.outputs_count);
+        if inputs == 0 || outputs == 0 || inputs != inputs_count {
+            return Err(corrupt(format!(
+                "layer {index} takes {inputs} and gives {outputs}; it is given {inputs_count}"
+            )));
+        }
+        if inputs.checked_mul(outputs) != Some(layer.weights.len()) || layer.bias.len() != outputs {
+            return Err(corrupt(format!(
+                "layer {index} of {inputs} x {outputs} has {} weights and {} biases",
+                layer.weights.len(),
+                layer.bias.len()
+            )));
+        }
+        weights_count = weights_count.saturating_add(layer.weights.len());
+        inputs_count = outputs;
+    }
+    if weights_count > WEIGHTS_MAX {
+        return Err(corrupt(format!("the network has {weights_count} weights, at most {WEIGHTS_MAX} are read")));
+    }
+    Ok(())
+}
