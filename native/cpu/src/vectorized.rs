@@ -14,18 +14,27 @@ pub trait Vectorized {
 #[inline]
 pub fn vectorized<W: Vectorized>(work: W) -> W::Output {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if std::arch::is_x86_feature_detected!("avx2")
-        && std::arch::is_x86_feature_detected!("bmi2")
-        && std::arch::is_x86_feature_detected!("lzcnt")
-    {
+    if has_avx2() {
         // SAFETY: the processor has what the function is compiled for.
         return unsafe { with_avx2(work) };
     }
     work.run()
 }
 
+/// Whether the processor has AVX2, and what every processor with AVX2 has beside it.
+#[inline]
+pub(crate) fn has_avx2() -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        has!("avx2") && has!("bmi1") && has!("bmi2") && has!("fma") && has!("lzcnt") && has!("popcnt")
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    false
+}
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-#[target_feature(enable = "avx2,bmi2,lzcnt")]
+#[target_feature(enable = "avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
 fn with_avx2<W: Vectorized>(work: W) -> W::Output {
     work.run()
 }

@@ -1,17 +1,22 @@
 use std::fmt;
+use std::sync::Arc;
 
 use headrace_types::{Error, ErrorCode, Result};
 
-use super::ensemble::{Ensemble, Precision, Tree};
+use super::ensemble::{Ensemble, Precision};
 use super::layout::{LANES, Linked, Perfect, Shape};
-use super::number::{Bin, Number};
+use super::number::{Bin, Number, Offset};
 use super::quantize::{Quantizer, Questions};
-use super::walk::Walk;
+use super::sweep::{SWEPT_ROWS, SWEPT_ROWS_FEW, Sweep, Swept, can_sweep};
+use super::sweep_perfect::SweptPerfect;
+use super::walk::{AddRows, WalkRow};
 
 /// Rows that are quantized and then walked together: one tree in the first-level cache serves so many.
 const ROWS_PER_BLOCK: usize = 256;
 /// A further thread is started for each so many rows, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
+/// A last group of at least so many rows is swept like a full one.
+const SWEPT_ROWS_MIN: usize = 12;
 /// Slots that fit into the buffer on the stack; a wider row allocates.
 const STACK_SLOTS_MAX: usize = 256;
 
@@ -102,7 +107,9 @@ impl Forest {
     /// `corrupt_model`, as [`Ensemble::validate`].
     pub fn new(ensemble: &Ensemble) -> Result<Self> {
         ensemble.validate()?;
-        let scalar = ensemble.trees.iter().any(Tree::has_vector_leaves).then(|| ensemble.with_scalar_leaves());
+        let vectors_count = ensemble.trees.iter().filter(|tree| tree.has_vector_leaves()).count();
+        let is_mixed = vectors_count > 0 && vectors_count < ensemble.trees.len();
+        let scalar = is_mixed.then(|| ensemble.with_scalar_leaves());
         let compiled = scalar.as_ref().unwrap_or(ensemble);
         let kernel = match (ensemble.features_precision, ensemble.precision) {
             (Precision::Float32, Precision::Float32) => compile::<f32, f32>(compiled),
@@ -184,37 +191,46 @@ impl Forest {
     }
 }
 
-/// Chooses the narrowest bins and the layout.
+/// Chooses the narrowest bins and slots, and the layouts.
 fn compile<F: Number, T: Number>(ensemble: &Ensemble) -> Box<dyn Kernel> {
     let questions = Questions::<F>::collect(ensemble);
     let shape = Shape::of(ensemble);
-    let fits = |bin_max: usize| questions.bin_max() <= bin_max && questions.slots_count() <= bin_max + 1;
-    let is_perfect = shape.prefers_perfect(ensemble.trees.len());
-    if fits(u8::MAX.into()) && is_perfect {
-        compiled::<F, T, u8, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
-    } else if fits(u8::MAX.into()) && shape.tree_nodes_max <= u16::MAX.into() {
-        compiled::<F, T, u8, _>(ensemble, &questions, Linked::<u16, _, _>::new(ensemble, &questions))
-    } else if fits(u16::MAX.into()) && is_perfect {
-        compiled::<F, T, u16, _>(ensemble, &questions, Perfect::new(ensemble, &questions, shape.depth_max.max(1)))
-    } else if fits(u16::MAX.into()) {
-        compiled::<F, T, u16, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+    let (bins, slots) = (questions.bin_max(), questions.slots_count());
+    if bins <= i8::COUNT_MAX && slots <= u8::MAX.into() {
+        if shape.tree_nodes_max <= u16::MAX.into() {
+            compiled::<F, T, i8, u8, u16>(ensemble, &questions, &shape)
+        } else {
+            compiled::<F, T, i8, u8, u32>(ensemble, &questions, &shape)
+        }
+    } else if bins <= i8::COUNT_MAX && slots <= u16::MAX.into() {
+        compiled::<F, T, i8, u16, u32>(ensemble, &questions, &shape)
+    } else if bins <= i16::COUNT_MAX && slots <= u16::MAX.into() {
+        compiled::<F, T, i16, u16, u32>(ensemble, &questions, &shape)
     } else {
-        compiled::<F, T, u32, _>(ensemble, &questions, Linked::<u32, _, _>::new(ensemble, &questions))
+        compiled::<F, T, i32, u32, u32>(ensemble, &questions, &shape)
     }
 }
 
-fn compiled<F: Number, T: Number, B: Bin, W: Walk<B, T> + 'static>(
+fn compiled<F: Number, T: Number, B: Bin, S: Offset, C: Offset>(
     ensemble: &Ensemble,
     questions: &Questions<F>,
-    trees: W,
+    shape: &Shape,
 ) -> Box<dyn Kernel> {
-    let quantizer = Quantizer::<F, B>::new(questions);
-    Box::new(Compiled {
-        base: ensemble.base.iter().map(|&base| T::from_f64(base)).collect(),
-        outputs: ensemble.trees.iter().map(|tree| tree.output).collect(),
-        quantizer,
-        trees,
-    })
+    let swept: Option<Box<dyn Sweep<B, T>>> = if !can_sweep::<B>(shape.leaves_max()) {
+        None
+    } else if shape.prefers_perfect() && questions.slots_count() <= u16::MAX.into() {
+        Some(Box::new(SweptPerfect::new(ensemble, questions, shape.depth_max.max(1))))
+    } else {
+        Some(Box::new(Swept::new(ensemble, questions, shape)))
+    };
+    let (row, walked): (Row<B, T>, Option<Walked<B, T>>) = if swept.is_some() && shape.prefers_perfect() {
+        (Arc::new(Perfect::<S, B, T>::new(ensemble, questions, shape.depth_max.max(1))), None)
+    } else {
+        let linked = Arc::new(Linked::<C, S, B, T>::new(ensemble, questions, shape));
+        (Arc::clone(&linked) as _, Some(linked))
+    };
+    let base = ensemble.base.iter().map(|&base| T::from_f64(base)).collect();
+    Box::new(Compiled { base, quantizer: Quantizer::<F, B>::new(questions), row, walked, swept })
 }
 
 /// A compiled forest without its types: widths and layout are behind it.
@@ -222,18 +238,22 @@ trait Kernel: Send + Sync {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]);
     fn bytes(&self) -> usize;
-    fn layout(&self) -> &'static str;
+    fn layout(&self) -> String;
 }
 
-struct Compiled<F, T, B, W> {
+type Row<B, T> = Arc<dyn WalkRow<B, T>>;
+type Walked<B, T> = Arc<dyn AddRows<B, T, LANES>>;
+
+struct Compiled<F, T, B> {
     base: Vec<T>,
-    /// The output that each tree adds to.
-    outputs: Vec<usize>,
     quantizer: Quantizer<F, B>,
-    trees: W,
+    row: Row<B, T>,
+    /// Always there where trees are not swept.
+    walked: Option<Walked<B, T>>,
+    swept: Option<Box<dyn Sweep<B, T>>>,
 }
 
-impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<F, T, B, W> {
+impl<F: Number, T: Number, B: Bin> Kernel for Compiled<F, T, B> {
     fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]) {
         match features {
             Features::Float32(values) => self.run(values, features_count, margins),
@@ -242,49 +262,71 @@ impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Kernel for Compiled<F, T, B, W
     }
 
     fn bytes(&self) -> usize {
-        self.trees.bytes()
+        self.row.bytes() + self.swept.as_ref().map_or(0, |swept| swept.bytes())
     }
 
-    fn layout(&self) -> &'static str {
-        std::any::type_name::<W>()
+    fn layout(&self) -> String {
+        format!("{}, {}", self.row.name(), self.swept.as_ref().map_or("walked", |swept| swept.name()))
     }
 }
 
-impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Compiled<F, T, B, W> {
+impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
     fn run<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
-        // At least one slot, so that the padding of a forest without splits has one to look at.
-        let slots_count = self.quantizer.slots_count().max(1);
-        // Rows that do not fill the lanes are cheaper one by one, eight trees at a time.
-        let rows = margins.len() / self.base.len() / LANES * LANES;
-        let (batch, rest) = features.split_at(rows * features_count);
-        let (batch_margins, rest_margins) = margins.split_at_mut(rows * self.base.len());
-        if rows > 0 {
-            self.run_batch(batch, features_count, slots_count, batch_margins);
+        let outputs_count = self.base.len();
+        let rows = margins.len() / outputs_count;
+        let (mut features, mut margins) = (features, margins);
+        if let Some(swept) = &self.swept {
+            let many = rows / SWEPT_ROWS * SWEPT_ROWS;
+            let few = if rows - many >= SWEPT_ROWS_MIN { rows - many } else { 0 };
+            for (rows, is_many) in [(many, true), (few, false)] {
+                let (swept_features, other_features) = features.split_at(rows * features_count);
+                let (swept_margins, other_margins) = margins.split_at_mut(rows * outputs_count);
+                (features, margins) = (other_features, other_margins);
+                if is_many {
+                    self.run_blocks::<I, SWEPT_ROWS>(swept_features, features_count, swept_margins, swept.many());
+                } else {
+                    self.run_blocks::<I, SWEPT_ROWS_FEW>(swept_features, features_count, swept_margins, swept.few());
+                }
+            }
         }
-        if !rest.is_empty() {
-            self.run_rows(rest, features_count, slots_count, rest_margins);
+        // Rows that do not fill the lanes are cheaper one by one, eight trees at a time.
+        if let Some(walked) = &self.walked {
+            let rows = margins.len() / outputs_count / LANES * LANES;
+            let (walked_features, other_features) = features.split_at(rows * features_count);
+            let (walked_margins, other_margins) = margins.split_at_mut(rows * outputs_count);
+            (features, margins) = (other_features, other_margins);
+            self.run_blocks(walked_features, features_count, walked_margins, &**walked);
+        }
+        if !margins.is_empty() {
+            self.run_rows(features, features_count, margins);
         }
     }
 
+    /// At least one slot, so that the padding of a forest without splits has one to look at.
+    fn slots_count(&self) -> usize {
+        self.quantizer.slots_count().max(1)
+    }
+
     /// A few rows, one by one.
-    fn run_rows<I: Input>(&self, features: &[I], features_count: usize, slots_count: usize, margins: &mut [f64]) {
-        let mut on_stack = [B::default(); STACK_SLOTS_MAX];
+    fn run_rows<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
+        let slots_count = self.slots_count();
+        let mut on_stack = [B::MIN; STACK_SLOTS_MAX];
         let mut on_heap = Vec::new();
         let bins = if slots_count <= STACK_SLOTS_MAX {
             &mut on_stack[..slots_count]
         } else {
-            on_heap.resize(slots_count, B::default());
+            on_heap.resize(slots_count, B::MIN);
             &mut on_heap[..]
         };
         for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
             self.quantizer.quantize::<I, 1>(row, features_count, bins, slots_count);
             if let [margin] = margins {
                 let mut sums = [self.base[0]];
-                self.trees.add_row(bins, slots_count, &self.outputs, &mut sums);
+                self.row.add_row(bins, slots_count, &mut sums);
                 *margin = sums[0].to_f64();
             } else {
                 let mut sums = self.base.clone();
-                self.trees.add_row(bins, slots_count, &self.outputs, &mut sums);
+                self.row.add_row(bins, slots_count, &mut sums);
                 for (margin, sum) in margins.iter_mut().zip(sums) {
                     *margin = sum.to_f64();
                 }
@@ -292,21 +334,30 @@ impl<F: Number, T: Number, B: Bin, W: Walk<B, T>> Compiled<F, T, B, W> {
         }
     }
 
-    /// Rows in a multiple of the lanes' number, in blocks.
-    fn run_batch<I: Input>(&self, features: &[I], features_count: usize, slots_count: usize, margins: &mut [f64]) {
-        let outputs_count = self.base.len();
-        let rows_max = ROWS_PER_BLOCK.min(margins.len() / outputs_count);
-        let mut bins = vec![B::default(); rows_max * slots_count];
+    /// Rows in groups of `GROUP`, some groups at a time. The last group may have fewer rows.
+    fn run_blocks<I: Input, const GROUP: usize>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        margins: &mut [f64],
+        trees: &(impl AddRows<B, T, GROUP> + ?Sized),
+    ) {
+        if margins.is_empty() {
+            return;
+        }
+        let (outputs_count, slots_count) = (self.base.len(), self.slots_count());
+        let rows_max = ROWS_PER_BLOCK.min((margins.len() / outputs_count).next_multiple_of(GROUP));
+        let mut bins = vec![B::MIN; rows_max * slots_count];
         let mut sums = vec![T::default(); rows_max * outputs_count];
         let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
         for (features, margins) in blocks.zip(margins.chunks_mut(ROWS_PER_BLOCK * outputs_count)) {
-            let rows = margins.len() / outputs_count;
+            let rows = (margins.len() / outputs_count).next_multiple_of(GROUP);
             let (bins, sums) = (&mut bins[..rows * slots_count], &mut sums[..rows * outputs_count]);
-            self.quantizer.quantize::<I, LANES>(features, features_count, bins, slots_count);
+            self.quantizer.quantize::<I, GROUP>(features, features_count, bins, slots_count);
             for sums in sums.chunks_exact_mut(outputs_count) {
                 sums.copy_from_slice(&self.base);
             }
-            self.trees.add_rows(bins, slots_count, &self.outputs, outputs_count, sums);
+            trees.add_rows(bins, slots_count, outputs_count, sums);
             for (margin, sum) in margins.iter_mut().zip(sums) {
                 *margin = sum.to_f64();
             }

@@ -1,40 +1,41 @@
-//! The two forms in which compiled trees lie in memory.
+//! The forms in which trees that are walked lie in memory.
 
 use super::ensemble::{Ensemble, Node, Tree};
-use super::number::{Bin, Number};
+use super::leaves::Leaves;
+use super::number::{Bin, Number, Offset};
 use super::quantize::Questions;
 
 /// Trees are padded to a multiple of the number of interleaved walks; results of the padding are not used.
 pub(super) const LANES: usize = 8;
 
 /// Perfect trees deeper than this are never built: a level doubles the memory.
-pub(super) const PERFECT_DEPTH_MAX: u32 = 10;
+pub(super) const PERFECT_DEPTH_MAX: u32 = 8;
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(super) struct PerfectNode<B> {
-    pub(super) slot: B,
+pub(super) struct PerfectNode<S, B> {
+    pub(super) slot: S,
     pub(super) bin: B,
 }
 
 /// All trees padded to perfect ones of one depth: the children of node `i` are `2 i` and `2 i + 1`, the root is 1.
 ///
-/// Invariants, on which the walk relies: `nodes` and `leaves` have `trees * 2^depth` places with `trees` a multiple of
-/// [`LANES`], and each slot is less than the quantizer's number of slots (or zero, where there is none).
+/// Invariants, on which the walk relies: `nodes` has `trees * 2^depth` places with `trees` a multiple of [`LANES`], `leaves` as
+/// many, and each slot is less than the quantizer's number of slots (or zero, where there is none).
 #[derive(Debug)]
-pub(super) struct Perfect<B, T> {
+pub(super) struct Perfect<S, B, T> {
     pub(super) depth: u32,
-    pub(super) nodes: Vec<PerfectNode<B>>,
-    pub(super) leaves: Vec<T>,
+    pub(super) nodes: Vec<PerfectNode<S, B>>,
+    pub(super) leaves: Leaves<T>,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(super) struct LinkedNode<C, B> {
+pub(super) struct LinkedNode<C, S, B> {
     /// How far behind this node its left child lies; the right one follows that. A leaf's is zero, and its question is
     /// one that every bin answers with "left", so that a step from a leaf leads to the leaf.
     pub(super) step: C,
-    pub(super) slot: B,
+    pub(super) slot: S,
     pub(super) bin: B,
 }
 
@@ -44,14 +45,14 @@ pub(super) struct LinkedNode<C, B> {
 /// multiple of [`LANES`], each step from a node leads to a node of `nodes`, `leaves` has the length of `nodes`, and
 /// each slot is less than the quantizer's number of slots (or zero, where there is none).
 #[derive(Debug)]
-pub(super) struct Linked<C, B, T> {
+pub(super) struct Linked<C, S, B, T> {
     /// The root of each tree.
     pub(super) starts: Vec<usize>,
     /// The number of levels below the root, for each tree.
     pub(super) depths: Vec<u32>,
-    pub(super) nodes: Vec<LinkedNode<C, B>>,
-    /// The value of the leaf at the same place in `nodes`.
-    pub(super) leaves: Vec<T>,
+    pub(super) nodes: Vec<LinkedNode<C, S, B>>,
+    /// By the leaf's place in `nodes`.
+    pub(super) leaves: Leaves<T>,
 }
 
 /// What decides between the layouts.
@@ -59,6 +60,7 @@ pub(super) struct Linked<C, B, T> {
 pub(super) struct Shape {
     pub(super) depth_max: u32,
     pub(super) nodes_count: usize,
+    pub(super) trees_count: usize,
     pub(super) tree_nodes_max: usize,
 }
 
@@ -68,15 +70,25 @@ impl Shape {
         for tree in &ensemble.trees {
             let (nodes, depth) = in_level_order(tree);
             shape.depth_max = shape.depth_max.max(depth);
+            shape.trees_count += 1;
             shape.nodes_count += nodes.len();
             shape.tree_nodes_max = shape.tree_nodes_max.max(nodes.len());
         }
         shape
     }
 
+    /// Leaves of all trees: a tree has one more than splits.
+    pub(super) fn leaves_count(&self) -> usize {
+        (self.nodes_count + self.trees_count) / 2
+    }
+
+    pub(super) fn leaves_max(&self) -> usize {
+        self.tree_nodes_max.div_ceil(2)
+    }
+
     /// Whether padding to perfect trees costs at most twice the memory of linked nodes.
-    pub(super) fn prefers_perfect(&self, trees_count: usize) -> bool {
-        self.depth_max <= PERFECT_DEPTH_MAX && (trees_count << self.depth_max) <= 2 * self.nodes_count + LANES
+    pub(super) fn prefers_perfect(&self) -> bool {
+        self.depth_max <= PERFECT_DEPTH_MAX && (self.trees_count << self.depth_max) <= 2 * self.nodes_count + LANES
     }
 }
 
@@ -100,31 +112,29 @@ fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
     }
 }
 
-impl<B: Bin, T: Number> Perfect<B, T> {
+impl<S: Offset, B: Bin, T: Number> Perfect<S, B, T> {
     pub(super) fn new<F: Number>(ensemble: &Ensemble, questions: &Questions<F>, depth: u32) -> Self {
         let size = 1usize << depth;
         let trees = ensemble.trees.len().next_multiple_of(LANES);
-        let mut nodes = vec![PerfectNode { slot: B::default(), bin: B::MAX }; trees * size];
-        let mut leaves = vec![T::default(); trees * size];
+        let mut nodes = vec![PerfectNode { slot: S::default(), bin: B::MAX }; trees * size];
+        let mut leaves = Leaves::new(ensemble, trees * size);
         for (index, tree) in ensemble.trees.iter().enumerate() {
             let nodes = &mut nodes[index * size..][..size];
-            let leaves = &mut leaves[index * size..][..size];
             let mut pending = vec![(0, 1)];
             while let Some((from, mut to)) = pending.pop() {
                 match &tree.nodes[from] {
                     Node::Split(split) => {
                         let (slot, bin) = (questions.slot_of(split), questions.bin_of(split));
-                        nodes[to] = PerfectNode { slot: B::from_usize(slot), bin: B::from_usize(bin) };
+                        nodes[to] = PerfectNode { slot: S::from_usize(slot), bin: B::from_bin(bin) };
                         pending.extend([(split.left, 2 * to), (split.right, 2 * to + 1)]);
                     }
-                    Node::Leaf(value) => {
+                    leaf => {
                         // The padding below a leaf always goes left.
                         while to < size {
                             to *= 2;
                         }
-                        leaves[to - size] = T::from_f64(*value);
+                        leaves.set(index * size + to - size, leaf);
                     }
-                    Node::VectorLeaf(_) => unreachable!("leaves were made scalar"),
                 }
             }
         }
@@ -132,14 +142,18 @@ impl<B: Bin, T: Number> Perfect<B, T> {
     }
 }
 
-impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
-    pub(super) fn new<F: Number>(ensemble: &Ensemble, questions: &Questions<F>) -> Self {
-        let mut linked = Self { starts: Vec::new(), depths: Vec::new(), nodes: Vec::new(), leaves: Vec::new() };
+impl<C: Offset, S: Offset, B: Bin, T: Number> Linked<C, S, B, T> {
+    pub(super) fn new<F: Number>(ensemble: &Ensemble, questions: &Questions<F>, shape: &Shape) -> Self {
+        let padding = ensemble.trees.len().next_multiple_of(LANES) - ensemble.trees.len();
+        let leaves = Leaves::new(ensemble, shape.nodes_count + padding);
+        let mut linked = Self { starts: Vec::new(), depths: Vec::new(), nodes: Vec::new(), leaves };
         for tree in &ensemble.trees {
             linked.push(tree, questions);
         }
-        while !linked.depths.len().is_multiple_of(LANES) {
-            linked.push(&Tree::new(0, vec![Node::Leaf(0.0)]), questions);
+        for _ in 0..padding {
+            linked.starts.push(linked.nodes.len());
+            linked.depths.push(0);
+            linked.push_leaf();
         }
         linked
     }
@@ -154,18 +168,20 @@ impl<C: Bin, B: Bin, T: Number> Linked<C, B, T> {
                 Node::Split(split) => {
                     self.nodes.push(LinkedNode {
                         step: C::from_usize(next_child - place),
-                        slot: B::from_usize(questions.slot_of(split)),
-                        bin: B::from_usize(questions.bin_of(split)),
+                        slot: S::from_usize(questions.slot_of(split)),
+                        bin: B::from_bin(questions.bin_of(split)),
                     });
-                    self.leaves.push(T::default());
                     next_child += 2;
                 }
-                Node::Leaf(value) => {
-                    self.nodes.push(LinkedNode { step: C::default(), slot: B::default(), bin: B::MAX });
-                    self.leaves.push(T::from_f64(*value));
+                leaf => {
+                    self.leaves.set(self.nodes.len(), leaf);
+                    self.push_leaf();
                 }
-                Node::VectorLeaf(_) => unreachable!("leaves were made scalar"),
             }
         }
+    }
+
+    fn push_leaf(&mut self) {
+        self.nodes.push(LinkedNode { step: C::default(), slot: S::default(), bin: B::MAX });
     }
 }

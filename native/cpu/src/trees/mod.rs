@@ -17,9 +17,12 @@
 mod ensemble;
 mod forest;
 mod layout;
+mod leaves;
 mod number;
 mod quantize;
 mod search;
+mod sweep;
+mod sweep_perfect;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -7,6 +7,7 @@ use super::ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision
 use super::forest::Input;
 use super::number::{Bin, Number};
 use super::search::{FANOUT, LEVELS_MAX, Levels};
+use crate::vectorized::has_avx2;
 
 /// What the trees of an ensemble ask, collected before the width of a bin is known.
 #[derive(Debug)]
@@ -156,9 +157,9 @@ impl<B: Bin> Substitute<B> {
     fn new<T: Number>(feature: usize, missing: Missing, starts: &[T]) -> Self {
         let zero = T::default();
         let bin = match missing {
-            Missing::Left | Missing::ZeroLeft => B::default(),
+            Missing::Left | Missing::ZeroLeft => B::MIN,
             Missing::Right | Missing::ZeroRight => B::MAX,
-            Missing::AsZero => B::from_usize(starts.partition_point(|&start| start <= zero)),
+            Missing::AsZero => B::from_bin(starts.partition_point(|&start| start <= zero)),
         };
         Self { feature, bin, zero_is_missing: matches!(missing, Missing::ZeroLeft | Missing::ZeroRight) }
     }
@@ -223,33 +224,81 @@ impl<T: Number, B: Bin> Quantizer<T, B> {
         bins: &mut [B],
         slots_count: usize,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
+            // SAFETY: the processor has it.
+            unsafe { self.quantize_avx2::<I, LANES>(features, features_count, bins, slots_count) };
+            return;
+        }
+        self.quantize_with::<I, LANES, false>(features, features_count, bins, slots_count);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,popcnt")]
+    fn quantize_avx2<I: Input, const LANES: usize>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        bins: &mut [B],
+        slots_count: usize,
+    ) {
+        self.quantize_with::<I, LANES, true>(features, features_count, bins, slots_count);
+    }
+
+    #[inline(always)]
+    fn quantize_with<I: Input, const LANES: usize, const AVX2: bool>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        bins: &mut [B],
+        slots_count: usize,
+    ) {
         let (rows, bins) = (features.chunks(LANES * features_count), bins.chunks_exact_mut(LANES * slots_count));
         for (features, bins) in rows.zip(bins) {
             // One code for each depth, so that a search is a straight line.
             match self.depth {
-                1 => self.search::<I, LANES, 1>(features, features_count, bins),
-                2 => self.search::<I, LANES, 2>(features, features_count, bins),
-                3 => self.search::<I, LANES, 3>(features, features_count, bins),
-                _ => self.search::<I, LANES, LEVELS_MAX>(features, features_count, bins),
+                1 => self.search::<I, LANES, 1, AVX2>(features, features_count, bins),
+                2 => self.search::<I, LANES, 2, AVX2>(features, features_count, bins),
+                3 => self.search::<I, LANES, 3, AVX2>(features, features_count, bins),
+                _ => self.search::<I, LANES, LEVELS_MAX, AVX2>(features, features_count, bins),
             }
             self.fill_further::<I, LANES>(features, features_count, bins);
         }
     }
 
     /// The first slot of each column, of at most `LANES` rows.
-    #[inline]
-    fn search<I: Input, const LANES: usize, const DEPTH: usize>(
+    #[inline(always)]
+    fn search<I: Input, const LANES: usize, const DEPTH: usize, const AVX2: bool>(
         &self,
         features: &[I],
         features_count: usize,
         bins: &mut [B],
     ) {
+        let rows = features.len() / features_count;
         for (column, bins) in self.columns.iter().zip(bins.chunks_exact_mut(LANES)) {
-            let features = features[column.missing.feature..].iter().step_by(features_count);
-            for (feature, bin) in features.zip(bins) {
-                let value: T = feature.number();
-                let found = column.levels.search::<T, DEPTH>(&self.starts, self.depth, value);
-                *bin = if column.missing.replaces(value) { column.missing.bin } else { B::truncate(found) };
+            let missing = &column.missing;
+            assert!(missing.feature < features_count && rows <= LANES);
+            let value = |row: usize| -> T {
+                // SAFETY: the row and the feature are there (asserted above).
+                unsafe { *features.get_unchecked(row * features_count + missing.feature) }.number()
+            };
+            let bin = |value: T| {
+                // SAFETY: the levels were built over `self.starts` with this depth.
+                B::from_bin(unsafe { column.levels.search::<T, DEPTH, AVX2>(&self.starts, self.depth, value) })
+            };
+            if missing.zero_is_missing {
+                for (row, to) in bins[..rows].iter_mut().enumerate() {
+                    *to = B::select(missing.replaces(value(row)), missing.bin, bin(value(row)));
+                }
+            } else if missing.bin == B::MIN {
+                // No start is at most NaN, so it is found in bin 0 as it should be.
+                for (row, to) in bins[..rows].iter_mut().enumerate() {
+                    *to = bin(value(row));
+                }
+            } else {
+                for (row, to) in bins[..rows].iter_mut().enumerate() {
+                    *to = B::select(value(row).is_nan(), missing.bin, bin(value(row)));
+                }
             }
         }
     }
@@ -272,7 +321,7 @@ impl<T: Number, B: Bin> Quantizer<T, B> {
             for (feature, bin) in features.zip(bins) {
                 let value: T = feature.number();
                 let goes_left = split.goes_left(value.to_f64(), self.precision, self.comparison);
-                *bin = if goes_left { B::default() } else { B::MAX };
+                *bin = if goes_left { B::MIN } else { B::MAX };
             }
         }
     }

@@ -50,8 +50,11 @@ impl Levels {
     }
 
     /// How many of the starts are at most `value`; none for NaN. `depth` is that of `new`, and `DEPTH_MAX` no less.
-    #[inline]
-    pub(super) fn search<T: Number, const DEPTH_MAX: usize>(
+    ///
+    /// # Safety
+    /// `blocks` and `depth` are those of `new`; with `AVX2` the processor has it.
+    #[inline(always)]
+    pub(super) unsafe fn search<T: Number, const DEPTH_MAX: usize, const AVX2: bool>(
         &self,
         blocks: &[[T; FANOUT]],
         depth: usize,
@@ -60,7 +63,9 @@ impl Levels {
         let depth = if DEPTH_MAX < LEVELS_MAX { DEPTH_MAX } else { depth };
         let mut place = 0;
         for begin in &self.begins[..depth] {
-            place = place * FANOUT + T::count_at_most(&blocks[*begin as usize + place], value);
+            // SAFETY: a level has a block for each place that the one above can lead to (see `new`).
+            let block = unsafe { blocks.get_unchecked(*begin as usize + place) };
+            place = place * FANOUT + T::count_at_most::<AVX2>(block, value);
         }
         place
     }
@@ -104,6 +109,36 @@ pub(super) fn count_at_most_f64(block: &[f64; FANOUT], value: f64) -> usize {
     }
 }
 
+/// As [`count_at_most_f32`]; the halves of the masks change places, which their number does not depend on.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+pub(super) fn count_at_most_f32_avx2(block: &[f32; FANOUT], value: f32) -> usize {
+    use std::arch::x86_64::*;
+    let value = _mm256_set1_ps(value);
+    // SAFETY: the loads stay inside the block's 16 values.
+    let part = |at: usize| unsafe { _mm256_loadu_ps(block.as_ptr().add(at)) };
+    let part = |at: usize| _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(part(at), value));
+    let bytes = _mm256_movemask_epi8(_mm256_packs_epi32(part(0), part(8)));
+    bytes.count_ones() as usize / 2
+}
+
+/// As [`count_at_most_f32_avx2`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+pub(super) fn count_at_most_f64_avx2(block: &[f64; FANOUT], value: f64) -> usize {
+    use std::arch::x86_64::*;
+    let value = _mm256_set1_pd(value);
+    // SAFETY: the loads stay inside the block's 16 values.
+    let part = |at: usize| unsafe { _mm256_loadu_pd(block.as_ptr().add(at)) };
+    let part = |at: usize| _mm256_castpd_si256(_mm256_cmp_pd::<_CMP_LE_OQ>(part(at), value));
+    let low = _mm256_packs_epi32(part(0), part(4));
+    let high = _mm256_packs_epi32(part(8), part(12));
+    let bytes = _mm256_movemask_epi8(_mm256_packs_epi16(low, high));
+    bytes.count_ones() as usize / 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,21 +150,22 @@ mod tests {
             let mut blocks = vec![[0.0; FANOUT]; 3];
             let depth = Levels::depth(starts.len());
             let levels = Levels::new(&starts, depth, &mut blocks);
+            // SAFETY: the levels' own blocks and depth.
+            let found = |value| unsafe { levels.search::<_, LEVELS_MAX, false>(&blocks, depth, value) };
             let narrow: Vec<f32> = starts.iter().map(|&start| start as f32).collect();
             let mut narrow_blocks = Vec::new();
             let narrow_levels = Levels::new(&narrow, depth + 1, &mut narrow_blocks);
+            // SAFETY: as above.
+            let found_narrow =
+                |value| unsafe { narrow_levels.search::<_, LEVELS_MAX, false>(&narrow_blocks, depth + 1, value) };
             for half in -2..2 * count + 3 {
                 let value = f64::from(half) / 2.0;
                 let expected = starts.iter().filter(|&&start| start <= value).count();
-                assert_eq!(levels.search::<_, LEVELS_MAX>(&blocks, depth, value), expected, "{value} in {count}");
-                assert_eq!(
-                    narrow_levels.search::<_, LEVELS_MAX>(&narrow_blocks, depth + 1, value as f32),
-                    expected,
-                    "{value} in {count}"
-                );
+                assert_eq!(found(value), expected, "{value} in {count}");
+                assert_eq!(found_narrow(value as f32), expected, "{value} in {count}");
             }
-            assert_eq!(levels.search::<_, LEVELS_MAX>(&blocks, depth, f64::NAN), 0);
-            assert_eq!(levels.search::<_, LEVELS_MAX>(&blocks, depth, f64::INFINITY), starts.len());
+            assert_eq!(found(f64::NAN), 0);
+            assert_eq!(found(f64::INFINITY), starts.len());
         }
     }
 
@@ -140,9 +176,15 @@ mod tests {
             let block = std::array::from_fn(|place| if place < length { special[place] } else { f64::NAN });
             let narrow = block.map(|start| start as f32);
             for value in special.into_iter().chain([0.0, -5e-324, 0.5]) {
-                assert_eq!(f64::count_at_most(&block, value), count_at_most_plain(&block, value));
+                assert_eq!(f64::count_at_most::<false>(&block, value), count_at_most_plain(&block, value));
+                if crate::vectorized::has_avx2() {
+                    assert_eq!(f64::count_at_most::<true>(&block, value), count_at_most_plain(&block, value));
+                }
                 let value = value as f32;
-                assert_eq!(f32::count_at_most(&narrow, value), count_at_most_plain(&narrow, value));
+                assert_eq!(f32::count_at_most::<false>(&narrow, value), count_at_most_plain(&narrow, value));
+                if crate::vectorized::has_avx2() {
+                    assert_eq!(f32::count_at_most::<true>(&narrow, value), count_at_most_plain(&narrow, value));
+                }
             }
         }
     }
