@@ -1,7 +1,11 @@
 //! Dense layers: multi-layer perceptrons and linear models.
 
+mod activation;
+mod kernel;
 mod mlp;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 pub use mlp::Mlp;
 pub use plain::{Activation, DenseLayer};

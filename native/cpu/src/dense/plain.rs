@@ -1,4 +1,4 @@
-//! What a dense network means, written for reading: the plain twin of [`Mlp`](super::Mlp).
+//! What a dense network means, and its plain twin: [`evaluate_plain`] is [`Mlp`](super::Mlp), written for reading.
 
 use headrace_types::{Error, ErrorCode, Result};
 
@@ -54,6 +54,9 @@ pub(super) fn check_layers(layers: &[DenseLayer]) -> Result<()> {
                 layer.bias.len()
             )));
         }
+        if layer.weights.iter().chain(&layer.bias).any(|value| !value.is_finite()) {
+            return Err(corrupt(format!("layer {index} has a weight that is not finite")));
+        }
         weights_count = weights_count.saturating_add(layer.weights.len());
         inputs_count = outputs;
     }
@@ -61,4 +64,26 @@ pub(super) fn check_layers(layers: &[DenseLayer]) -> Result<()> {
         return Err(corrupt(format!("the network has {weights_count} weights, at most {WEIGHTS_MAX} are read")));
     }
     Ok(())
+}
+
+/// The last layer's values of one row, in float64.
+#[cfg(test)]
+pub(super) fn evaluate_plain(layers: &[DenseLayer], row: &[f64]) -> Vec<f64> {
+    let mut values = row.to_vec();
+    for layer in layers {
+        let mut sums = layer.bias.clone();
+        for (input, weights) in values.iter().zip(layer.weights.chunks_exact(layer.outputs_count)) {
+            sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += input * weight);
+        }
+        for sum in &mut sums {
+            *sum = match layer.activation {
+                Activation::Identity => *sum,
+                Activation::Relu => sum.max(0.0),
+                Activation::Logistic => 1.0 / (1.0 + (-*sum).exp()),
+                Activation::Tanh => sum.tanh(),
+            };
+        }
+        values = sums;
+    }
+    values
 }
