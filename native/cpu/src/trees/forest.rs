@@ -1,11 +1,14 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headrace_types::{Error, ErrorCode, Result};
 
+use super::direct::Direct;
 use super::ensemble::{Ensemble, Precision};
 use super::layout::{LANES, Linked, Perfect, Shape};
 use super::number::{Bin, Number, Offset};
+use super::plan::{Plan, Way};
 use super::quantize::{Quantizer, Questions};
 use super::sweep::{SWEPT_ROWS, SWEPT_ROWS_FEW, Sweep, Swept, can_sweep};
 use super::sweep_perfect::SweptPerfect;
@@ -13,10 +16,12 @@ use super::walk::{AddRows, WalkRow};
 
 /// Rows that are quantized and then walked together: one tree in the first-level cache serves so many.
 const ROWS_PER_BLOCK: usize = 256;
-/// A further thread is started for each so many rows, at most.
-const ROWS_PER_THREAD_MIN: usize = 256;
-/// A last group of at least so many rows is swept like a full one.
-const SWEPT_ROWS_MIN: usize = 12;
+/// Fewer of them where rows are so wide that their bins would take more of the second-level cache.
+const BLOCK_BYTES_MAX: usize = 128 << 10;
+/// A further thread is started where each gets so much to do, at least.
+const TIME_PER_THREAD_MIN: Duration = Duration::from_micros(150);
+/// Rows that are so wide are not sampled to measure kernels.
+const MEASURED_FEATURES_MAX: usize = 1 << 16;
 /// Slots that fit into the buffer on the stack; a wider row allocates.
 const STACK_SLOTS_MAX: usize = 256;
 
@@ -126,6 +131,11 @@ impl Forest {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn margins_by_each_way(&self, features: &[f64], rows: usize) -> Vec<(Way, Vec<f64>)> {
+        self.kernel.margins_by_each_way(features, self.features_count, rows)
+    }
+
     pub fn features_count(&self) -> usize {
         self.features_count
     }
@@ -170,7 +180,8 @@ impl Forest {
         threads: usize,
     ) -> Result<()> {
         check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
-        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
+        let time = self.kernel.row_cost().saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        let threads = threads.min((time.as_nanos() / TIME_PER_THREAD_MIN.as_nanos()) as usize).max(1);
         if threads == 1 {
             self.kernel.margins(features, self.features_count, margins);
             return Ok(());
@@ -230,13 +241,28 @@ fn compiled<F: Number, T: Number, B: Bin, S: Offset, C: Offset>(
         (Arc::clone(&linked) as _, Some(linked))
     };
     let base = ensemble.base.iter().map(|&base| T::from_f64(base)).collect();
-    Box::new(Compiled { base, quantizer: Quantizer::<F, B>::new(questions), row, walked, swept })
+    let direct = Direct::new(ensemble, shape);
+    let quantizer = Quantizer::<F, B>::new(questions);
+    let mut compiled = Compiled { base, quantizer, row, walked, swept, direct, plan: Plan::of_rows() };
+    if ensemble.features_count <= MEASURED_FEATURES_MAX {
+        compiled.plan = compiled.measure(questions, ensemble.features_count);
+    }
+    // Tests look at each way.
+    if !cfg!(test) && !compiled.plan.uses(Way::Direct) {
+        compiled.direct = None;
+    }
+    Box::new(compiled)
 }
 
 /// A compiled forest without its types: widths and layout are behind it.
 trait Kernel: Send + Sync {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, features_count: usize, margins: &mut [f64]);
+    /// Each way that there is, with the margins of all rows by it.
+    #[cfg(test)]
+    fn margins_by_each_way(&self, features: &[f64], features_count: usize, rows: usize) -> Vec<(Way, Vec<f64>)>;
+    /// A row's share of a large batch.
+    fn row_cost(&self) -> Duration;
     fn bytes(&self) -> usize;
     fn layout(&self) -> String;
 }
@@ -251,6 +277,8 @@ struct Compiled<F, T, B> {
     /// Always there where trees are not swept.
     walked: Option<Walked<B, T>>,
     swept: Option<Box<dyn Sweep<B, T>>>,
+    direct: Option<Direct<F, T>>,
+    plan: Plan,
 }
 
 impl<F: Number, T: Number, B: Bin> Kernel for Compiled<F, T, B> {
@@ -261,8 +289,29 @@ impl<F: Number, T: Number, B: Bin> Kernel for Compiled<F, T, B> {
         }
     }
 
+    #[cfg(test)]
+    fn margins_by_each_way(&self, features: &[f64], features_count: usize, rows: usize) -> Vec<(Way, Vec<f64>)> {
+        let outputs_count = self.base.len();
+        let by = |way: Way| {
+            let mut margins = vec![f64::NAN; rows * outputs_count];
+            // A walk takes whole groups only.
+            let whole = if way == Way::Walk { rows / LANES * LANES } else { rows };
+            let (features, rest) = features.split_at(whole * features_count);
+            self.run_way(way, features, features_count, &mut margins[..whole * outputs_count]);
+            self.run_way(Way::Row, rest, features_count, &mut margins[whole * outputs_count..]);
+            (way, margins)
+        };
+        self.ways().into_iter().map(by).collect()
+    }
+
+    fn row_cost(&self) -> Duration {
+        self.plan.row_cost()
+    }
+
     fn bytes(&self) -> usize {
-        self.row.bytes() + self.swept.as_ref().map_or(0, |swept| swept.bytes())
+        self.row.bytes()
+            + self.direct.as_ref().map_or(0, Direct::bytes)
+            + self.swept.as_ref().map_or(0, |swept| swept.bytes())
     }
 
     fn layout(&self) -> String {
@@ -275,31 +324,51 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
         let outputs_count = self.base.len();
         let rows = margins.len() / outputs_count;
         let (mut features, mut margins) = (features, margins);
-        if let Some(swept) = &self.swept {
-            let many = rows / SWEPT_ROWS * SWEPT_ROWS;
-            let few = if rows - many >= SWEPT_ROWS_MIN { rows - many } else { 0 };
-            for (rows, is_many) in [(many, true), (few, false)] {
-                let (swept_features, other_features) = features.split_at(rows * features_count);
-                let (swept_margins, other_margins) = margins.split_at_mut(rows * outputs_count);
-                (features, margins) = (other_features, other_margins);
-                if is_many {
-                    self.run_blocks::<I, SWEPT_ROWS>(swept_features, features_count, swept_margins, swept.many());
-                } else {
-                    self.run_blocks::<I, SWEPT_ROWS_FEW>(swept_features, features_count, swept_margins, swept.few());
-                }
+        for (way, rows) in self.plan.steps(rows) {
+            let (now, later) = features.split_at(rows * features_count);
+            let (margins_now, margins_later) = margins.split_at_mut(rows * outputs_count);
+            (features, margins) = (later, margins_later);
+            self.run_way(way, now, features_count, margins_now);
+        }
+    }
+
+    fn run_way<I: Input>(&self, way: Way, features: &[I], features_count: usize, margins: &mut [f64]) {
+        match (way, &self.direct, &self.walked, &self.swept) {
+            (Way::Direct, Some(direct), ..) => {
+                self.run_rows(features, features_count, margins, |row, sums| direct.add_row(row, sums));
             }
+            (Way::Walk, _, Some(walked), _) => {
+                self.run_blocks::<I, LANES>(features, features_count, margins, &**walked);
+            }
+            (Way::SweepFew, .., Some(swept)) => {
+                self.run_blocks::<I, SWEPT_ROWS_FEW>(features, features_count, margins, swept.few());
+            }
+            (Way::SweepMany, .., Some(swept)) => {
+                self.run_blocks::<I, SWEPT_ROWS>(features, features_count, margins, swept.many());
+            }
+            _ => self.run_quantized_rows(features, features_count, margins),
         }
-        // Rows that do not fill the lanes are cheaper one by one, eight trees at a time.
-        if let Some(walked) = &self.walked {
-            let rows = margins.len() / outputs_count / LANES * LANES;
-            let (walked_features, other_features) = features.split_at(rows * features_count);
-            let (walked_margins, other_margins) = margins.split_at_mut(rows * outputs_count);
-            (features, margins) = (other_features, other_margins);
-            self.run_blocks(walked_features, features_count, walked_margins, &**walked);
-        }
-        if !margins.is_empty() {
-            self.run_rows(features, features_count, margins);
-        }
+    }
+
+    fn ways(&self) -> Vec<Way> {
+        let is_there = |way: &Way| match way {
+            Way::Row => true,
+            Way::Direct => self.direct.is_some(),
+            Way::Walk => self.walked.is_some(),
+            Way::SweepFew | Way::SweepMany => self.swept.is_some(),
+        };
+        Way::ALL.into_iter().filter(is_there).collect()
+    }
+
+    /// Measures each way on rows whose values are spread over the thresholds.
+    fn measure(&self, questions: &Questions<F>, features_count: usize) -> Plan {
+        let sample = questions.sample(SWEPT_ROWS);
+        let mut margins = vec![0.0; SWEPT_ROWS * self.base.len()];
+        Plan::measured(&self.ways(), |way| {
+            let rows = way.rows();
+            let (features, margins) = (&sample[..rows * features_count], &mut margins[..rows * self.base.len()]);
+            self.run_way(way, features, features_count, margins);
+        })
     }
 
     /// At least one slot, so that the padding of a forest without splits has one to look at.
@@ -307,8 +376,7 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
         self.quantizer.slots_count().max(1)
     }
 
-    /// A few rows, one by one.
-    fn run_rows<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
+    fn run_quantized_rows<I: Input>(&self, features: &[I], features_count: usize, margins: &mut [f64]) {
         let slots_count = self.slots_count();
         let mut on_stack = [B::MIN; STACK_SLOTS_MAX];
         let mut on_heap = Vec::new();
@@ -318,15 +386,28 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
             on_heap.resize(slots_count, B::MIN);
             &mut on_heap[..]
         };
-        for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
+        self.run_rows(features, features_count, margins, |row, sums| {
             self.quantizer.quantize::<I, 1>(row, features_count, bins, slots_count);
+            self.row.add_row(bins, slots_count, sums);
+        });
+    }
+
+    /// A few rows, one by one.
+    fn run_rows<I: Input>(
+        &self,
+        features: &[I],
+        features_count: usize,
+        margins: &mut [f64],
+        mut add_row: impl FnMut(&[I], &mut [T]),
+    ) {
+        for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(self.base.len())) {
             if let [margin] = margins {
                 let mut sums = [self.base[0]];
-                self.row.add_row(bins, slots_count, &mut sums);
+                add_row(row, &mut sums);
                 *margin = sums[0].to_f64();
             } else {
                 let mut sums = self.base.clone();
-                self.row.add_row(bins, slots_count, &mut sums);
+                add_row(row, &mut sums);
                 for (margin, sum) in margins.iter_mut().zip(sums) {
                     *margin = sum.to_f64();
                 }
@@ -342,15 +423,14 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
         margins: &mut [f64],
         trees: &(impl AddRows<B, T, GROUP> + ?Sized),
     ) {
-        if margins.is_empty() {
-            return;
-        }
         let (outputs_count, slots_count) = (self.base.len(), self.slots_count());
-        let rows_max = ROWS_PER_BLOCK.min((margins.len() / outputs_count).next_multiple_of(GROUP));
+        let rows_per_block = (BLOCK_BYTES_MAX / (slots_count * size_of::<B>())).clamp(GROUP, ROWS_PER_BLOCK);
+        let rows_per_block = rows_per_block / GROUP * GROUP;
+        let rows_max = rows_per_block.min((margins.len() / outputs_count).next_multiple_of(GROUP));
         let mut bins = vec![B::MIN; rows_max * slots_count];
         let mut sums = vec![T::default(); rows_max * outputs_count];
-        let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
-        for (features, margins) in blocks.zip(margins.chunks_mut(ROWS_PER_BLOCK * outputs_count)) {
+        let blocks = features.chunks(rows_per_block * features_count);
+        for (features, margins) in blocks.zip(margins.chunks_mut(rows_per_block * outputs_count)) {
             let rows = (margins.len() / outputs_count).next_multiple_of(GROUP);
             let (bins, sums) = (&mut bins[..rows * slots_count], &mut sums[..rows * outputs_count]);
             self.quantizer.quantize::<I, GROUP>(features, features_count, bins, slots_count);

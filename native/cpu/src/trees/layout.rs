@@ -93,7 +93,7 @@ impl Shape {
 }
 
 /// The nodes that the root reaches, level by level and children in pairs, and the depth of the last.
-fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
+pub(super) fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
     let mut order = vec![0];
     let mut level_begin = 0;
     let mut depth = 0;

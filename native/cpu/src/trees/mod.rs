@@ -6,19 +6,27 @@
 //!
 //! 1. **Quantize.** A feature is only ever compared with the thresholds that the trees hold, so its place among those
 //!    thresholds (a *bin*, mostly one byte) says all that any node asks. Each row is turned into bins once. Rounding,
-//!    missing values, zero-as-missing and categories are settled here and cost the walk nothing: a feature gets one
+//!    missing values, zero-as-missing and categories are settled here and cost the trees nothing: a feature gets one
 //!    *slot* for each way in which nodes treat its missing values, and the slot holds a bin that sends such a row to
 //!    the right side.
-//! 2. **Walk.** A node is then two small integers, `slot` and `bin`, and a step is `child = left + (bins[slot] > bin)`
-//!    without a branch. Shallow trees are padded to perfect ones (children are computed, a node is two bytes); others
-//!    keep a link to their children. Eight walks are interleaved: eight trees for a single row, eight rows for a batch.
+//! 2. **Find the leaves.** A node is then two small integers, `slot` and `bin`.
+//!    - One row **walks** eight trees at a time, a step being `child = left + (bins[slot] > bin)` without a branch. Shallow
+//!      trees are padded to perfect ones (children are computed, a node is two bytes); others keep a link to their children.
+//!    - Many rows **sweep** trees of up to 256 leaves: every node is asked for 64 rows at once, by vector instructions.
+//!    - Larger trees are walked by eight rows at a time.
+//!    - A row of so many features that to quantize it would take longer than to walk is walked **direct**, without bins.
 //! 3. **Sum** in the order of the trees, in the trainer's precision, so that margins carry the trainer's own bits.
+//!
+//! Which of them takes how many rows is a *plan* (`plan.rs`), made from what each costs for this forest on this processor: they
+//! are measured when the forest is compiled, for 30 ms at most.
 
+mod direct;
 mod ensemble;
 mod forest;
 mod layout;
 mod leaves;
 mod number;
+mod plan;
 mod quantize;
 mod search;
 mod sweep;

@@ -2,11 +2,12 @@ use std::fmt::Debug;
 use std::ops::{Add, Sub};
 
 use super::ensemble::Precision;
+use super::forest::Input;
 use super::search::{self, FANOUT};
 
 /// A float type that a trainer computes in.
 pub(super) trait Number:
-    Copy + PartialOrd + Default + Debug + Add<Output = Self> + Sub<Output = Self> + Send + Sync + 'static
+    Input + Copy + PartialOrd + Default + Debug + Add<Output = Self> + Sub<Output = Self> + Send + Sync + 'static
 {
     const NAN: Self;
     /// The smallest number above `self`; NaN for infinity.

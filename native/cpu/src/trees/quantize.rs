@@ -9,6 +9,15 @@ use super::number::{Bin, Number};
 use super::search::{FANOUT, LEVELS_MAX, Levels};
 use crate::vectorized::has_avx2;
 
+/// The smallest value that goes right at `threshold`; NaN when no value does.
+pub(super) fn start_of<T: Number>(comparison: Comparison, threshold: f64) -> T {
+    let threshold = T::from_f64(threshold);
+    match comparison {
+        Comparison::Less => threshold,
+        Comparison::LessEqual => threshold.above(),
+    }
+}
+
 /// What the trees of an ensemble ask, collected before the width of a bin is known.
 #[derive(Debug)]
 pub(super) struct Questions<T> {
@@ -89,11 +98,7 @@ impl<T: Number> Questions<T> {
 
     /// The smallest value that goes right at `threshold`; NaN when no value does.
     fn start(&self, threshold: f64) -> T {
-        let threshold = T::from_f64(threshold);
-        match self.comparison {
-            Comparison::Less => threshold,
-            Comparison::LessEqual => threshold.above(),
-        }
+        start_of(self.comparison, threshold)
     }
 
     /// The last bin that goes left at `split`.
@@ -121,6 +126,21 @@ impl<T: Number> Questions<T> {
 
     pub(super) fn slots_count(&self) -> usize {
         self.slots.len() + self.category_splits.len()
+    }
+
+    /// Rows whose values are spread over the thresholds of each feature, and missing now and then.
+    pub(super) fn sample(&self, rows: usize) -> Vec<T> {
+        let mut state = 1u64;
+        let mut below = move |bound: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % bound
+        };
+        let mut value = |starts: &Vec<T>| match (starts.as_slice(), below(16)) {
+            (_, 0) => T::NAN,
+            ([], kind) => T::from_f64(kind as f64),
+            (starts, _) => starts[below(starts.len())],
+        };
+        (0..rows).flat_map(|_| self.starts.iter().map(&mut value).collect::<Vec<_>>()).collect()
     }
 
     /// The number that the bins' type must hold: the largest bin of a value, and one above the largest bin of a node,

@@ -132,6 +132,9 @@ fn assert_twins_agree(ensemble: &Ensemble, rows: usize, distinct: usize, seed: u
     ensemble.margins(&features, rows, &mut plain).unwrap();
     forest.margins(Features::Float64(&features), rows, &mut fast).unwrap();
     assert_eq!(bits(&plain), bits(&fast), "{forest:?}");
+    for (way, margins) in forest.margins_by_each_way(&features, rows) {
+        assert_eq!(bits(&plain), bits(&margins), "{forest:?} by {way:?}");
+    }
     fast.fill(f64::NAN);
     forest.margins_threads(Features::Float64(&features), rows, &mut fast, 3).unwrap();
     assert_eq!(bits(&plain), bits(&fast), "{forest:?} with threads");

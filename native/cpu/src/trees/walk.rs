@@ -129,7 +129,7 @@ impl<C: Offset, S: Offset, B: Bin, T: Number> AddRows<B, T, LANES> for Linked<C,
 
 /// Takes `depth` steps in every lane, or fewer when no lane moves any more: a leaf's next step is the leaf.
 #[inline(always)]
-fn descend(depth: u32, places: &mut [usize; LANES], step: impl Fn(usize, usize) -> usize) {
+pub(super) fn descend(depth: u32, places: &mut [usize; LANES], step: impl Fn(usize, usize) -> usize) {
     let mut level = 0;
     while level < depth {
         for _ in 1..LEVELS_PER_CHECK {
