@@ -97,7 +97,7 @@ def test_redis_is_started_and_ended_by_the_harness(tmp_path: Path) -> None:
 def test_trees_trains_once_and_compares_bits(cache: Path) -> None:
     def run() -> Report:
         with Session(small_settings(peers=("xgboost",)), note=notes.append) as session:
-            return trees.run(session, (SMALL_MODEL,), (1, 16))
+            return trees.run(session, (SMALL_MODEL,))
 
     notes: list[str] = []
     report = run()

@@ -58,9 +58,14 @@ def training_data(recipe: dict[str, Any]) -> tuple[Array, Array]:
 def train(recipe: dict[str, Any]) -> dict[str, Any]:
     """Trains the model that a recipe describes and saves it to `recipe["path"]`.
 
-    The recipe: `library`, `parameters`, `trees`, `rows`, `features`, `seed`.
+    The recipe: `library`, `parameters`, `trees` (rounds), `rows`, `features`, `missing`, `seed`.
     """
     features, label = training_data(recipe)
+    classes = recipe["parameters"].get("num_class", 0)
+    if classes:
+        label = np.searchsorted(np.quantile(label, np.linspace(0, 1, classes + 1)[1:-1]), label).astype(np.float32)
+    if recipe.get("missing", 0.0):
+        features[np.random.default_rng([recipe["seed"], 4]).random(features.shape) < recipe["missing"]] = np.nan
     path = Path(recipe["path"])
     start = time.perf_counter()
     if recipe["library"] == "xgboost":
@@ -88,5 +93,15 @@ def headrace() -> Engine:
     return engine
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"headrace": headrace, "xgboost": Xgboost, "lightgbm": Lightgbm}
+def headrace_two_threads() -> Engine:
+    engine: Engine = package("headrace_engines").HeadraceTreesTwoThreads()
+    return engine
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "headrace": headrace,
+    "headrace, 2 threads": headrace_two_threads,
+    "xgboost": Xgboost,
+    "lightgbm": Lightgbm,
+}
 JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"train": train, "versions": versions}

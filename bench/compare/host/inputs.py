@@ -21,6 +21,7 @@ DRAWS = 1 << 20
 """Random row numbers of the lookup area; calls take consecutive windows of them."""
 
 TREE_ROWS = 131_101
+TREE_VALUES_MAX = 40_000_000
 """Rows of the tree area's pool. A prime: no batch size divides it, so windows come round at other offsets."""
 
 
@@ -52,15 +53,20 @@ class LookupInputs:
 
 @dataclass
 class TreeInputs:
-    """Rows of float32 features without missing values."""
+    """Rows of float32 features, of which a share is missing."""
 
     features: int
     seed: int
+    missing: float = 0.0
     kinds: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.seed, 2])
-        self.kinds = {"features": rng.standard_normal((TREE_ROWS, self.features), dtype=np.float32)}
+        rows = min(TREE_ROWS, TREE_VALUES_MAX // self.features)
+        features = rng.standard_normal((rows, self.features), dtype=np.float32)
+        if self.missing:
+            features[rng.random(features.shape) < self.missing] = np.nan
+        self.kinds = {"features": features}
 
 
 @dataclass
@@ -126,7 +132,7 @@ def make_inputs(spec: dict[str, Any]) -> Inputs:
         return WindowInputs(spec["users"], spec["events"], spec["questions"], spec["seed"])
     if spec["area"] == "pit":
         return EventInputs(spec["keys"], spec["events"], spec["pool_rows"], spec["seed"])
-    return TreeInputs(spec["features"], spec["seed"])
+    return TreeInputs(spec["features"], spec["seed"], spec.get("missing", 0.0))
 
 
 def windows(pool: Array, rows: int, first: int, count: int) -> list[Array]:

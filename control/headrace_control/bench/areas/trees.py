@@ -17,31 +17,38 @@ from headrace_control.errors import ControlError
 
 TITLE = "Tree ensembles from Python, one thread: float32 rows in, margins out"
 ROWS = (1, 16, 128, 1024, 16384)
+SHAPE_ROWS = (1, 1024)
 TRAINER = "boosters"
+OURS_TWO_THREADS = f"{OURS}, 2 threads"
 ENVIRONMENTS = {
     OURS: "boosters",
+    OURS_TWO_THREADS: "boosters",
     "xgboost": "boosters",
     "lightgbm": "boosters",
     "onnxruntime": "onnx",
     "treelite": "treelite",
+    "tl2cgen": "tl2cgen",
     "lleaves": "lleaves",
 }
 ENGINES = tuple(ENVIRONMENTS)
-PEERS = ENGINES[1:]
+PEERS = ENGINES[2:]
+LIBRARIES = {"xgboost": ("lightgbm", "lleaves"), "lightgbm": ("xgboost",)}
+"""The engines that do not read a library's models."""
 
 FLOAT32_TOLERANCE = 1e-5
-"""onnxruntime and Treelite add float32 leaves in an order of their own."""
+"""onnxruntime, Treelite and tl2cgen add float32 leaves in an order of their own."""
 FLOAT64_TOLERANCE = 1e-12
-
-BARS = (
-    BarRule("trees_500x8_1_row_onnxruntime_over_headrace", 2.0, ">=", "xgboost-500x8", 1, "onnxruntime", OURS),
-    BarRule("trees_500x8_1024_rows_xgboost_over_headrace", 1.3, ">=", "xgboost-500x8", 1024, "xgboost", OURS),
-)
 
 
 @dataclass(frozen=True)
 class Model:
-    """How a model is trained; everything in it is part of the cache's key."""
+    """How a model is trained; everything but `asked` is part of the cache's key.
+
+    Attributes:
+        trees: boosting rounds; with several classes each has a tree for every class.
+        missing: the share of values that are missing, when it is trained and when it is asked.
+        asked: rows of a call.
+    """
 
     case: str
     library: str
@@ -49,73 +56,137 @@ class Model:
     parameters: dict[str, Any]
     rows: int = 200_000
     features: int = 50
+    missing: float = 0.0
+    asked: tuple[int, ...] = SHAPE_ROWS
 
-    @property
-    def engines(self) -> tuple[str, ...]:
-        other = {"xgboost": ("lightgbm", "lleaves"), "lightgbm": ("xgboost",)}[self.library]
+    def engines(self, rows: int) -> tuple[str, ...]:
+        other = LIBRARIES[self.library] + (() if rows == ROWS[-1] else (OURS_TWO_THREADS,))
         return tuple(engine for engine in ENGINES if engine not in other)
 
     @property
     def tolerance(self) -> dict[str, float]:
         """Against the library that trained the model; headrace is held to the same bits."""
-        return {"onnxruntime": FLOAT32_TOLERANCE, "treelite": FLOAT32_TOLERANCE, "lleaves": FLOAT64_TOLERANCE}
+        float32 = dict.fromkeys(("onnxruntime", "treelite", "tl2cgen"), FLOAT32_TOLERANCE)
+        # `inplace_predict` weighs the trees of a DART model otherwise than `predict`, whose bits headrace has.
+        dart = {OURS: FLOAT32_TOLERANCE} if self.parameters.get("booster") == "dart" else {}
+        return {**float32, "lleaves": FLOAT64_TOLERANCE, **dart}
 
     @property
     def suffix(self) -> str:
         return {"xgboost": ".json", "lightgbm": ".txt"}[self.library]
 
 
-def xgboost_model(trees: int, depth: int) -> Model:
-    parameters = {
-        "objective": "reg:squarederror",
-        "max_depth": depth,
-        "eta": 0.1,
-        "tree_method": "hist",
-        "base_score": 0.5,
-    }
-    return Model(f"xgboost-{trees}x{depth}", "xgboost", trees, parameters | {"nthread": 0, "seed": 1})
+XGBOOST = {
+    "objective": "reg:squarederror",
+    "eta": 0.1,
+    "tree_method": "hist",
+    "base_score": 0.5,
+    "nthread": 0,
+    "seed": 1,
+}
+LIGHTGBM = {
+    "objective": "regression",
+    "learning_rate": 0.1,
+    "verbosity": -1,
+    "seed": 1,
+    "deterministic": True,
+    "num_threads": 0,
+}
 
 
-def lightgbm_model(trees: int, leaves: int) -> Model:
-    parameters = {"objective": "regression", "num_leaves": leaves, "learning_rate": 0.1, "verbosity": -1, "seed": 1}
-    return Model(
-        f"lightgbm-{trees}x{leaves}", "lightgbm", trees, parameters | {"deterministic": True, "num_threads": 0}
-    )
+def xgboost_model(
+    trees: int, depth: int, case: str = "", parameters: dict[str, Any] | None = None, **more: Any
+) -> Model:
+    parameters = {**XGBOOST, "max_depth": depth, **(parameters or {})}
+    return Model(case or f"xgboost-{trees}x{depth}", "xgboost", trees, parameters, **more)
 
 
-MODELS = (xgboost_model(100, 6), xgboost_model(500, 8), lightgbm_model(500, 63))
-QUICK_MODELS = (xgboost_model(100, 6),)
-QUICK_ROWS = (1, 16, 1024)
-POINTS = [(model.case, count) for model in MODELS for count in ROWS]
+def lightgbm_model(trees: int, leaves: int, **more: Any) -> Model:
+    return Model(f"lightgbm-{trees}x{leaves}", "lightgbm", trees, {**LIGHTGBM, "num_leaves": leaves}, **more)
 
 
-def run(session: Session, models: tuple[Model, ...] | None = None, rows: tuple[int, ...] | None = None) -> Report:
+NAMED = (
+    xgboost_model(100, 6, asked=ROWS),
+    xgboost_model(500, 8, asked=ROWS),
+    lightgbm_model(500, 63, asked=ROWS),
+)
+CLASSES = {"objective": "multi:softmax", "num_class": 10}
+DEEP = {"min_child_weight": 0, "eta": 0.3}
+SHAPES = (
+    xgboost_model(2000, 2, "xgboost-2000x2-shallow"),
+    xgboost_model(10, 14, "xgboost-10x14-deep", DEEP),
+    xgboost_model(200, 6, "xgboost-200x6-2000-features", features=2000, rows=10_000),
+    xgboost_model(30, 6, "xgboost-30x6-10-classes", CLASSES, rows=50_000),
+    xgboost_model(100, 6, "xgboost-100x6-dart", {"booster": "dart", "rate_drop": 0.1}, rows=20_000),
+    xgboost_model(100, 6, "xgboost-100x6-missing", missing=0.9),
+    lightgbm_model(20, 4095),
+)
+"""Shapes that are none of the named ones: no kernel may be good at those alone."""
+MODELS = NAMED + SHAPES
+QUICK_MODELS = (xgboost_model(100, 6, asked=(1, 16, 1024)),)
+POINTS = [(model.case, count) for model in MODELS for count in model.asked]
+
+
+def best_peer(name: str, target: float, model: Model, rows: int) -> BarRule:
+    """How much faster headrace is than the fastest peer."""
+    peers = "|".join(engine for engine in PEERS if engine in model.engines(rows))
+    return BarRule(name, target, ">=", model.case, rows, peers, OURS)
+
+
+def _bars() -> tuple[BarRule, ...]:
+    small, large, leaves = NAMED
+    rules = [
+        best_peer("trees_100x6_1_row_best_peer_over_headrace", 3.0, small, 1),
+        best_peer("trees_500x8_1_row_best_peer_over_headrace", 2.5, large, 1),
+        BarRule("trees_lightgbm_1_row_lleaves_over_headrace", 2.5, ">=", leaves.case, 1, "lleaves", OURS),
+        BarRule("trees_lightgbm_1024_rows_lleaves_over_headrace", 1.5, ">=", leaves.case, 1024, "lleaves", OURS),
+    ]
+    for name, model in (("100x6", small), ("500x8", large)):
+        rules += [
+            best_peer(f"trees_{name}_{rows}_rows_best_peer_over_headrace", 1.7, model, rows) for rows in (1024, 16384)
+        ]
+        threads = f"trees_{name}_16384_rows_1_over_2_threads"
+        rules.append(BarRule(threads, 1.8, ">=", model.case, 16384, OURS, OURS_TWO_THREADS))
+    for model in SHAPES:
+        name = model.case.replace("-", "_")
+        rules += [
+            best_peer(f"trees_{name}_{rows}_rows_best_peer_over_headrace", 1.0, model, rows) for rows in model.asked
+        ]
+    return tuple(rules)
+
+
+BARS = _bars()
+
+
+def run(session: Session, models: tuple[Model, ...] | None = None) -> Report:
     """Trains or finds the models, loads them into every engine, and predicts."""
     settings = session.settings
     models = models or (QUICK_MODELS if settings.quick else MODELS)
-    rows = rows or (QUICK_ROWS if settings.quick else ROWS)
     points = []
     for model in models:
-        wanted_rows = [count for count in rows if settings.takes_point(model.case, count)]
+        wanted_rows = [count for count in model.asked if settings.takes_point(model.case, count)]
         if not wanted_rows:
             continue
         path = trained_model(session, model)
-        engines = _load(session, model, path)
-        points += [Point(model.case, count, engines, model.library, model.tolerance) for count in wanted_rows]
+        engines = _load(session, model, path, wanted_rows)
+        for count in wanted_rows:
+            here = [one for one in engines if one.engine in model.engines(count)]
+            points.append(Point(model.case, count, here, model.library, model.tolerance))
     session.pin_workers()
-    return session.report("trees", measure(session, points), [rule for rule in BARS if _has(models, rows, rule)])
+    return session.report("trees", measure(session, points), [rule for rule in BARS if _has(models, rule)])
 
 
-def _has(models: tuple[Model, ...], rows: tuple[int, ...], rule: BarRule) -> bool:
-    return rule.rows in rows and any(model.case == rule.case for model in models)
+def _has(models: tuple[Model, ...], rule: BarRule) -> bool:
+    return any(model.case == rule.case and rule.rows in model.asked for model in models)
 
 
-def _load(session: Session, model: Model, path: Path) -> list[Loaded]:
-    data = {"area": "trees", "features": model.features, "seed": session.settings.seed}
+def _load(session: Session, model: Model, path: Path, rows: list[int]) -> list[Loaded]:
+    data = {"area": "trees", "features": model.features, "seed": session.settings.seed, "missing": model.missing}
     options = {"model": str(path), "library": model.library, "case": model.case, "folder": str(session.folder)}
     # The library that trained the model is the reference of the comparison, so it is always there.
     always = (OURS, model.library)
-    wanted = [engine for engine in model.engines if session.settings.takes_engine(engine, always)]
+    engines = [engine for engine in ENGINES if any(engine in model.engines(count) for count in rows)]
+    wanted = [engine for engine in engines if session.settings.takes_engine(engine, always)]
     loaded = [session.load(one, ENVIRONMENTS[one], f"{one} {model.case}", data, options) for one in wanted]
     return [one for one in loaded if one is not None]
 
@@ -134,6 +205,7 @@ def trained_model(session: Session, model: Model) -> Path:
         "trees": model.trees,
         "rows": model.rows,
         "features": model.features,
+        "missing": model.missing,
         "seed": session.settings.seed,
     }
     folder = session.cache / "models" / f"{model.case}-{content_key(recipe, versions)}"
