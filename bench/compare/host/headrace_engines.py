@@ -154,6 +154,26 @@ class HeadraceTrees(Engine):
         return np.asarray(self.model.margins(asked, threads=1)).reshape(-1)
 
 
+class HeadraceNetworks(Engine):
+    """`Model.margins` on one thread, of a model version made from the exported network."""
+
+    version = headrace.__version__
+    wants = "features"
+    note = "Model.margins, threads=1"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        folder = Path(options["folder"])
+        draft, data = (folder / "draft.json").read_text(), (folder / "model.safetensors").read_bytes()
+        self.model = _native.Model.create(folder / "models", "network", draft, data)
+
+    def caller(self, rows: int) -> Call:
+        margins = self.model.margins
+        return lambda features: margins(features, threads=1)
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        return np.asarray(self.model.margins(asked, threads=1)).reshape(-1)
+
+
 class HeadraceTreesTwoThreads(HeadraceTrees):
     """The same on two threads. The worker may use one core only, so each call takes the others and gives them back."""
 
