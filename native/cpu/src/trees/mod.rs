@@ -15,6 +15,7 @@
 //! 3. **Sum** in the order of the trees, in the trainer's precision, so that margins carry the trainer's own bits.
 
 mod ensemble;
+mod explain;
 mod forest;
 mod layout;
 mod number;
@@ -25,5 +26,6 @@ mod tests;
 mod walk;
 
 pub use ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
+pub use explain::{Explainer, contributions_plain};
 pub(crate) use forest::check_lengths;
 pub use forest::{Features, Forest};
