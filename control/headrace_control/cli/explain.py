@@ -10,9 +10,10 @@ from headrace_control.cli.output import Output, epilog, json_option, project_opt
 
 SHOWN_FEATURES = 10
 EXAMPLES = epilog(
+    "headrace join departure_risk data/flights.parquet rows.parquet --event-time read_at",
     "headrace explain departure_risk_xgboost --input rows.parquet --output contributions.parquet",
-    "headrace explain departure_risk_xgboost/2 --input rows.parquet --plot summary.png",
-    "headrace explain model.ubj --input rows.csv --output contributions.parquet --json",
+    "headrace explain departure_risk_xgboost/1 --input rows.parquet --plot summary.png",
+    "headrace explain .headrace/models/departure_risk_xgboost/1 --input rows.parquet --plot summary.png --json",
 )
 
 

@@ -29,7 +29,7 @@ SECTIONS = {"entities": "join_keys", "request": "request_fields", "features": "f
         "headrace predict departure_risk_lightgbm origin=JFK tailnum=N14228 carrier=UA \\",
         "    planned_departure=2013-11-05T13:00:00Z --clock 2013-11-05T12:00:00Z",
         "headrace predict departure_risk_lightgbm origin=JFK tailnum=N14228 carrier=UA \\",
-        "    planned_departure=2013-11-05T13:00:00Z --explain --top 5",
+        "    planned_departure=2013-11-05T13:00:00Z --clock 2013-11-05T12:00:00Z --explain --top 5",
         "headrace predict departure_risk_lightgbm -e origin=JFK -e tailnum=N14228 -e carrier=UA \\",
         "    -r planned_departure=2013-11-05T13:00:00Z --url http://127.0.0.1:8000",
     ),

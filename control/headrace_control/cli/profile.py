@@ -24,8 +24,8 @@ INPUT_ROWS_MAX = 100_000
 DEVICES = ("cpu",)
 EXAMPLES = epilog(
     "headrace profile departure_risk_xgboost --slo 5ms",
-    "headrace profile departure_risk_xgboost/2 --slo 500us --rows-max 4096 --threads 2 --price 0.12",
-    "headrace profile model.ubj --slo 0.01s --input rows.parquet --plot profile.png --json",
+    "headrace profile departure_risk_xgboost/1 --slo 5ms --rows-max 4096 --threads 2 --price 0.12",
+    "headrace profile .headrace/models/departure_risk_lightgbm/1 --slo 0.01s --plot profile.png --json",
 )
 
 

@@ -152,11 +152,11 @@ def batch_text(point: Point) -> str:
 
 def time_text(us: float) -> str:
     """Three digits that matter, with a unit."""
-    if us < 1:
+    if us < 0.9995:  # what rounds up to the next unit is told in it
         return f"{1000 * us:.3g} ns"
-    if us < 1000:
+    if us < 999.5:
         return f"{us:.3g} us"
-    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
+    return f"{us / 1000:.3g} ms" if us < 999.5e3 else f"{us / 1e6:.3g} s"
 
 
 def as_json(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, ingest, lookup, online, pit, trees, windows
+from headrace_control.bench.areas import demo, expr, ingest, lookup, online, pit, shap, trees, windows
 
 AREAS = {
     "lookup": lookup,
@@ -12,5 +12,6 @@ AREAS = {
     "windows": windows,
     "expr": expr,
     "trees": trees,
+    "shap": shap,
     "demo": demo,
 }
