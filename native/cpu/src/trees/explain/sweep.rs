@@ -196,8 +196,8 @@ impl<B: Bin, const POINTS: usize> Walk<'_, B, POINTS> {
                     let above = &frames[level].above;
                     let gap = left - right;
                     let mut sum = [0.0; LANES];
-                    for point in 0..POINTS {
-                        let factor = lanes(|lane| inner.left_share + points[point] * surprise[lane]);
+                    for (point, t) in points.iter().enumerate() {
+                        let factor = lanes(|lane| inner.left_share + t * surprise[lane]);
                         value[point] = lanes(|lane| right + factor[lane] * gap);
                         match scale {
                             None => sum = lanes(|lane| sum[lane] + above[point][lane]),
@@ -220,8 +220,8 @@ impl<B: Bin, const POINTS: usize> Walk<'_, B, POINTS> {
                         points = &self.scales[next_scale].point;
                         next_scale += 1;
                     }
-                    for point in 0..POINTS {
-                        let factor = lanes(|lane| inner.left_share + points[point] * surprise[lane]);
+                    for (point, t) in points.iter().enumerate() {
+                        let factor = lanes(|lane| inner.left_share + t * surprise[lane]);
                         frame.factor[point] = factor;
                         let left = lanes(|lane| frame.above[point][lane] * factor[lane]);
                         below.above[point] = if action == Action::OpenLeft {
