@@ -50,7 +50,7 @@ use super::quantize::{Quantizer, Questions};
 pub use plain::contributions_plain;
 use program::Program;
 use quadrature::Rules;
-use sweep::{LANES, Lanes, Sweeper};
+use sweep::{LANES, LANES_FEW, Lanes, Sweeper};
 
 /// Rows that are quantized together and then pass through one tree after the other.
 const ROWS_PER_BLOCK: usize = 128;
@@ -193,37 +193,40 @@ impl<F: Number, B: Bin> Compiled<F, B> {
     }
 
     fn run<I: Input>(&self, features: &[I], features_count: usize, contributions: &mut [f64]) {
-        let slots_count = self.quantizer.slots_count();
         let width = self.expected.len() * (features_count + 1);
-        let rows_max = ROWS_PER_BLOCK.min(contributions.len() / width).next_multiple_of(LANES);
+        let rows = contributions.len() / width / LANES * LANES;
+        let (batch, few) = features.split_at(rows * features_count);
+        let (batch_contributions, few_contributions) = contributions.split_at_mut(rows * width);
+        self.run_groups::<I, LANES>(batch, features_count, batch_contributions);
+        self.run_groups::<I, LANES_FEW>(few, features_count, few_contributions);
+    }
+
+    /// Some rows, `L` at a time.
+    fn run_groups<I: Input, const L: usize>(&self, features: &[I], features_count: usize, contributions: &mut [f64]) {
+        let (slots_count, columns_count) = (self.quantizer.slots_count(), self.columns.len());
+        let width = self.expected.len() * (features_count + 1);
+        let rows_max = ROWS_PER_BLOCK.min(contributions.len() / width).next_multiple_of(L);
         let mut bins = vec![B::default(); rows_max * slots_count];
-        let mut sums: Vec<Lanes> = vec![[0.0; LANES]; rows_max / LANES * self.columns.len()];
-        let mut sweeper = Sweeper::default();
+        let mut sums: Vec<Lanes<L>> = vec![[0.0; L]; rows_max / L * columns_count];
+        let mut sweeper = Sweeper::<L>::default();
         let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
         for (features, contributions) in blocks.zip(contributions.chunks_mut(ROWS_PER_BLOCK * width)) {
-            let groups = (contributions.len() / width).div_ceil(LANES);
-            let bins = &mut bins[..groups * LANES * slots_count];
-            let sums = &mut sums[..groups * self.columns.len()];
+            let groups = (contributions.len() / width).div_ceil(L);
+            let bins = &mut bins[..groups * L * slots_count];
+            let sums = &mut sums[..groups * columns_count];
             if slots_count > 0 {
-                self.quantizer.quantize::<I, LANES>(features, features_count, bins, slots_count);
+                self.quantizer.quantize::<I, L>(features, features_count, bins, slots_count);
             }
-            sums.fill([0.0; LANES]);
+            sums.fill([0.0; L]);
             for program in &self.programs {
-                sweeper.add(
-                    program,
-                    self.rules.of(program.points_count()),
-                    bins,
-                    slots_count,
-                    sums,
-                    self.columns.len(),
-                );
+                sweeper.add(program, self.rules.of(program.points_count()), bins, slots_count, sums, columns_count);
             }
             self.write(sums, features_count + 1, contributions);
         }
     }
 
     /// Spreads the columns' sums over the rows' places.
-    fn write(&self, sums: &[Lanes], stride: usize, contributions: &mut [f64]) {
+    fn write<const L: usize>(&self, sums: &[Lanes<L>], stride: usize, contributions: &mut [f64]) {
         let width = self.expected.len() * stride;
         contributions.fill(0.0);
         for row in contributions.chunks_exact_mut(width) {
@@ -234,7 +237,7 @@ impl<F: Number, B: Bin> Compiled<F, B> {
         if self.columns.is_empty() {
             return;
         }
-        for (rows, sums) in contributions.chunks_mut(LANES * width).zip(sums.chunks_exact(self.columns.len())) {
+        for (rows, sums) in contributions.chunks_mut(L * width).zip(sums.chunks_exact(self.columns.len())) {
             for (lane, row) in rows.chunks_exact_mut(width).enumerate() {
                 for (&column, sum) in self.columns.iter().zip(sums) {
                     row[column] = sum[lane];
