@@ -255,6 +255,22 @@ class Model:
     def scores(self, x: Any, threads: int | None = None) -> Any:
         """As `margins`, turned into scores."""
 
+    def contributions(self, x: Any, threads: int | None = None) -> Any:
+        """What each feature adds to the margins: float64 [rows, features + 1], or [rows, outputs, features + 1] for a
+        model with several outputs. The last value is the expected margin: a row's values sum to its margin.
+        """
+
+    def check_explainable(self) -> None:
+        """Raises what `contributions` would, without any work."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the compiled model takes."""
+
+    @property
+    def explainer_bytes(self) -> int:
+        """Memory that explanations take now: none before the first one of a model that has a folder."""
+
 @final
 class Expressions:
     """The on-demand features of a service over the columns of a request, without a store. For one thread at a time."""
@@ -301,6 +317,7 @@ class Engine:
         outputs: Sequence[str] | None = None,
         version: int | None = None,
         id: str | None = None,
+        explain: bool | Mapping[str, int] | None = None,
     ) -> dict[str, Any]: ...
 
 @final

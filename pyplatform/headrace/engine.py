@@ -163,6 +163,7 @@ class Engine:
         outputs: Sequence[str] | None = None,
         version: int | None = None,
         id: str | None = None,  # noqa: A002 (the member's name in the Common API)
+        explain: bool | Mapping[str, int] = False,
     ) -> dict[str, Any]:
         """Predicts some rows.
 
@@ -174,20 +175,24 @@ class Engine:
             outputs: of "label", "scores" and "margin"; by default the first two.
             version: by default the highest that is ready.
             id: comes back in the answer; made up by default.
+            explain: True adds to each prediction what every feature adds to its margin, `{"top": 5}` only the five that
+                count most.
 
         Returns:
             `{"id", "api_version", "deployment", "model", "model_version", "task", "predictions": [..], "timing_us":
             {..}}`, as
             `POST /v1/deployments/MODEL/predict` answers. A row whose values cannot be used has a `status` there;
-            the others are answered.
+            the others are answered. With `explain` a prediction has an `explanation` (for several margins a list of
+            them): `{"expected", "contributions": {feature: number}, "others"?}`, whose numbers sum to the margin.
 
         Raises:
             UnknownNameError: `unknown_model`, `unknown_model_version`, `unknown_entity`, `unknown_feature`.
             InputError: `missing_column`, `length_mismatch`, `too_large`.
-            StoreError: the model's folder could not be loaded.
+            StoreError: the model's folder could not be loaded; `unsupported_model` for `explain` of a model that has no
+                contributions.
         """
         try:
-            return self.native.predict(model, entities, request, features, outputs, version, id)
+            return self.native.predict(model, entities, request, features, outputs, version, id, explain)
         except UnknownNameError as error:
             raise self._fault_of(model, version) or error from None
 

@@ -21,7 +21,7 @@ def test_the_embedded_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = README.read_text(encoding="utf-8")
-    definitions, program, training = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    definitions, program, training, explanations = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert "`shop/features/customers.py`" in text
     assert len([line for line in program.splitlines() if line]) <= 10, "ten lines, as promised"
 
@@ -42,6 +42,8 @@ def test_the_embedded_example_runs(
     printed = capsys.readouterr().out
     assert "'spent': 99.0" in printed
     assert "'spent__status': 'NOT_FOUND'" in printed
+    exec(explanations, names)
+    assert "sum to its margin: True" in capsys.readouterr().out
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", text, flags=re.MULTILINE))
     assert table == {"PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"}
     names["store"].close()

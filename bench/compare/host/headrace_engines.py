@@ -198,6 +198,19 @@ class HeadraceTreesTwoThreads(HeadraceTrees):
         return call
 
 
+class HeadraceContributions(HeadraceTrees):
+    """`Model.contributions` on one thread."""
+
+    note = "Model.contributions, threads=1"
+
+    def caller(self, rows: int) -> Call:
+        contributions = self.model.contributions
+        return lambda features: contributions(features, threads=1)
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        return np.asarray(self.model.contributions(asked, threads=1))
+
+
 def register(models: Path, name: str, library: str, file: Path, rows: Array) -> _native.Model:
     """The next version of a model, exported as a user would: the engine's golden rows are the library's answers."""
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,8 @@ COMMANDS = {
     "teardown": ("headrace_control.cli.teardown", "Remove all that headrace keeps of a project."),
     "serve": ("headrace_control.cli.serve", "Serve features and models over HTTP."),
     "predict": ("headrace_control.cli.predict", "Ask a model for one prediction."),
+    "explain": ("headrace_control.cli.explain", "Write what each feature adds to the margins of a file of rows."),
+    "profile": ("headrace_control.cli.profile", "Measure a model at each batch size and recommend one."),
     "bench": ("headrace_control.cli.bench", "Measure the engine beside its peers."),
     "demo": ("headrace_control.cli.demo", "Run the main job on real data, from raw flights to a served prediction."),
     "status": ("headrace_control.cli.status", "Show what is applied, materialized and registered."),

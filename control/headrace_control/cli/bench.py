@@ -11,19 +11,22 @@ import click
 from headrace_control.cli.output import Output, epilog
 from headrace_control.errors import FAILED, OK
 
+AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "shap", "demo"]
+
 
 @click.command(
     "bench",
     epilog=epilog(
         "headrace bench lookup --quick",
         "headrace bench trees --peers onnxruntime,xgboost --only 'xgboost-500x8/*'",
+        "headrace bench shap --only 'xgboost-100x6/*'",
         "headrace bench expr --check",
         "headrace bench windows --only 6-aggregates",
         "headrace bench pit --only 'memory/*'",
         "headrace bench demo --json demo.json --plot demo.png --check",
     ),
 )
-@click.argument("area", type=click.Choice(["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "demo"]))
+@click.argument("area", type=click.Choice(AREA_NAMES))
 @click.option("--json", "json_path", metavar="FILE", help="Write the results as JSON to FILE, or to stdout with '-'.")
 @click.option(
     "--plot", "plot_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw a PNG."
@@ -45,7 +48,8 @@ def command(
     check: bool,
     seed: int,
 ) -> int:
-    """Measure our engine beside its peers: AREA is lookup, online, ingest, pit, windows, expr, trees or demo.
+    """Measure our engine beside its peers: AREA is lookup, online, ingest, pit, windows, expr, trees,
+    shap or demo.
 
     Each peer runs in an environment of its own, made at first use. Outputs are compared before anything is timed,
     engines take turns, and inputs differ on every call. Needs a checkout; bench/README.md says how to read the figures.

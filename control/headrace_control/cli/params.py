@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     TimeType = click.ParamType[datetime.datetime]
     AddressType = click.ParamType[tuple[str | None, int]]
     SecondsType = click.ParamType[datetime.timedelta]
+    LatencyType = click.ParamType[float]
 else:  # older versions of click cannot be subscripted
-    TimeType = AddressType = SecondsType = click.ParamType
+    TimeType = AddressType = SecondsType = LatencyType = click.ParamType
 
 
 class UtcTime(TimeType):
@@ -60,6 +61,23 @@ class Seconds(SecondsType):
         return datetime.timedelta(seconds=float(found[1]) * self.units[found[2]])
 
 
+class Latency(LatencyType):
+    """A time of a request, in microseconds: `500us`, `5ms`, `0.01s`."""
+
+    name = "latency"
+    units = {"us": 1.0, "ms": 1e3, "s": 1e6}  # noqa: RUF012 (constant)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(us|ms|s)", str(value))
+        us = float(found[1]) * self.units[found[2]] if found is not None else 0.0
+        if us <= 0:
+            self.fail(f"'{value}' is not a latency; write it like 5ms, 500us or 0.01s", param, ctx)
+        return us
+
+
 UTC_TIME = UtcTime()
 ADDRESS = Address()
 SECONDS = Seconds()
+LATENCY = Latency()

@@ -28,6 +28,8 @@ SECTIONS = {"entities": "join_keys", "request": "request_fields", "features": "f
         "headrace materialize --end 2013-11-05T12:00:00Z",
         "headrace predict departure_risk_lightgbm origin=JFK tailnum=N14228 carrier=UA \\",
         "    planned_departure=2013-11-05T13:00:00Z --clock 2013-11-05T12:00:00Z",
+        "headrace predict departure_risk_lightgbm origin=JFK tailnum=N14228 carrier=UA \\",
+        "    planned_departure=2013-11-05T13:00:00Z --clock 2013-11-05T12:00:00Z --explain --top 5",
         "headrace predict departure_risk_lightgbm -e origin=JFK -e tailnum=N14228 -e carrier=UA \\",
         "    -r planned_departure=2013-11-05T13:00:00Z --url http://127.0.0.1:8000",
     ),
@@ -40,6 +42,8 @@ SECTIONS = {"entities": "join_keys", "request": "request_fields", "features": "f
 @click.option("-r", "--request", multiple=True, metavar="NAME=VALUE", help="What only the caller knows.")
 @click.option("-f", "--feature", multiple=True, metavar="NAME=VALUE", help="A feature, in place of the stored one.")
 @click.option("--output", "outputs", multiple=True, help="label, scores or margin; may be given several times.")
+@click.option("--explain", is_flag=True, help="Tell what each feature adds to the margin.")
+@click.option("--top", type=click.IntRange(1), help="With --explain: only so many features, those that count most.")
 @click.option("--version", "version", type=click.IntRange(1), help="The model's version; the default is the newest.")
 @click.option("--url", help="Ask this server in place of the project's files.")
 @click.option("--clock", type=UTC_TIME, help="Take this time for now: see below. Not with --url.")
@@ -52,6 +56,8 @@ def command(
     request: tuple[str, ...],
     feature: tuple[str, ...],
     outputs: tuple[str, ...],
+    explain: bool,
+    top: int | None,
     version: int | None,
     url: str | None,
     clock: datetime.datetime | None,
@@ -85,6 +91,8 @@ def command(
     }
     if outputs:
         body["outputs"] = list(outputs)
+    if explain or top is not None:
+        body["explain"] = True if top is None else {"top": top}
     try:
         if url is None:
             answer = embedded(project, model, version, clock, body, signature)
@@ -282,6 +290,22 @@ def lines(answer: dict[str, Any], prediction: dict[str, Any]) -> list[str]:
     """The prediction for people: what, how sure, by which model."""
     shown = [f"model   {answer['model']} version {answer['model_version']}"]
     for name, value in prediction.items():
+        if name == "explanation":
+            explanations = value if isinstance(value, list) else [value]
+            shown += [line for one in explanations for line in explanation_lines(one)]
+            continue
         text = ", ".join(f"{label} {score}" for label, score in value.items()) if isinstance(value, dict) else value
         shown.append(f"{name.ljust(7)} {text}")
     return shown
+
+
+def explanation_lines(explanation: dict[str, Any] | None) -> list[str]:
+    """What each feature adds to one margin, the largest first."""
+    if explanation is None:
+        return []
+    parts = sorted(explanation["contributions"].items(), key=lambda one: -abs(one[1] or 0.0))
+    if "others" in explanation:
+        parts.append(("other features", explanation["others"]))
+    width = max((len(name) for name, _ in parts), default=0)
+    shown = [f"  {name.ljust(width)}  {value:+.6g}" for name, value in parts if value is not None]
+    return [f"why     the expected margin {explanation['expected']:.6g}, and", *shown]

@@ -196,6 +196,11 @@ impl Deployment {
         self.core.spec.model.outputs_count()
     }
 
+    /// Values that the contributions of so many rows have; none where that overflows.
+    pub(crate) fn explained_values(&self, rows: usize) -> Option<usize> {
+        rows.checked_mul(self.margins_count())?.checked_mul(self.features().len() + 1)
+    }
+
     /// Rows that one request may have.
     pub fn rows_max(&self) -> usize {
         self.core.rows_max

@@ -39,5 +39,5 @@ pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
 pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
-pub use request::{Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
-pub use response::{NO_LABEL, PredictResponse, Timing};
+pub use request::{Explain, Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
+pub use response::{Explanation, NO_LABEL, PredictResponse, Timing};

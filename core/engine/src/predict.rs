@@ -61,6 +61,9 @@ impl Engine {
     ) -> Result<PredictResponse> {
         let now_us = self.options.clock.now_us();
         let rows = self.checked_rows(deployment, request)?;
+        if request.explain.is_some() {
+            check_explainable(deployment, rows)?;
+        }
         let id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
         scratch.start(rows, deployment.features().len(), deployment.margins_count());
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
@@ -134,6 +137,25 @@ fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, scratch: &mut
     Ok(())
 }
 
+/// Values that the explanations of one request may have (128 MiB).
+const EXPLAINED_VALUES_MAX: usize = 1 << 24;
+
+/// # Errors
+/// `unsupported_model` naming the model; `too_large`.
+fn check_explainable(deployment: &Deployment, rows: usize) -> Result<()> {
+    let place = |error: Error| error.within(format!("model '{}' ({})", deployment.name(), deployment.platform()));
+    deployment.core.spec.model.check_explainable().map_err(place)?;
+    let values = deployment.explained_values(rows);
+    if values.is_none_or(|values| values > EXPLAINED_VALUES_MAX) {
+        return Err(Error::new(
+            ErrorCode::TooLarge,
+            format!("the explanations of {rows} rows have more than {EXPLAINED_VALUES_MAX} values"),
+            "split the request into several",
+        ));
+    }
+    Ok(())
+}
+
 /// Runs the model over the matrix and names the answers; failed rows are blanked.
 fn answer(
     deployment: &Deployment,
@@ -145,6 +167,11 @@ fn answer(
     let model = &deployment.core.spec.model;
     if rows > 0 {
         model.margins(&scratch.matrix, rows, &mut scratch.margins)?;
+    }
+    let mut contributions = Vec::new();
+    if request.explain.is_some() && rows > 0 {
+        contributions.resize(deployment.explained_values(rows).unwrap_or_default(), 0.0);
+        model.contributions(&scratch.matrix, rows, &mut contributions)?;
     }
     let mut margins = if request.outputs.margin { scratch.margins.clone() } else { Vec::new() };
     model.scores(&mut scratch.margins);
@@ -175,6 +202,10 @@ fn answer(
         if !margins.is_empty() {
             margins[error.row * margins_count..][..margins_count].fill(f64::NAN);
         }
+        if !contributions.is_empty() {
+            let width = contributions.len() / rows;
+            contributions[error.row * width..][..width].fill(f64::NAN);
+        }
     }
     Ok(PredictResponse {
         id: String::new(),
@@ -189,6 +220,8 @@ fn answer(
         scores,
         margins,
         margins_count,
+        explain: request.explain,
+        contributions,
         row_errors,
         timing: Timing::default(),
     })

@@ -1,6 +1,7 @@
 //! What a caller asks: columns of values by name, and which outputs to answer.
 
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +40,13 @@ impl Outputs {
         }
         Some(self)
     }
+}
+
+/// That the answer shall carry how much each feature adds to the margins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Explain {
+    /// Only so many features of each margin, by magnitude; the sum of the others comes as one value.
+    pub top: Option<NonZeroUsize>,
 }
 
 /// Why one row of a request has no answer, while the others have.
@@ -95,6 +103,7 @@ pub struct PredictRequest {
     /// Rows that the transport could not decode; they fail alone.
     pub row_errors: Vec<RowError>,
     pub outputs: Outputs,
+    pub explain: Option<Explain>,
     /// When the transport had the whole request; its wait counts as queue time.
     pub arrived: Option<Instant>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use headrace_types::Task;
 
 use crate::metrics::Phase;
-use crate::request::{Outputs, RowError};
+use crate::request::{Explain, Outputs, RowError};
 
 /// Where a request's time went.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,9 +50,24 @@ pub struct PredictResponse {
     /// Row-major `[rows, margins_count]`; empty unless asked for. NaN in a failed row.
     pub margins: Vec<f64>,
     pub margins_count: usize,
+    /// How to tell `contributions`; none unless asked for.
+    pub explain: Option<Explain>,
+    /// Row-major `[rows, margins_count, features + 1]`, the last value is the expected margin; empty unless asked for. NaN in a failed row.
+    pub contributions: Vec<f64>,
     /// The rows that failed, in order of their row; all others have an answer.
     pub row_errors: Vec<RowError>,
     pub timing: Timing,
+}
+
+/// Why a margin is what it is: `expected`, `contributions` and `others` sum to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// The margin when no feature is known.
+    pub expected: f64,
+    /// Places among the features, and what each adds; the largest first where only the top was asked for, else in their order.
+    pub contributions: Vec<(usize, f64)>,
+    /// What all features add that are not told.
+    pub others: Option<f64>,
 }
 
 /// The label index of a row that has none.
@@ -62,6 +77,27 @@ impl PredictResponse {
     /// Scores a row has.
     pub fn scores_count(&self) -> usize {
         self.classes.len().max(1)
+    }
+
+    /// What explains one margin of one row: the contributions of the features that are to be told, by their place among the features. None
+    /// where the row failed, or explanations were not asked for.
+    pub fn explanation(&self, row: usize, margin: usize) -> Option<Explanation> {
+        let explain = self.explain?;
+        if self.row_error(row).is_some() || self.rows == 0 {
+            return None;
+        }
+        let stride = self.contributions.len() / (self.rows * self.margins_count);
+        let (expected, features) =
+            self.contributions[(row * self.margins_count + margin) * stride..][..stride].split_last()?;
+        let mut contributions: Vec<(usize, f64)> = features.iter().copied().enumerate().collect();
+        let mut others = None;
+        if let Some(top) = explain.top {
+            contributions.sort_by(|one, two| two.1.abs().total_cmp(&one.1.abs()).then(one.0.cmp(&two.0)));
+            if top.get() < contributions.len() {
+                others = Some(contributions.drain(top.get()..).map(|(_, contribution)| contribution).sum());
+            }
+        }
+        Some(Explanation { expected: *expected, contributions, others })
     }
 
     pub fn row_error(&self, row: usize) -> Option<&RowError> {

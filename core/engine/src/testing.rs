@@ -53,6 +53,22 @@ impl Model for SumModel {
             }
         }
     }
+
+    fn check_explainable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn contributions(&self, features: &[f64], rows: usize, contributions: &mut [f64]) -> Result<()> {
+        let width = self.features_count;
+        assert_eq!((features.len(), contributions.len()), (rows * width, rows * (width + 1)));
+        for (row, out) in features.chunks_exact(width).zip(contributions.chunks_exact_mut(width + 1)) {
+            out.fill(0.0);
+            for (out, feature) in out.iter_mut().zip(row).filter(|(_, feature)| !feature.is_nan()) {
+                *out = *feature;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Panics on every row: what a defect in a model must not do to the others.

@@ -1,6 +1,7 @@
 //! The engine over a real plan and a real store: lookup, expressions, overrides, bad rows, new plans.
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -542,4 +543,26 @@ fn a_key_is_sampled_always_or_never() {
     let distinct: std::collections::BTreeSet<_> = origins.iter().collect();
     assert!((60..140).contains(&distinct.len()), "{}", distinct.len());
     assert_eq!(origins.len(), 3 * distinct.len());
+}
+
+#[test]
+fn explanations_sum_to_margins_and_what_cannot_be_explained_is_refused_before_any_work() {
+    use crate::testing::{PanickingModel, sum_regressor};
+    let engine = Engine::new(EngineOptions::default());
+    engine.add_model(sum_regressor("minutes", 1, &["a", "b", "c"])).unwrap();
+    let outputs = Outputs::NONE.with("margin").unwrap();
+    let matrix = Some(vec![1.0, -3.0, 2.0, f64::INFINITY, 1.0, 1.0]);
+    let explain = Some(Explain { top: NonZeroUsize::new(2) });
+    let request = PredictRequest { matrix, outputs, explain, ..PredictRequest::default() };
+    let response = engine.predict("minutes", None, &request).unwrap();
+    let found = response.explanation(0, 0).unwrap();
+    assert_eq!(found.contributions, [(1, -3.0), (2, 2.0)]);
+    assert_eq!((found.expected, found.others), (0.0, Some(1.0)));
+    assert_eq!(response.explanation(1, 0), None, "the row has no finite score");
+    let spec = ModelSpec { model: Arc::new(PanickingModel), ..sum_regressor("opaque", 1, &["a"]) };
+    engine.add_model(spec).unwrap();
+    let request = PredictRequest { matrix: Some(vec![1.0]), explain, ..PredictRequest::default() };
+    let error = engine.predict("opaque", None, &request).unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnsupportedModel);
+    assert!(error.message.contains("model 'opaque' (headrace_test)"), "{error}");
 }

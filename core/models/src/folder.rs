@@ -9,9 +9,10 @@ use headrace_types::{Error, ErrorCode, Model, Result, Task, canonical_json, dige
 use serde::{Deserialize, Serialize};
 
 use crate::document::corrupt;
+use crate::explained::ExplainerFile;
 use crate::format::{MODEL_BYTES_MAX, ModelFormat, load_model};
 use crate::golden::GoldenRows;
-use crate::manifest::{self, Manifest, Signature, Trainer, check_name};
+use crate::manifest::{self, Manifest, ModelFile, Signature, Trainer, check_name};
 use crate::native::NativeModel;
 
 const MANIFEST_FILE: &str = "model.json";
@@ -125,10 +126,12 @@ impl ModelFolder {
         for _ in 0..CREATE_ATTEMPTS_MAX {
             let version = next_version(&parent)?;
             let unfinished = Unfinished::create(&parent, version)?;
-            let loaded = write(&unfinished.0, name, version, draft, model).and_then(|()| Self::open(&unfinished.0))?;
+            let mut loaded =
+                write(&unfinished.0, name, version, draft, model).and_then(|()| Self::open(&unfinished.0))?;
             // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
             if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
                 sync(&parent)?;
+                explain_from(&mut loaded, &parent.join(version.to_string()));
                 return Ok(loaded);
             }
         }
@@ -166,7 +169,17 @@ fn open(folder: &Path) -> Result<LoadedModel> {
     check_signature(&manifest, &model).map_err(place)?;
     let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay(&model));
     golden.map_err(|error| error.within(&manifest.golden.file))?;
-    Ok(LoadedModel { manifest, digest, model: Arc::new(model) })
+    let mut loaded = LoadedModel { manifest, digest, model: Arc::new(model) };
+    explain_from(&mut loaded, folder);
+    Ok(loaded)
+}
+
+/// Tells a model that nobody else holds yet where its file is, for explanations.
+fn explain_from(loaded: &mut LoadedModel, folder: &Path) {
+    let ModelFile { file, format, digest } = loaded.manifest.model.clone();
+    if let Some(model) = Arc::get_mut(&mut loaded.model) {
+        model.explain_from(ExplainerFile { path: folder.join(file), format, digest });
+    }
 }
 
 fn check_signature(manifest: &Manifest, model: &NativeModel) -> Result<()> {

@@ -12,6 +12,7 @@
 //! ```
 
 mod document;
+mod explained;
 mod folder;
 mod format;
 mod golden;

@@ -7,16 +7,22 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
-use headrace_types::Result;
+use headrace_types::{Error, Result};
 
 use crate::document::{corrupt, unsupported};
 use crate::link::{Link, LinkKind};
 use crate::native::NativeModel;
 use crate::xgboost::OUTPUTS_MAX;
+use crate::xgboost_tree::known_covers;
 
 type Entries<'a> = HashMap<&'a str, &'a str>;
 
 pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
+    let (ensemble, link) = read(bytes)?;
+    NativeModel::trees(&ensemble, link)
+}
+
+fn read(bytes: &[u8]) -> Result<(Ensemble, Link)> {
     let text = std::str::from_utf8(bytes).map_err(|error| corrupt(format!("not UTF-8 text: {error}")))?;
     let sections = Sections::split(text)?;
     let header = &sections.header;
@@ -32,8 +38,9 @@ pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
     let features_count = feature_max.checked_add(1).ok_or_else(|| corrupt("'max_feature_idx' is out of range"))?;
     let mut trees = Vec::new();
     for (index, entries) in sections.trees.iter().enumerate() {
-        let nodes = read_nodes(entries).map_err(|error| error.within(format!("tree {index}")))?;
-        trees.push(Tree::new(index % outputs_count, nodes));
+        let place = |error: Error| error.within(format!("tree {index}"));
+        let (nodes, covers) = (read_nodes(entries).map_err(place)?, read_covers(entries).map_err(place)?);
+        trees.push(Tree { covers, ..Tree::new(index % outputs_count, nodes) });
     }
     if trees.len() % outputs_count != 0 {
         return Err(corrupt(format!("{} trees cannot be spread over {outputs_count} outputs", trees.len())));
@@ -52,7 +59,7 @@ pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
     if header.contains_key("average_output") && iterations > 0 {
         link = link.averaged_over(iterations);
     }
-    NativeModel::trees(&ensemble, link)
+    Ok((ensemble, link))
 }
 
 /// The lines of a model: `key=value` before the first tree, and of each tree.
@@ -176,6 +183,18 @@ fn read_nodes(entries: &Entries<'_>) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
+/// The number of training rows at each node, by which `pred_contrib` weighs them, in the order of [`read_nodes`].
+fn read_covers(entries: &Entries<'_>) -> Result<Vec<f64>> {
+    let leaves_count: usize = number(entries, "num_leaves")?;
+    let is_known = |key| entries.get(key).is_some_and(|text| !text.is_empty());
+    if leaves_count == 1 || !is_known("internal_count") || !is_known("leaf_count") {
+        return Ok(Vec::new());
+    }
+    let mut covers: Vec<f64> = numbers(entries, "internal_count", leaves_count - 1)?;
+    covers.append(&mut numbers(entries, "leaf_count", leaves_count)?);
+    Ok(known_covers(Some(covers)))
+}
+
 /// LightGBM takes every feature from -1e-35 to 1e-35 for zero. A threshold in that range is moved to its end instead,
 /// which asks the same of every value and leaves the features alone.
 fn threshold(threshold: f64) -> f64 {
@@ -240,4 +259,27 @@ fn objective(text: &str) -> Result<LinkKind> {
             ));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn covers_count_the_training_rows_and_may_be_missing() {
+        let text = include_str!("../../../tests/models/fixtures/lightgbm_multiclass.txt");
+        for tree in read(text.as_bytes()).unwrap().0.trees {
+            assert_eq!(tree.covers.len(), tree.nodes.len());
+            assert_eq!(tree.covers[0], 600.0);
+            for (node, cover) in tree.nodes.iter().zip(&tree.covers) {
+                let Node::Split(split) = node else { continue };
+                assert_eq!(tree.covers[split.left] + tree.covers[split.right], *cover);
+            }
+        }
+        let silent = text.replace("\ninternal_count=", "\nwas_count=");
+        assert!(read(silent.as_bytes()).unwrap().0.trees.iter().all(|tree| tree.covers.is_empty()));
+        let short = text.replacen("\nleaf_count=", "\nleaf_count=1 ", 1);
+        assert!(read(short.as_bytes()).unwrap_err().message.contains("'leaf_count' has"));
+    }
 }

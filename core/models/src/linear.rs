@@ -105,6 +105,50 @@ impl Linear {
         Ok(())
     }
 
+    /// A weight times its feature; the intercept stands for the expected value, since the file does not tell the features' means.
+    pub(crate) fn contributions(&self, features: Features<'_>, rows: usize, contributions: &mut [f64]) -> Result<()> {
+        match features {
+            Features::Float32(values) => self.contributions_from(values, rows, contributions),
+            Features::Float64(values) => self.contributions_from(values, rows, contributions),
+        }
+    }
+
+    fn contributions_from<T: Copy + Into<f64>>(
+        &self,
+        features: &[T],
+        rows: usize,
+        contributions: &mut [f64],
+    ) -> Result<()> {
+        let (features_count, width) = (self.features_count(), self.outputs_count() * (self.features_count() + 1));
+        if rows.checked_mul(features_count) != Some(features.len())
+            || rows.checked_mul(width) != Some(contributions.len())
+        {
+            return Err(Error::new(
+                ErrorCode::LengthMismatch,
+                format!(
+                    "{rows} rows take {features_count} features and {width} contributions each, there are {} and {}",
+                    features.len(),
+                    contributions.len()
+                ),
+                "give one value for each feature of the model, and room for each feature and the expected value of each output",
+            ));
+        }
+        for (row, values) in features.chunks_exact(features_count).zip(contributions.chunks_exact_mut(width)) {
+            let outputs = self.weights.chunks_exact(features_count).zip(&self.intercept);
+            for (values, (weights, intercept)) in values.chunks_exact_mut(features_count + 1).zip(outputs) {
+                for ((value, weight), &feature) in values.iter_mut().zip(weights).zip(row) {
+                    *value = weight * feature.into();
+                }
+                values[features_count] = *intercept;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.weights.as_slice()) + size_of_val(self.intercept.as_slice())
+    }
+
     /// The sum of the magnitudes that make a margin, to which its rounding error is in proportion.
     pub(crate) fn magnitude(&self, features: &[f64], output: usize) -> f64 {
         let weights = &self.weights[output * self.features_count()..][..self.features_count()];

@@ -1,6 +1,7 @@
 use headrace_cpu::{Ensemble, Features, Forest};
 use headrace_types::{Model, Objective, Result};
 
+use crate::explained::{Explained, ExplainerFile};
 use crate::linear::Linear;
 use crate::link::Link;
 
@@ -9,6 +10,7 @@ use crate::link::Link;
 pub struct NativeModel {
     kind: Kind,
     link: Link,
+    explained: Explained,
 }
 
 #[derive(Debug)]
@@ -19,11 +21,12 @@ enum Kind {
 
 impl NativeModel {
     pub(crate) fn trees(ensemble: &Ensemble, link: Link) -> Result<Self> {
-        Ok(Self { kind: Kind::Trees(Forest::new(ensemble)?), link })
+        let kind = Kind::Trees(Forest::new(ensemble)?);
+        Ok(Self { kind, link, explained: Explained::trees(ensemble) })
     }
 
     pub(crate) fn linear(linear: Linear, link: Link) -> Self {
-        Self { kind: Kind::Linear(linear), link }
+        Self { kind: Kind::Linear(linear), link, explained: Explained::Linear }
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -35,6 +38,47 @@ impl NativeModel {
             Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
             Kind::Linear(linear) => linear.margins(features, rows, margins),
         }
+    }
+
+    /// As [`Model::contributions`], of float32 or float64 features and spread over at most `threads` threads.
+    ///
+    /// # Errors
+    /// As [`Model::contributions`].
+    pub fn contributions_of(
+        &self,
+        features: Features<'_>,
+        rows: usize,
+        contributions: &mut [f64],
+        threads: usize,
+    ) -> Result<()> {
+        self.check_explainable()?;
+        match (&self.kind, &self.explained) {
+            (Kind::Linear(linear), _) => linear.contributions(features, rows, contributions),
+            (_, explained) => explained.explainer()?.contributions(features, rows, contributions, threads),
+        }
+    }
+
+    /// Memory that explanations take now: none before the first one where the model's file can be read again.
+    pub fn explainer_bytes(&self) -> usize {
+        self.explained.bytes()
+    }
+
+    /// Memory that the compiled model takes, without that of explanations.
+    pub fn bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Trees(forest) => forest.bytes(),
+            Kind::Linear(linear) => linear.bytes(),
+        }
+    }
+
+    /// Keeps no explainer in memory: at the first explanation it is made of the model's file.
+    pub(crate) fn explain_from(&mut self, file: ExplainerFile) {
+        self.explained.keep_in(file);
+    }
+
+    /// The explainer of a model that was just read.
+    pub(crate) fn into_explained(self) -> Explained {
+        self.explained
     }
 
     /// By how much a margin of this row may differ from the trainer's: nothing for trees, 1e-12 of the summands for
@@ -83,5 +127,13 @@ impl Model for NativeModel {
 
     fn scores(&self, margins: &mut [f64]) {
         self.link.apply(margins, self.outputs_count());
+    }
+
+    fn check_explainable(&self) -> Result<()> {
+        self.explained.check()
+    }
+
+    fn contributions(&self, features: &[f64], rows: usize, contributions: &mut [f64]) -> Result<()> {
+        self.contributions_of(Features::Float64(features), rows, contributions, 1)
     }
 }

@@ -24,6 +24,11 @@ enum BaseLink {
 }
 
 pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+    let (ensemble, link) = read(document)?;
+    NativeModel::trees(&ensemble, link)
+}
+
+fn read(document: &Document) -> Result<(Ensemble, Link)> {
     let learner = document.get("learner")?;
     let (kind, base_link) = objective(learner.get("objective")?.text("name")?)?;
     let parameters = learner.get("learner_model_param")?;
@@ -38,7 +43,7 @@ pub(crate) fn load(document: &Document) -> Result<NativeModel> {
         base: base_scores(parameters.text("base_score")?, outputs_count, base_link)?,
         trees: trees(model, weights, outputs_count)?,
     };
-    NativeModel::trees(&ensemble, Link::new(kind, Precision::Float32))
+    Ok((ensemble, Link::new(kind, Precision::Float32)))
 }
 
 fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Result<Vec<headrace_cpu::Tree>> {
@@ -146,4 +151,24 @@ fn base_scores(text: &str, outputs_count: usize, link: BaseLink) -> Result<Vec<f
         return Err(corrupt(format!("it has {} base scores for {outputs_count} outputs", scores.len())));
     }
     Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn covers_are_the_sums_of_hessians() {
+        let bytes = include_bytes!("../../../tests/models/fixtures/xgboost_binary.xgb.json");
+        let (ensemble, _) = read(&Document::from_json(bytes).unwrap()).unwrap();
+        for tree in &ensemble.trees {
+            assert_eq!(tree.covers.len(), tree.nodes.len());
+            for (node, cover) in tree.nodes.iter().zip(&tree.covers) {
+                let headrace_cpu::Node::Split(split) = node else { continue };
+                let children = tree.covers[split.left] + tree.covers[split.right];
+                assert!((children - cover).abs() <= 1e-5 * cover, "{children} below {cover}");
+            }
+        }
+    }
 }

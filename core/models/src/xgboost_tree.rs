@@ -38,6 +38,7 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
     };
     let (right, features) = (column("right_children")?, column("split_indices")?);
     let (conditions, defaults) = (column("split_conditions")?, column("default_left")?);
+    let covers = tree.find("sum_hessian")?.map(|_| column("sum_hessian")).transpose()?;
     let kinds = tree.find("split_type")?.map(|_| column("split_type")).transpose()?;
     let mut sets = category_sets(tree, count, category_words)?;
 
@@ -67,7 +68,12 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
             right: place("right child", right[index])?,
         }));
     }
-    Ok(Tree::new(output, nodes))
+    Ok(Tree { covers: known_covers(covers.map(<[f64]>::to_vec)), ..Tree::new(output, nodes) })
+}
+
+/// Covers that explanations can divide by, or none: an objective of the user's own may give negative weights.
+pub(crate) fn known_covers(covers: Option<Vec<f64>>) -> Vec<f64> {
+    covers.filter(|covers| covers.iter().all(|cover| (0.0..f64::INFINITY).contains(cover))).unwrap_or_default()
 }
 
 /// The set of each node that tests categories.

@@ -1,9 +1,11 @@
 //! The Common API: predictions with named columns in, labelled answers out, the same shape for every kind of model.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use headrace_engine::{
-    Deployment, Engine, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section,
+    Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section,
+    shortened,
 };
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -14,7 +16,8 @@ use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, Optional, WRONG_VAL
 /// The version of this API, told in every answer.
 pub const API_VERSION: &str = "v1";
 
-/// Reads `{"id"?, "entities"?: {column: [..]}, "features"?: {..}, "request"?: {..}, "outputs"?: [..]}` by a model's signature.
+/// Reads `{"id"?, "entities"?: {column: [..]}, "features"?: {..}, "request"?: {..}, "outputs"?: [..],
+/// "explain"?: true | {"top": n}}` by a model's signature.
 ///
 /// # Errors
 /// `invalid_json`; `invalid_argument`, `unknown_entity`, `unknown_feature` or `type_mismatch` naming the key or column; `too_large`.
@@ -42,6 +45,11 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 self.request.outputs = outputs.unwrap_or_default();
                 return Ok(());
             }
+            "explain" => {
+                let asked: Value = map.next_value()?;
+                self.request.explain = explain_of(&asked).map_err(|error| self.fault.raise::<A::Error>(error))?;
+                return Ok(());
+            }
             "entities" => Section::Entities,
             "features" => Section::Features,
             "request" => Section::Request,
@@ -49,7 +57,7 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 return Err(self.fault.raise(Error::new(
                     ErrorCode::InvalidArgument,
                     format!("the body has an unknown key '{key}'"),
-                    "use id, entities, features, request, outputs",
+                    "use id, entities, features, request, outputs, explain",
                 )));
             }
         };
@@ -70,6 +78,30 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
         }
         Ok(())
     }
+}
+
+/// `true`, or `{"top": n}` with a whole number from 1 on; `false` and null ask for nothing.
+///
+/// # Errors
+/// `invalid_argument`.
+fn explain_of(asked: &Value) -> Result<Option<Explain>> {
+    match asked {
+        Value::Null | Value::Bool(false) => return Ok(None),
+        Value::Bool(true) => return Ok(Some(Explain::default())),
+        Value::Object(members) if members.len() == 1 => {
+            let top = members.get("top").and_then(Value::as_u64).and_then(|top| usize::try_from(top).ok());
+            if let Some(top) = top.and_then(NonZeroUsize::new) {
+                return Ok(Some(Explain { top: Some(top) }));
+            }
+        }
+        _ => {}
+    }
+    let text = asked.to_string();
+    Err(Error::new(
+        ErrorCode::InvalidArgument,
+        format!("'explain' is {}", shortened(&text)),
+        r#"use true, or {"top": 5} for the five features that count most"#,
+    ))
 }
 
 struct SectionHandler<'a> {
@@ -189,9 +221,14 @@ pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Ve
     write(&mut out, &response.task);
     out.extend_from_slice(b",\"predictions\":[");
     let class_keys: Vec<Vec<u8>> = response.classes.iter().map(|class| key_of(class)).collect();
+    let mut feature_keys = Vec::new();
+    if response.explain.is_some() {
+        feature_keys.extend(deployment.features().iter().map(|field| key_of(&field.name)));
+    }
+    let keys = Keys { classes: class_keys, features: feature_keys };
     for row in 0..response.rows {
         separate(&mut out, row);
-        write_prediction(&mut out, deployment, response, &class_keys, row);
+        write_prediction(&mut out, deployment, response, &keys, row);
     }
     out.extend_from_slice(b"],\"timing_us\":{");
     for (index, phase) in Phase::ALL.into_iter().enumerate() {
@@ -204,7 +241,14 @@ pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Ve
     out
 }
 
-/// `"name":`, escaped once for all rows.
+/// Names as keys, each escaped once for all rows.
+struct Keys {
+    classes: Vec<Vec<u8>>,
+    /// Empty unless explanations are told.
+    features: Vec<Vec<u8>>,
+}
+
+/// `"name":`, escaped.
 fn key_of(name: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(name.len() + 3);
     write(&mut key, name);
@@ -212,13 +256,7 @@ fn key_of(name: &str) -> Vec<u8> {
     key
 }
 
-fn write_prediction(
-    out: &mut Vec<u8>,
-    deployment: &Deployment,
-    response: &PredictResponse,
-    class_keys: &[Vec<u8>],
-    row: usize,
-) {
+fn write_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &PredictResponse, keys: &Keys, row: usize) {
     let width = response.scores_count();
     let scores = &response.scores[row * width..][..width];
     out.push(b'{');
@@ -241,10 +279,10 @@ fn write_prediction(
             }
         }
     }
-    if response.outputs.scores && !class_keys.is_empty() {
+    if response.outputs.scores && !keys.classes.is_empty() {
         next_member(out, begin);
         out.extend_from_slice(b"\"scores\":{");
-        for (class, (key, score)) in class_keys.iter().zip(scores).enumerate() {
+        for (class, (key, score)) in keys.classes.iter().zip(scores).enumerate() {
             separate(out, class);
             out.extend_from_slice(key);
             write(out, score);
@@ -259,6 +297,10 @@ fn write_prediction(
             many => write(out, many),
         }
     }
+    if response.explain.is_some() {
+        next_member(out, begin);
+        write_explanation(out, response, &keys.features, row);
+    }
     if let Some(RowError { error, .. }) = response.row_error(row) {
         next_member(out, begin);
         out.extend_from_slice(b"\"status\":{\"code\":");
@@ -268,6 +310,39 @@ fn write_prediction(
         out.push(b'}');
     }
     out.push(b'}');
+}
+
+/// `"explanation":` and one object for a row of one margin, a list of them for more, null for a row that failed.
+fn write_explanation(out: &mut Vec<u8>, response: &PredictResponse, feature_keys: &[Vec<u8>], row: usize) {
+    out.extend_from_slice(b"\"explanation\":");
+    let is_list = response.margins_count != 1;
+    if is_list {
+        out.push(b'[');
+    }
+    for margin in 0..response.margins_count {
+        separate(out, margin);
+        let Some(explanation) = response.explanation(row, margin) else {
+            out.extend_from_slice(b"null");
+            continue;
+        };
+        out.extend_from_slice(b"{\"expected\":");
+        write(out, &explanation.expected);
+        out.extend_from_slice(b",\"contributions\":{");
+        for (index, (feature, contribution)) in explanation.contributions.iter().enumerate() {
+            separate(out, index);
+            out.extend_from_slice(&feature_keys[*feature]);
+            write(out, contribution);
+        }
+        out.push(b'}');
+        if let Some(others) = explanation.others {
+            out.extend_from_slice(b",\"others\":");
+            write(out, &others);
+        }
+        out.push(b'}');
+    }
+    if is_list {
+        out.push(b']');
+    }
 }
 
 fn next_member(out: &mut Vec<u8>, begin: usize) {
@@ -326,6 +401,23 @@ mod tests {
     }
 
     #[test]
+    fn an_explanation_tells_what_each_feature_adds() {
+        let body = r#"{"features": {"a": [1.5, "x"], "b": [-2, 1]}, "outputs": ["label"], "explain": true}"#;
+        let told = answer("minutes", body);
+        let explanation = json!({"expected": 0.0, "contributions": {"a": 1.5, "b": -2.0}});
+        assert_eq!(told["predictions"][0], json!({"value": -0.5, "explanation": explanation}));
+        assert_eq!(told["predictions"][1]["explanation"], Value::Null);
+        let told =
+            answer("delay", r#"{"features": {"a": [1], "b": [-2]}, "outputs": ["label"], "explain": {"top": 1}}"#);
+        let explanation = json!({"expected": 0.0, "contributions": {"b": -2.0}, "others": 1.0});
+        assert_eq!(told["predictions"], json!([{"label": "on_time", "explanation": explanation}]));
+        for nothing in ["false", "null"] {
+            let told = answer("minutes", &format!(r#"{{"features": {{"a": [1], "b": [2]}}, "explain": {nothing}}}"#));
+            assert_eq!(told["predictions"], json!([{"value": 3.0}]));
+        }
+    }
+
+    #[test]
     fn a_regression_answers_a_value() {
         let answer = answer("minutes", r#"{"features": {"a": [1.5], "b": [2]}}"#);
         assert_eq!(answer["predictions"], json!([{"value": 3.5}]));
@@ -358,6 +450,8 @@ mod tests {
             (r#"{"features": {"a": [1], "a": [2]}}"#, ErrorCode::InvalidArgument, "'a' twice"),
             (r#"{"entities": {"origin": ["JFK"]}}"#, ErrorCode::UnknownEntity, "'origin'"),
             (r#"{"outputs": ["probability"]}"#, ErrorCode::InvalidArgument, "'probability'"),
+            (r#"{"explain": {"top": 0}}"#, ErrorCode::InvalidArgument, "'explain' is {\"top\":0}"),
+            (r#"{"explain": 3}"#, ErrorCode::InvalidArgument, "'explain' is 3"),
             (r#"{"id": 7}"#, ErrorCode::InvalidArgument, "the number 7 was sent, expected a string"),
             ("{\"id\": \"\u{1}\"}", ErrorCode::InvalidJson, "control character"),
         ] {

@@ -2,7 +2,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, ErrorCode, Result};
 
 /// What a model answers, which decides the shape of the Common API's predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,4 +49,28 @@ pub trait Model: Send + Sync + Debug {
 
     /// Margins turned into scores in place, with the trainer's own arithmetic and precision.
     fn scores(&self, margins: &mut [f64]);
+
+    /// Whether [`contributions`](Self::contributions) can answer: asked before any work is done for it.
+    ///
+    /// # Errors
+    /// `unsupported_model` naming what cannot be explained, and why.
+    fn check_explainable(&self) -> Result<()> {
+        Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            "this kind of model has no contributions of features",
+            "tree ensembles and linear models have them",
+        ))
+    }
+
+    /// How much each feature adds to the margins of `rows` rows. `contributions` is row-major
+    /// `[rows, outputs_count, features_count + 1]`; the last value is what the margin is expected to be when no feature is known, so
+    /// that the values of an output sum to its margin. A model that prepares its inputs adds the contributions of the columns that it made of
+    /// an input to that input's.
+    ///
+    /// # Errors
+    /// As [`check_explainable`](Self::check_explainable); `length_mismatch` when a slice's length is not as stated.
+    fn contributions(&self, features: &[f64], rows: usize, contributions: &mut [f64]) -> Result<()> {
+        let _ = (features, rows, contributions);
+        self.check_explainable()
+    }
 }

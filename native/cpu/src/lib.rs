@@ -18,6 +18,7 @@ pub use table::{
     TableSnapshot, TableStats, TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
 };
 pub use trees::{
-    Categories, Comparison, Ensemble, Features, Forest, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD,
+    Categories, Comparison, Ensemble, Explainer, Features, Forest, Missing, Node, Precision, Split, Test, Tree,
+    ZERO_THRESHOLD, contributions_plain,
 };
 pub use vectorized::{Vectorized, vectorized};

@@ -1,11 +1,12 @@
 //! `Engine`: predictions inside this process, without a network or JSON between.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use headrace_engine::{
-    EngineOptions, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest, RowError, Section,
+    EngineOptions, Explain, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest, RowError, Section,
 };
 use headrace_types::{Batch, Clock, Error, ErrorCode, SystemClock, VirtualClock};
 use pyo3::prelude::*;
@@ -212,7 +213,7 @@ impl Engine {
     }
 
     /// Predicts some rows; the answer has the Common API's shape.
-    #[pyo3(signature = (name, entities=None, request=None, features=None, outputs=None, version=None, id=None))]
+    #[pyo3(signature = (name, entities=None, request=None, features=None, outputs=None, version=None, id=None, explain=None))]
     #[allow(clippy::too_many_arguments)] // the request's members, all of them optional keywords
     fn predict<'py>(
         &self,
@@ -224,6 +225,7 @@ impl Engine {
         outputs: Option<&Bound<'py, PyAny>>,
         version: Option<u32>,
         id: Option<String>,
+        explain: Option<&Bound<'py, PyAny>>,
     ) -> Outcome<Bound<'py, PyDict>> {
         let engine = self.checked()?;
         let deployment = engine.deployment(name, version)?;
@@ -248,6 +250,7 @@ impl Engine {
             request: fields,
             row_errors,
             outputs: outputs_of(outputs)?,
+            explain: explain.map(explain_of).transpose()?.flatten(),
             ..PredictRequest::default()
         };
         let run = || engine.predict_on(&deployment, &ask);
@@ -282,6 +285,26 @@ fn payload_options<'py>(given: &Bound<'py, PyDict>) -> Outcome<PayloadOptions> {
 fn place_of(folder: &Path) -> Option<(&str, u32)> {
     let version = folder.file_name()?.to_str()?.parse().ok()?;
     Some((folder.parent()?.file_name()?.to_str()?, version))
+}
+
+/// `True`, or `{"top": n}`; False asks for nothing.
+fn explain_of(asked: &Bound<'_, PyAny>) -> Outcome<Option<Explain>> {
+    if let Ok(flag) = asked.extract::<bool>() {
+        return Ok(flag.then(Explain::default));
+    }
+    if let Ok(members) = asked.cast::<PyDict>()
+        && members.len() == 1
+        && let Some(top) = members.get_item("top")?
+        && let Ok(top) = top.extract::<NonZeroUsize>()
+    {
+        return Ok(Some(Explain { top: Some(top) }));
+    }
+    Err(Error::new(
+        ErrorCode::InvalidArgument,
+        format!("explain is {}", asked.repr()?),
+        "use True, or {'top': 5} for the five features that count most",
+    )
+    .into())
 }
 
 fn outputs_of(names: Option<&Bound<'_, PyAny>>) -> Outcome<Outputs> {

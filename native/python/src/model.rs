@@ -85,13 +85,45 @@ impl Model {
     /// Raw margins, float64 `[rows, outputs]`, of a float32 or float64 `[rows, features]`; NaN is a missing value.
     #[pyo3(signature = (x, threads=None))]
     fn margins<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyArray2<f64>>> {
-        self.evaluate(x, threads, false)
+        self.margins_array(x, threads, false)
+    }
+
+    /// How much each feature adds to the margins: float64 `[rows, features + 1]`, or `[rows, outputs, features + 1]` of a model with several
+    /// outputs; the last value is the expected margin.
+    #[pyo3(signature = (x, threads=None))]
+    fn contributions<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyAny>> {
+        self.model.check_explainable()?;
+        let (outputs, width) = (self.model.outputs_count(), self.model.features_count() + 1);
+        let (rows, values) = self.evaluate(x, threads, outputs * width, |features, rows, out, threads| {
+            self.model.contributions_of(features, rows, out, threads)
+        })?;
+        if outputs == 1 {
+            return Ok(values.reshape([rows, width])?.into_any());
+        }
+        Ok(values.reshape([rows, outputs, width])?.into_any())
+    }
+
+    /// Raises what `contributions` would, without any work.
+    fn check_explainable(&self) -> Outcome<()> {
+        Ok(self.model.check_explainable()?)
+    }
+
+    /// Memory that the compiled model takes.
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.model.bytes()
+    }
+
+    /// Memory that explanations take now.
+    #[getter]
+    fn explainer_bytes(&self) -> usize {
+        self.model.explainer_bytes()
     }
 
     /// As `margins`, turned into scores.
     #[pyo3(signature = (x, threads=None))]
     fn scores<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyArray2<f64>>> {
-        self.evaluate(x, threads, true)
+        self.margins_array(x, threads, true)
     }
 
     fn __repr__(&self) -> String {
@@ -112,18 +144,36 @@ impl Model {
         }
     }
 
-    fn evaluate<'py>(
+    fn margins_array<'py>(
         &self,
         x: &Bound<'py, PyAny>,
         threads: Option<usize>,
         as_scores: bool,
     ) -> Outcome<Bound<'py, PyArray2<f64>>> {
+        let outputs = self.model.outputs_count();
+        let (rows, margins) = self.evaluate(x, threads, outputs, |features, rows, out, threads| {
+            self.model.margins_of(features, rows, out, threads)?;
+            if as_scores {
+                self.model.scores(out);
+            }
+            Ok(())
+        })?;
+        Ok(margins.reshape([rows, outputs])?)
+    }
+
+    /// The number of rows, and what `work` makes of them: `width` values a row.
+    fn evaluate<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+        width: usize,
+        work: impl FnOnce(Features<'_>, usize, &mut [f64], usize) -> Result<(), Error> + Send,
+    ) -> Outcome<(usize, Bound<'py, PyArray1<f64>>)> {
         self.fork.check("Model")?;
         let py = x.py();
         let (owner, view) = self.matrix(x)?;
         let rows = if view.dimensions == 1 { 1 } else { view.shape.0 };
-        let outputs = self.model.outputs_count();
-        let margins = PyArray1::<f64>::zeros(py, rows * outputs, false);
+        let values = PyArray1::<f64>::zeros(py, rows * width, false);
         let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
         {
             // SAFETY: `owner` keeps the array alive to the end of the call, and the element type is matched.
@@ -134,18 +184,12 @@ impl Model {
                 }
             };
             // SAFETY: the array was made above, nobody else has seen it.
-            let out = unsafe { margins.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
-            let run = || {
-                self.model.margins_of(features, rows, out, threads)?;
-                if as_scores {
-                    self.model.scores(out);
-                }
-                Ok(())
-            };
+            let out = unsafe { values.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
+            let run = || work(features, rows, out, threads);
             if view.len() < DETACH_VALUES_MIN { guarded(run) } else { detached(py, run) }?;
         }
         drop(owner);
-        Ok(margins.reshape([rows, outputs])?)
+        Ok((rows, values))
     }
 
     /// The rows as a view, after a conversion by NumPy where they are neither float32 nor float64, not contiguous or not aligned.

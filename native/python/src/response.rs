@@ -1,6 +1,6 @@
 //! A prediction as the dictionary of the Common API: the same names, nesting and nulls as `headrace_protocol` writes in JSON.
 
-use headrace_engine::{Deployment, NO_LABEL, Phase, PredictResponse, RowError};
+use headrace_engine::{Deployment, Explanation, NO_LABEL, Phase, PredictResponse, RowError};
 use headrace_types::Task;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -24,9 +24,14 @@ pub(crate) fn response_dict<'py>(
     answer.set_item(intern!(py, "model_version"), response.model_version.to_string())?;
     answer.set_item(intern!(py, "task"), task_name(py, response.task))?;
     let classes: Vec<Bound<'py, PyString>> = response.classes.iter().map(|class| PyString::new(py, class)).collect();
+    let mut features = Vec::new();
+    if response.explain.is_some() {
+        features.extend(deployment.features().iter().map(|field| PyString::new(py, &field.name)));
+    }
+    let names = Names { classes, features };
     let predictions = PyList::empty(py);
     for row in 0..response.rows {
-        predictions.append(prediction(py, deployment, response, &classes, row)?)?;
+        predictions.append(prediction(py, deployment, response, &names, row)?)?;
     }
     answer.set_item(intern!(py, "predictions"), predictions)?;
     answer.set_item(intern!(py, "timing_us"), timing(py, response)?)?;
@@ -43,13 +48,21 @@ fn task_name<'py>(py: Python<'py>, task: Task) -> &'py Bound<'py, PyString> {
     }
 }
 
+/// Names that every row tells.
+struct Names<'py> {
+    classes: Vec<Bound<'py, PyString>>,
+    /// Empty unless explanations are told.
+    features: Vec<Bound<'py, PyString>>,
+}
+
 fn prediction<'py>(
     py: Python<'py>,
     deployment: &Deployment,
     response: &PredictResponse,
-    classes: &[Bound<'py, PyString>],
+    names: &Names<'py>,
     row: usize,
 ) -> Outcome<Bound<'py, PyDict>> {
+    let classes = &names.classes;
     let width = response.scores_count();
     let scores = &response.scores[row * width..][..width];
     let found = PyDict::new(py);
@@ -88,6 +101,16 @@ fn prediction<'py>(
             }
         }
     }
+    if response.explain.is_some() {
+        let told = |margin: usize| {
+            let explanation = response.explanation(row, margin);
+            explanation.map(|explanation| explanation_dict(py, &explanation, &names.features)).transpose()
+        };
+        match response.margins_count {
+            1 => found.set_item(intern!(py, "explanation"), told(0)?)?,
+            many => found.set_item(intern!(py, "explanation"), (0..many).map(told).collect::<Outcome<Vec<_>>>()?)?,
+        }
+    }
     if let Some(RowError { error, .. }) = response.row_error(row) {
         let status = PyDict::new(py);
         status.set_item(intern!(py, "code"), error.code.slug())?;
@@ -95,6 +118,24 @@ fn prediction<'py>(
         found.set_item(intern!(py, "status"), status)?;
     }
     Ok(found)
+}
+
+fn explanation_dict<'py>(
+    py: Python<'py>,
+    explanation: &Explanation,
+    features: &[Bound<'py, PyString>],
+) -> Outcome<Bound<'py, PyDict>> {
+    let contributions = PyDict::new(py);
+    for (feature, contribution) in &explanation.contributions {
+        contributions.set_item(&features[*feature], number(*contribution))?;
+    }
+    let told = PyDict::new(py);
+    told.set_item(intern!(py, "expected"), number(explanation.expected))?;
+    told.set_item(intern!(py, "contributions"), contributions)?;
+    if let Some(others) = explanation.others {
+        told.set_item(intern!(py, "others"), number(others))?;
+    }
+    Ok(told)
 }
 
 /// A failed row has no number; JSON says null there, Python None.

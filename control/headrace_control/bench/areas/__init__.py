@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, ingest, lookup, mlp, online, pit, trees, windows
+from headrace_control.bench.areas import demo, expr, ingest, lookup, mlp, online, pit, shap, trees, windows
 
 AREAS = {
     "lookup": lookup,
@@ -13,5 +13,6 @@ AREAS = {
     "expr": expr,
     "trees": trees,
     "mlp": mlp,
+    "shap": shap,
     "demo": demo,
 }

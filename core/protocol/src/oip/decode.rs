@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use headrace_engine::{ColumnBuilder, Deployment, PredictRequest, RowError, Section, shortened};
+use headrace_engine::{ColumnBuilder, Deployment, Explain, PredictRequest, RowError, Section, shortened};
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
-use super::{FEATURES_INPUT, output_names};
+use super::{CONTRIBUTIONS_OUTPUT, FEATURES_INPUT, output_names};
 use crate::json::{
     DIMENSIONS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional, WRONG_VALUES_MAX, parse,
     too_many_wrong,
@@ -101,6 +101,10 @@ fn raw_request(deployment: &Deployment, body: &[u8]) -> Result<InferRequest> {
 fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>) -> Result<InferRequest> {
     predict.outputs = headrace_engine::Outputs::NONE;
     for output in &outputs {
+        if output.name == CONTRIBUTIONS_OUTPUT {
+            predict.explain = Some(Explain::default());
+            continue;
+        }
         predict.outputs =
             predict.outputs.with(&output.name).ok_or_else(|| Error::internal("an output without a name"))?;
     }
@@ -120,7 +124,7 @@ fn requested(
     let asked: Vec<AskedOutput> = asked.filter(|asked| !asked.is_empty()).unwrap_or_else(all);
     let mut outputs: Vec<RequestedOutput> = Vec::with_capacity(asked.len());
     for output in asked {
-        let problem = if !known.contains(&output.name.as_str()) {
+        let problem = if !known.contains(&output.name.as_str()) && output.name != CONTRIBUTIONS_OUTPUT {
             "is not an output"
         } else if outputs.iter().any(|other| other.name == output.name) {
             "is asked for twice"

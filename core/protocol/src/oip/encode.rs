@@ -3,6 +3,7 @@
 use headrace_engine::{Deployment, NO_LABEL, PredictResponse};
 use headrace_types::{Error, Result};
 
+use super::CONTRIBUTIONS_OUTPUT;
 use super::datatype::write_bytes_element;
 use super::decode::{InferRequest, RequestedOutput};
 use crate::json::{separate, write};
@@ -88,6 +89,15 @@ impl<'a> OutputTensor<'a> {
                 let name = |label: &u32| if *label == NO_LABEL { None } else { response.classes.get(*label as usize) };
                 let labels = response.labels.iter().map(|label| name(label).cloned().unwrap_or_default());
                 OutputTensor::Texts(labels.collect(), vec![rows])
+            }
+            (CONTRIBUTIONS_OUTPUT, _) => {
+                let values = response.contributions.len() / (rows * response.margins_count).max(1);
+                let shape = if response.margins_count == 1 {
+                    vec![rows, values]
+                } else {
+                    vec![rows, response.margins_count, values]
+                };
+                OutputTensor::Numbers(&response.contributions, shape)
             }
             (other, _) => return Err(Error::internal(format!("no tensor for the output '{other}'"))),
         })

@@ -23,6 +23,10 @@ use headrace_types::Task;
 /// The input that carries all features of a model without a feature service.
 pub(crate) const FEATURES_INPUT: &str = "features";
 
+/// The output that explains margins: `[rows, features + 1]`, or `[rows, margins, features + 1]` for several. It is answered when it is
+/// asked for by name, and not listed.
+pub(crate) const CONTRIBUTIONS_OUTPUT: &str = "contributions";
+
 /// The response header, and the request header, that tells how many bytes of the body are JSON.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 

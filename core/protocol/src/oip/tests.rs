@@ -418,3 +418,16 @@ proptest! {
         prop_assert_eq!(by_json, by_binary);
     }
 }
+
+#[test]
+fn contributions_are_answered_when_they_are_asked_for() {
+    let body = r#"{"inputs": [{"name": "features", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]}],
+        "outputs": [{"name": "value"}, {"name": "contributions"}]}"#;
+    let (answer, _) = infer(sum_regressor("minutes", 1, &["a", "b"]), None, body.as_bytes()).unwrap();
+    let contributions = json!({"name": "contributions", "datatype": "FP64", "shape": [2, 3],
+        "data": [1.0, 2.0, 0.0, 3.0, 4.0, 0.0]});
+    assert_eq!(answer["outputs"][1], contributions);
+    let body = features("[1, 2]", "[1, 2]");
+    let (answer, _) = infer(sum_regressor("minutes", 1, &["a", "b"]), None, body.as_bytes()).unwrap();
+    assert_eq!(answer["outputs"].as_array().map(Vec::len), Some(2));
+}

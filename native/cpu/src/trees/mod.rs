@@ -22,6 +22,7 @@
 
 mod direct;
 mod ensemble;
+mod explain;
 mod forest;
 mod layout;
 mod leaves;
@@ -36,5 +37,6 @@ mod tests;
 mod walk;
 
 pub use ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
+pub use explain::{Explainer, contributions_plain};
 pub(crate) use forest::check_lengths;
 pub use forest::{Features, Forest};

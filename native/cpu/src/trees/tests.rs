@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A small generator, so that one seed names a whole forest.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -18,12 +18,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// Values that collide with thresholds, and the ones at the edges of the number line.
-    fn value(&mut self, distinct: usize) -> f64 {
+    pub(super) fn value(&mut self, distinct: usize) -> f64 {
         const SPECIAL: [f64; 12] = [
             f64::NAN,
             f64::INFINITY,
@@ -46,20 +46,20 @@ impl Random {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
-    seed: u64,
-    features_precision: Precision,
-    precision: Precision,
-    comparison: Comparison,
-    trees: usize,
-    features: usize,
-    outputs: usize,
-    depth_max: u32,
-    distinct: usize,
-    chance_of_leaf: usize,
-    has_zero_missing: bool,
-    has_categories: bool,
-    has_vector_leaves: bool,
+pub(super) struct Wanted {
+    pub(super) seed: u64,
+    pub(super) features_precision: Precision,
+    pub(super) precision: Precision,
+    pub(super) comparison: Comparison,
+    pub(super) trees: usize,
+    pub(super) features: usize,
+    pub(super) outputs: usize,
+    pub(super) depth_max: u32,
+    pub(super) distinct: usize,
+    pub(super) chance_of_leaf: usize,
+    pub(super) has_zero_missing: bool,
+    pub(super) has_categories: bool,
+    pub(super) has_vector_leaves: bool,
 }
 
 fn split(random: &mut Random, wanted: &Wanted) -> Split {
@@ -100,7 +100,7 @@ fn grow(random: &mut Random, wanted: &Wanted, nodes: &mut Vec<Node>, depth: u32)
     index
 }
 
-fn ensemble(wanted: &Wanted) -> Ensemble {
+pub(super) fn ensemble(wanted: &Wanted) -> Ensemble {
     let mut random = Random(wanted.seed);
     Ensemble {
         features_precision: wanted.features_precision,
@@ -151,7 +151,7 @@ fn assert_twins_agree(ensemble: &Ensemble, rows: usize, distinct: usize, seed: u
     assert_eq!(bits(&plain), bits(&fast), "{forest:?} of float32");
 }
 
-fn any_wanted() -> impl Strategy<Value = Wanted> {
+pub(super) fn any_wanted() -> impl Strategy<Value = Wanted> {
     let shape = (1usize..40, 1usize..12, 1usize..4, 0u32..10, 2usize..40, 0usize..60);
     (any::<u64>(), any::<[bool; 6]>(), shape).prop_map(|(seed, flags, shape)| Wanted {
         seed,
@@ -179,7 +179,7 @@ proptest! {
     }
 }
 
-fn wanted() -> Wanted {
+pub(super) fn wanted() -> Wanted {
     Wanted {
         seed: 1,
         features_precision: Precision::Float64,

@@ -1,0 +1,1 @@
+"""How long a model takes at each batch size, and what to make of it: `headrace profile`."""

@@ -1,0 +1,79 @@
+"""Rows of a file as the matrices that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from headrace_control.errors import ControlError
+
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "json"}
+
+
+class RowFile:
+    """A Parquet, CSV or JSON lines file with a numeric column for each feature; other columns are left alone."""
+
+    def __init__(self, path: Path, features: Sequence[str]) -> None:
+        """Opens the file and checks its columns, without reading rows.
+
+        Raises:
+            ControlError: `invalid_argument` (ending), `io`, `missing_column` naming the first that are missing.
+        """
+        file_format = FORMATS.get(path.suffix)
+        if file_format is None:
+            raise ControlError("invalid_argument", f"{path} has no known ending", f"use one of {', '.join(FORMATS)}")
+        self.path = path
+        self.features = list(features)
+        try:
+            self.dataset = ds.dataset(str(path), format=file_format)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+        missing = [name for name in features if name not in self.dataset.schema.names]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise ControlError(
+                "missing_column",
+                f"{path} has no column {', '.join(missing[:5])}{more}",
+                "give a column for each feature of the model",
+            )
+
+    def rows(self) -> int:
+        try:
+            return int(self.dataset.count_rows())
+        except pa.ArrowException as error:
+            raise _unreadable(self.path, error) from error
+
+    def matrices(self, rows_max: int) -> Iterator[NDArray[np.float64]]:
+        """The rows in order, float64, in pieces of at most `rows_max`; a null is NaN.
+
+        Raises:
+            ControlError: `io`; `type_mismatch` naming a column that holds no numbers.
+        """
+        try:
+            for batch in self.dataset.to_batches(columns=self.features, batch_size=rows_max):
+                if batch.num_rows:
+                    yield np.column_stack([_numbers(self.path, name, batch[name]) for name in self.features])
+        except pa.ArrowException as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
+    kind = column.type
+    if not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    ):
+        raise ControlError(
+            "type_mismatch", f"column '{name}' of {path} holds {kind}, not numbers", "encode it as the training did"
+        )
+    numbers: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _unreadable(path: Path, error: Exception) -> ControlError:
+    return ControlError("io", f"{path} cannot be read: {error}", "check that it is what its ending says")

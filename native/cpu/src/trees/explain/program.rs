@@ -1,0 +1,336 @@
+//! Trees as straight lists of actions, which a sweep follows for every row alike.
+
+use std::collections::HashMap;
+
+use headrace_types::{Error, ErrorCode, Result};
+
+use super::super::ensemble::{Ensemble, Node, Split, Tree};
+use super::super::number::{Bin, Number};
+use super::super::quantize::Questions;
+use super::quadrature;
+
+/// Levels that a tree may have: a sweep keeps a frame for each.
+const LEVELS_MAX: usize = 4_096;
+
+/// What a sweep does next. Inner nodes and leaves are taken from their lists in the order in which actions need them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Action {
+    /// The next inner node has two leaves, which are the next ones: its sum is known at once.
+    Leaves,
+    /// Opens the next inner node and goes to its left child.
+    OpenLeft,
+    /// Opens the next inner node and goes to its right child; the left one is a leaf.
+    OpenRight,
+    /// The left child of the last opened node is done: goes to the right one.
+    Turn,
+    /// Both children of the last opened node are done: closes it.
+    Close,
+    /// As `Close`, and the right child is the next leaf.
+    CloseWithRightLeaf,
+    /// As `Close`, and the left child is the next leaf.
+    CloseWithLeftLeaf,
+}
+
+/// No edge above asks the same feature.
+pub(super) const NOWHERE: u16 = u16::MAX;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inner<B> {
+    /// The share of the node's training rows that went left.
+    pub(super) left_share: f64,
+    pub(super) slot: u32,
+    /// Where the contribution goes.
+    pub(super) column: u32,
+    /// The last bin that goes left.
+    pub(super) bin: B,
+    /// The level of the nearest node above that asks the same feature, or [`NOWHERE`].
+    pub(super) same_feature_at: u16,
+}
+
+/// One tree, for one output.
+///
+/// Invariants, on which a sweep relies: the actions open and close nodes like brackets, at most `levels` deep, and take all inner nodes
+/// and leaves; each `slot` is below the quantizer's number of slots, each `column` below the number of columns.
+#[derive(Debug)]
+pub(super) struct Program<B> {
+    pub(super) actions: Vec<Action>,
+    pub(super) inner: Vec<Inner<B>>,
+    pub(super) leaves: Vec<f64>,
+    /// For each inner node with a `same_feature_at`, in their order: the merged share of the edge there.
+    pub(super) shares_above: Vec<f64>,
+    pub(super) levels: usize,
+    /// Features on the path that has most of them.
+    features: usize,
+}
+
+impl<B> Program<B> {
+    pub(super) fn points_count(&self) -> usize {
+        quadrature::points_count(self.features)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.actions.as_slice())
+            + size_of_val(self.inner.as_slice())
+            + size_of_val(self.leaves.as_slice())
+            + size_of_val(self.shares_above.as_slice())
+    }
+}
+
+pub(super) struct Programs<B> {
+    pub(super) programs: Vec<Program<B>>,
+    /// The place in a row's contributions of each column.
+    pub(super) columns: Vec<usize>,
+    /// The expected value of each output.
+    pub(super) expected: Vec<f64>,
+}
+
+/// # Errors
+/// `unsupported_model` naming the tree.
+pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Programs<B>> {
+    let mut columns = Columns { of: HashMap::new(), places: Vec::new(), stride: ensemble.features_count + 1 };
+    let mut expected = ensemble.base.clone();
+    let mut programs = Vec::new();
+    for (index, tree) in ensemble.trees.iter().enumerate() {
+        let shares = left_shares(tree).map_err(|error| error.within(format!("tree {index}")))?;
+        let outputs = if tree.has_vector_leaves() { 0..ensemble.outputs_count } else { tree.output..tree.output + 1 };
+        for output in outputs {
+            let mut compiler = Compiler::new(tree, output, &shares, questions, &mut columns);
+            expected[output] += compiler.mean();
+            compiler.compile().map_err(|error| error.within(format!("tree {index}")))?;
+            if !compiler.program.inner.is_empty() {
+                programs.push(compiler.program);
+            }
+        }
+    }
+    Ok(Programs { programs, columns: columns.places, expected })
+}
+
+/// The share of each inner node's training rows that went left. Children's covers are weighed against each other, since an inner node's
+/// own may be rounded otherwise than their sum.
+pub(super) fn left_shares(tree: &Tree) -> Result<Vec<f64>> {
+    if tree.covers.is_empty() && tree.nodes.len() > 1 {
+        return Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            "the model file has no covers (the weight of the training rows at each node), by which explanations are weighted",
+            "save the model again with a version of its library that writes them",
+        ));
+    }
+    let mut shares = vec![0.0; tree.nodes.len()];
+    for (share, node) in shares.iter_mut().zip(&tree.nodes) {
+        if let Node::Split(split) = node {
+            let cover = |child: usize| {
+                let cover = tree.covers[child];
+                if cover.is_finite() && cover >= 0.0 {
+                    return Ok(cover);
+                }
+                let message = format!("node {child} has the cover {cover}, which is no weight of rows");
+                Err(Error::new(
+                    ErrorCode::UnsupportedModel,
+                    message,
+                    "explain a model that was trained with positive weights",
+                ))
+            };
+            let (left, right) = (cover(split.left)?, cover(split.right)?);
+            // Where no training row came, either side is as good.
+            *share = if left + right > 0.0 { left / (left + right) } else { 0.5 };
+        }
+    }
+    Ok(shares)
+}
+
+/// Numbers the pairs of output and feature that occur.
+struct Columns {
+    of: HashMap<(usize, usize), u32>,
+    places: Vec<usize>,
+    stride: usize,
+}
+
+impl Columns {
+    fn number(&mut self, output: usize, feature: usize) -> u32 {
+        *self.of.entry((output, feature)).or_insert_with(|| {
+            self.places.push(output * self.stride + feature);
+            u32::try_from(self.places.len() - 1).expect("an ensemble has fewer nodes")
+        })
+    }
+}
+
+/// A step of the compiler's own walk.
+enum Visit {
+    Enter(usize),
+    Turn(usize),
+    Close(usize),
+}
+
+/// An open edge: its level and the merged share of its feature down to here.
+struct Edge {
+    level: u16,
+    share: f64,
+}
+
+struct Compiler<'a, F, B> {
+    tree: &'a Tree,
+    output: usize,
+    shares: &'a [f64],
+    questions: &'a Questions<F>,
+    columns: &'a mut Columns,
+    /// Open edges by feature, the deepest last.
+    path: HashMap<usize, Vec<Edge>>,
+    distinct: usize,
+    level: usize,
+    program: Program<B>,
+}
+
+impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
+    fn new(
+        tree: &'a Tree,
+        output: usize,
+        shares: &'a [f64],
+        questions: &'a Questions<F>,
+        columns: &'a mut Columns,
+    ) -> Self {
+        let program = Program {
+            actions: Vec::new(),
+            inner: Vec::new(),
+            leaves: Vec::new(),
+            shares_above: Vec::new(),
+            levels: 0,
+            features: 0,
+        };
+        Self { tree, output, shares, questions, columns, path: HashMap::new(), distinct: 0, level: 0, program }
+    }
+
+    fn leaf(&self, node: usize) -> Option<f64> {
+        match &self.tree.nodes[node] {
+            Node::Leaf(value) => Some(*value),
+            Node::VectorLeaf(values) => Some(values[self.output]),
+            Node::Split(_) => None,
+        }
+    }
+
+    fn split(&self, node: usize) -> &'a Split {
+        match &self.tree.nodes[node] {
+            Node::Split(split) => split,
+            Node::Leaf(_) | Node::VectorLeaf(_) => unreachable!("only inner nodes are opened"),
+        }
+    }
+
+    /// The mean of the leaves, weighted by the training rows that went there.
+    fn mean(&self) -> f64 {
+        let mut mean = 0.0;
+        let mut pending = vec![(0, 1.0)];
+        while let Some((node, weight)) = pending.pop() {
+            match &self.tree.nodes[node] {
+                Node::Split(split) => {
+                    let share = self.shares[node];
+                    pending.extend([(split.left, weight * share), (split.right, weight * (1.0 - share))]);
+                }
+                Node::Leaf(_) | Node::VectorLeaf(_) => mean += weight * self.leaf(node).unwrap_or_default(),
+            }
+        }
+        mean
+    }
+
+    fn compile(&mut self) -> Result<()> {
+        if self.leaf(0).is_some() {
+            return Ok(());
+        }
+        let mut pending = vec![Visit::Enter(0)];
+        while let Some(visit) = pending.pop() {
+            match visit {
+                Visit::Enter(node) => self.enter(node, &mut pending)?,
+                Visit::Turn(node) => {
+                    let split = self.split(node);
+                    self.program.actions.push(Action::Turn);
+                    self.pop_edge(split.feature);
+                    self.push_edge(split.feature, 1.0 - self.shares[node], self.level - 1);
+                    pending.push(Visit::Enter(split.right));
+                }
+                Visit::Close(node) => self.close(node),
+            }
+        }
+        for list in [&mut self.program.leaves, &mut self.program.shares_above] {
+            list.shrink_to_fit();
+        }
+        self.program.actions.shrink_to_fit();
+        self.program.inner.shrink_to_fit();
+        Ok(())
+    }
+
+    fn enter(&mut self, node: usize, pending: &mut Vec<Visit>) -> Result<()> {
+        let split = self.split(node);
+        let above = self.path.get(&split.feature).and_then(|edges| edges.last());
+        self.program.inner.push(Inner {
+            left_share: self.shares[node],
+            slot: u32::try_from(self.questions.slot_of(split)).expect("an ensemble has fewer nodes"),
+            column: self.columns.number(self.output, split.feature),
+            bin: B::from_bin(self.questions.bin_of(split)),
+            same_feature_at: above.map_or(NOWHERE, |edge| edge.level),
+        });
+        self.program.shares_above.extend(above.map(|edge| edge.share));
+        self.program.features = self.program.features.max(self.distinct + usize::from(above.is_none()));
+        let (left, right) = (self.leaf(split.left), self.leaf(split.right));
+        if let (Some(left), Some(right)) = (left, right) {
+            self.program.actions.push(Action::Leaves);
+            self.program.leaves.extend([left, right]);
+            return Ok(());
+        }
+        let level = self.level;
+        self.level += 1;
+        self.program.levels = self.program.levels.max(self.level);
+        if self.level >= LEVELS_MAX {
+            return Err(Error::new(
+                ErrorCode::UnsupportedModel,
+                format!("it has more than {LEVELS_MAX} levels, too many to explain"),
+                "train with a bound on the depth (max_depth)",
+            ));
+        }
+        pending.push(Visit::Close(node));
+        if left.is_some() {
+            self.program.actions.push(Action::OpenRight);
+            self.push_edge(split.feature, 1.0 - self.shares[node], level);
+            pending.push(Visit::Enter(split.right));
+        } else {
+            self.program.actions.push(Action::OpenLeft);
+            self.push_edge(split.feature, self.shares[node], level);
+            if right.is_none() {
+                pending.push(Visit::Turn(node));
+            }
+            pending.push(Visit::Enter(split.left));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, node: usize) {
+        let split = self.split(node);
+        let action = match (self.leaf(split.left), self.leaf(split.right)) {
+            (Some(leaf), _) => {
+                self.program.leaves.push(leaf);
+                Action::CloseWithLeftLeaf
+            }
+            (None, Some(leaf)) => {
+                self.program.leaves.push(leaf);
+                Action::CloseWithRightLeaf
+            }
+            (None, None) => Action::Close,
+        };
+        self.program.actions.push(action);
+        self.pop_edge(split.feature);
+        self.level -= 1;
+    }
+
+    fn push_edge(&mut self, feature: usize, share: f64, level: usize) {
+        let edges = self.path.entry(feature).or_default();
+        self.distinct += usize::from(edges.is_empty());
+        let above = edges.last().map_or(1.0, |edge| edge.share);
+        let level = u16::try_from(level).expect("levels are bounded");
+        edges.push(Edge { level, share: above * share });
+    }
+
+    fn pop_edge(&mut self, feature: usize) {
+        if let Some(edges) = self.path.get_mut(&feature) {
+            edges.pop();
+            self.distinct -= usize::from(edges.is_empty());
+        }
+    }
+}
