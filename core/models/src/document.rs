@@ -75,6 +75,13 @@ impl Document {
         }
     }
 
+    pub(crate) fn number(&self, key: &str) -> Result<f64> {
+        match self.get(key)? {
+            Document::Number(number) => Ok(*number),
+            other => Err(other.wrong(key, "a number")),
+        }
+    }
+
     pub(crate) fn numbers(&self, key: &str) -> Result<&[f64]> {
         match self.get(key)? {
             Document::Numbers(numbers) => Ok(numbers),

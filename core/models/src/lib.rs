@@ -6,11 +6,15 @@
 //!
 //! ```text
 //!   bytes -> document (JSON, UBJSON) -> xgboost --+
+//!   bytes -> document (JSON) -> catboost ---------+
 //!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
 //!   bytes -> linear ------------------------------------------------------------------------^
+//!   bytes -> pipeline -> Preparation, then Ensemble, linear model or network ---------------^
 //!   folder -> Manifest + digests + NativeModel -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
+mod catboost;
+mod city_hash;
 mod document;
 mod folder;
 mod format;
@@ -20,6 +24,8 @@ mod linear;
 mod link;
 mod manifest;
 mod native;
+mod network;
+mod pipeline;
 mod ubjson;
 mod xgboost;
 mod xgboost_tree;

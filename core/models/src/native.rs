@@ -1,12 +1,16 @@
-use headrace_cpu::{Ensemble, Features, Forest};
-use headrace_types::{Model, Objective, Result};
+use headrace_cpu::{DenseLayer, Ensemble, Features, Forest, Precision};
+use headrace_types::{Error, ErrorCode, Model, Objective, Result};
 
 use crate::linear::Linear;
 use crate::link::Link;
+use crate::network::Network;
+use crate::pipeline::Preparation;
 
 /// A model that headrace evaluates itself.
 #[derive(Debug)]
 pub struct NativeModel {
+    /// What is done to a row before `kind` sees it.
+    preparation: Option<Preparation>,
     kind: Kind,
     link: Link,
 }
@@ -15,15 +19,27 @@ pub struct NativeModel {
 enum Kind {
     Trees(Forest),
     Linear(Linear),
+    Network(Network),
 }
 
 impl NativeModel {
     pub(crate) fn trees(ensemble: &Ensemble, link: Link) -> Result<Self> {
-        Ok(Self { kind: Kind::Trees(Forest::new(ensemble)?), link })
+        Ok(Self { preparation: None, kind: Kind::Trees(Forest::new(ensemble)?), link })
     }
 
-    pub(crate) fn linear(linear: Linear, link: Link) -> Self {
-        Self { kind: Kind::Linear(linear), link }
+    pub(crate) fn linear(linear: Linear, link: Link) -> Result<Self> {
+        Ok(Self { preparation: None, kind: Kind::Linear(linear), link })
+    }
+
+    /// # Errors
+    /// `corrupt_model` when layers do not fit each other.
+    pub(crate) fn network(precision: Precision, layers: Vec<DenseLayer>, link: Link) -> Result<Self> {
+        Ok(Self { preparation: None, kind: Kind::Network(Network::new(precision, layers)?), link })
+    }
+
+    /// The same model of rows that are prepared first; the preparation gives as many columns as the model takes.
+    pub(crate) fn prepared_by(self, preparation: Preparation) -> Self {
+        Self { preparation: Some(preparation), ..self }
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -31,38 +47,90 @@ impl NativeModel {
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
     pub fn margins_of(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
-        match &self.kind {
-            Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
-            Kind::Linear(linear) => linear.margins(features, rows, margins),
+        let Some(preparation) = &self.preparation else { return self.kind.margins(features, rows, margins, threads) };
+        let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
+        let len = match features {
+            Features::Float32(values) => values.len(),
+            Features::Float64(values) => values.len(),
+        };
+        if rows.checked_mul(features_count) != Some(len) || rows.checked_mul(outputs_count) != Some(margins.len()) {
+            return Err(Error::new(
+                ErrorCode::LengthMismatch,
+                format!(
+                    "{rows} rows take {features_count} features and {outputs_count} margins each, there are {len} and {}",
+                    margins.len()
+                ),
+                "give one value for each feature of the model, in its order, and room for each output",
+            ));
+        }
+        let mut rest = margins;
+        let take = |prepared: &[f64], rows: usize| {
+            let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count);
+            rest = after;
+            self.kind.margins(Features::Float64(prepared), rows, block, 1)
+        };
+        match features {
+            Features::Float32(values) => preparation.prepare(values, take),
+            Features::Float64(values) => preparation.prepare(values, take),
         }
     }
 
-    /// By how much a margin of this row may differ from the trainer's: nothing for trees, 1e-12 of the summands for
-    /// linear models.
-    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
-        match &self.kind {
-            Kind::Trees(_) => 0.0,
-            Kind::Linear(linear) => 1e-12 * linear.magnitude(features, output),
-        }
+    /// By how much a margin of this row may differ from the trainer's: nothing for trees and XGBoost's linear models,
+    /// 1e-12 of the summands for others (2e-6 for networks of float32).
+    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> Result<f64> {
+        let Some(preparation) = &self.preparation else { return Ok(self.kind.margin_tolerance(features, output)) };
+        let mut tolerance = 0.0;
+        preparation.prepare(features, |prepared, _| {
+            tolerance = self.kind.margin_tolerance(prepared, output);
+            Ok(())
+        })?;
+        Ok(tolerance)
     }
 
     /// The trainer's precision: the unit of the last place of its scores, relative to a score.
     pub(crate) fn score_epsilon(&self) -> f64 {
-        match &self.kind {
-            Kind::Trees(forest) => match forest.precision() {
-                headrace_cpu::Precision::Float32 => f32::EPSILON.into(),
-                headrace_cpu::Precision::Float64 => f64::EPSILON,
+        let (precision, float64_epsilon) = match &self.kind {
+            Kind::Trees(forest) => (forest.precision(), f64::EPSILON),
+            Kind::Linear(linear) => (linear.precision(), 1e-12),
+            Kind::Network(network) => return network.tolerance(),
+        };
+        match precision {
+            Precision::Float32 => f32::EPSILON.into(),
+            Precision::Float64 => float64_epsilon,
+        }
+    }
+}
+
+impl Kind {
+    fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
+        match self {
+            Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
+            Kind::Linear(linear) => linear.margins(features, rows, margins),
+            Kind::Network(network) => network.margins(features, rows, margins),
+        }
+    }
+
+    fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
+        match self {
+            Kind::Trees(_) => 0.0,
+            Kind::Linear(linear) => match linear.precision() {
+                Precision::Float32 => 0.0,
+                Precision::Float64 => 1e-12 * linear.magnitude(features, output),
             },
-            Kind::Linear(_) => 1e-12,
+            Kind::Network(network) => network.tolerance() * network.magnitude(features, output),
         }
     }
 }
 
 impl Model for NativeModel {
     fn features_count(&self) -> usize {
+        if let Some(preparation) = &self.preparation {
+            return preparation.inputs_count();
+        }
         match &self.kind {
             Kind::Trees(forest) => forest.features_count(),
             Kind::Linear(linear) => linear.features_count(),
+            Kind::Network(network) => network.features_count(),
         }
     }
 
@@ -70,6 +138,7 @@ impl Model for NativeModel {
         match &self.kind {
             Kind::Trees(forest) => forest.outputs_count(),
             Kind::Linear(linear) => linear.outputs_count(),
+            Kind::Network(network) => network.outputs_count(),
         }
     }
 

@@ -11,17 +11,26 @@ const CATEGORY_WORDS_MAX: usize = 1 << 22;
 /// XGBoost's own bound of a category's code.
 const CATEGORY_MAX: usize = 16_777_216;
 
-/// Reads a tree that adds `weight` times its leaves to `output`.
+/// What a tree's leaves add to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaves {
+    /// What scalar leaves add to.
+    pub(crate) output: usize,
+    /// The values that a vector leaf has.
+    pub(crate) outputs_count: usize,
+    /// A factor of all leaves.
+    pub(crate) weight: f32,
+}
+
+/// Reads a tree.
 ///
 /// `category_words` counts the words of all category sets so far: a few bytes of input can name a large code.
-pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_words: &mut usize) -> Result<Tree> {
+pub(crate) fn read_tree(tree: &Document, leaves: Leaves, category_words: &mut usize) -> Result<Tree> {
     let parameters = tree.get("tree_param")?;
     let leaf_size = parameters.find("size_leaf_vector")?.map_or(Ok(1), |_| parameters.count("size_leaf_vector"))?;
-    if leaf_size > 1 {
-        return Err(unsupported(
-            format!("its leaves hold {leaf_size} values each (multi_strategy = multi_output_tree)"),
-            "train with multi_strategy = one_output_per_tree",
-        ));
+    if leaf_size > 1 && leaf_size != leaves.outputs_count {
+        let outputs_count = leaves.outputs_count;
+        return Err(corrupt(format!("its leaves hold {leaf_size} values for {outputs_count} outputs")));
     }
     let left = tree.numbers("left_children")?;
     let count = parameters.count("num_nodes")?;
@@ -47,7 +56,10 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
         #[allow(clippy::cast_possible_truncation)] // XGBoost holds conditions and leaves as float32
         let condition = conditions[index] as f32;
         if left[index] == -1.0 {
-            nodes.push(Node::Leaf((condition * weight).into()));
+            nodes.push(match leaf_size {
+                0 | 1 => Node::Leaf((condition * leaves.weight).into()),
+                _ => vector_leaf(tree, index, right[index], leaf_size, leaves.weight)?,
+            });
             continue;
         }
         let place = |what: &str, number: f64| {
@@ -68,7 +80,25 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
             right: place("right child", right[index])?,
         }));
     }
-    Ok(Tree { covers: known_covers(covers.map(<[f64]>::to_vec)), ..Tree::new(output, nodes) })
+    Ok(Tree {
+        covers: known_covers(covers.map(<[f64]>::to_vec)),
+        ..Tree::new(if leaf_size > 1 { 0 } else { leaves.output }, nodes)
+    })
+}
+
+/// The leaf of a tree with a value for each output: since XGBoost 3.1 in a list of leaves of their own, whose place
+/// stands in the place of the right child; before that among the weights of all nodes.
+#[allow(clippy::cast_possible_truncation)] // XGBoost holds leaves as float32
+fn vector_leaf(tree: &Document, node: usize, place: f64, size: usize, weight: f32) -> Result<Node> {
+    let (values, place) = if tree.find("leaf_weights")?.is_some() {
+        (tree.numbers("leaf_weights")?, whole(place))
+    } else {
+        (tree.numbers("base_weights")?, Some(node))
+    };
+    let begin = place.and_then(|place| place.checked_mul(size));
+    let values = begin.and_then(|begin| values.get(begin..begin.checked_add(size)?));
+    let values = values.ok_or_else(|| corrupt(format!("the values of leaf {node} lie outside their list")))?;
+    Ok(Node::VectorLeaf(values.iter().map(|&value| f64::from(value as f32 * weight)).collect()))
 }
 
 /// Covers that explanations can divide by, or none: an objective of the user's own may give negative weights.

@@ -28,8 +28,9 @@ fn xgboost_models_are_refused_by_name() {
     let unsupported = ErrorCode::UnsupportedModel;
     let cases = [
         ("/learner/objective/name".to_string(), json!("multi:mystery"), unsupported, "'multi:mystery'"),
-        ("/learner/gradient_booster/name".into(), json!("gblinear"), unsupported, "'gblinear'"),
-        (format!("{TREE}/tree_param/size_leaf_vector"), json!("3"), unsupported, "tree 1: its leaves hold 3 values"),
+        ("/learner/gradient_booster/name".into(), json!("gbforest"), unsupported, "'gbforest'"),
+        ("/learner/gradient_booster/name".into(), json!("gblinear"), corrupt, "'weights' is missing"),
+        (format!("{TREE}/tree_param/size_leaf_vector"), json!("3"), corrupt, "tree 1: its leaves hold 3 values"),
         ("/learner/learner_model_param/base_score".into(), json!("2E0"), corrupt, "'2E0' cannot be the base score"),
         ("/learner/learner_model_param/base_score".into(), json!("[5E-1,5E-1]"), corrupt, "2 base scores for 1"),
         ("/learner/learner_model_param/num_feature".into(), json!("-1"), corrupt, "'num_feature' is not a count"),
@@ -154,5 +155,8 @@ fn linear_models_are_refused_by_name() {
     }
     let error = ModelFormat::from_name("pickle").unwrap_err();
     assert_eq!(error.code, ErrorCode::UnsupportedModel);
-    assert!(error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json"), "{error}");
+    assert!(
+        error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json, pipeline-safetensors"),
+        "{error}"
+    );
 }
