@@ -69,7 +69,7 @@ impl fmt::Display for ModelFormat {
 /// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
 pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
     match format {
-        ModelFormat::XgboostJson => Document::from_json(bytes).and_then(|document| xgboost::load(&document)),
+        ModelFormat::XgboostJson => Document::from_json_of_floats(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::LightgbmText => lightgbm::load(bytes),
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),

@@ -1,3 +1,5 @@
+use std::panic::resume_unwind;
+
 use headrace_cpu::{DenseLayer, Ensemble, Features, Forest, Precision};
 use headrace_types::{Error, ErrorCode, Model, Objective, Result};
 
@@ -5,6 +7,9 @@ use crate::linear::Linear;
 use crate::link::Link;
 use crate::network::Network;
 use crate::pipeline::Preparation;
+
+/// A further thread is started for each so many rows that are prepared, at most.
+const ROWS_PER_THREAD_MIN: usize = 256;
 
 /// A model that headrace evaluates itself.
 #[derive(Debug)]
@@ -63,16 +68,41 @@ impl NativeModel {
                 "give one value for each feature of the model, in its order, and room for each output",
             ));
         }
-        let mut rest = margins;
-        let take = |prepared: &[f64], rows: usize| {
-            let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count);
-            rest = after;
-            self.kind.margins(Features::Float64(prepared), rows, block, 1)
-        };
         match features {
-            Features::Float32(values) => preparation.prepare(values, take),
-            Features::Float64(values) => preparation.prepare(values, take),
+            Features::Float32(values) => self.prepared_margins(preparation, values, margins, threads),
+            Features::Float64(values) => self.prepared_margins(preparation, values, margins, threads),
         }
+    }
+
+    /// Lengths were checked by the caller.
+    fn prepared_margins<T: Copy + Into<f64> + Sync>(
+        &self,
+        preparation: &Preparation,
+        features: &[T],
+        margins: &mut [f64],
+        threads: usize,
+    ) -> Result<()> {
+        let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
+        let run = |features: &[T], margins: &mut [f64]| {
+            let mut rest = margins;
+            preparation.prepare(features, |prepared, rows| {
+                let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count);
+                rest = after;
+                self.kind.margins(Features::Float64(prepared), rows, block, 1)
+            })
+        };
+        let rows = margins.len() / outputs_count;
+        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
+        if threads == 1 {
+            return run(features, margins);
+        }
+        let rows_per_thread = rows.div_ceil(threads);
+        let parts = features.chunks(rows_per_thread * features_count);
+        let parts = parts.zip(margins.chunks_mut(rows_per_thread * outputs_count));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = parts.map(|(part, margins)| scope.spawn(move || run(part, margins))).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
     }
 
     /// By how much a margin of this row may differ from the trainer's: nothing for trees and XGBoost's linear models,

@@ -85,6 +85,23 @@ fn trees_give_their_librarys_margins_bit_for_bit_and_its_scores_within_the_bound
 }
 
 #[test]
+fn threads_change_no_bit_of_a_prepared_model() {
+    for Fixture { name, format, bytes, golden } in fixtures() {
+        if format != ModelFormat::PipelineSafetensors {
+            continue;
+        }
+        let model = load_model(format, &bytes).unwrap();
+        let features = flat(&golden.features).repeat(12);
+        let rows = 12 * golden.features.len();
+        let mut alone = vec![0.0; rows * model.outputs_count()];
+        let mut spread = alone.clone();
+        model.margins_of(Features::Float64(&features), rows, &mut alone, 1).unwrap();
+        model.margins_of(Features::Float64(&features), rows, &mut spread, 3).unwrap();
+        assert_eq!(alone, spread, "{name}");
+    }
+}
+
+#[test]
 fn every_fixture_passes_the_golden_row_gate_and_a_changed_row_does_not() {
     for Fixture { name, format, bytes, golden } in fixtures() {
         let model = load_model(format, &bytes).unwrap();
