@@ -196,7 +196,7 @@ def test_xgboost(tmp_path: Path) -> None:
         thresholds = [(feature, threshold) for feature, threshold in thresholds if feature not in categorical]
         asked = awkward(random, rows, thresholds, narrow=True, limit=3e38)
         if categorical:
-            asked[:, categorical] = random.integers(0, 12, (len(asked), 1))
+            asked[:, categorical] = random.integers(0, 40, (len(asked), 1))  # some unseen
             asked[::7, categorical] = np.nan
         exported = export_xgboost(booster, tmp_path / "model.ubj", np.where(np.abs(rows[:5]) < 3e38, rows[:5], np.nan))
         margins = booster.predict(xgboost.DMatrix(asked, **options), output_margin=True)

@@ -50,6 +50,8 @@ from sklearn.preprocessing import (
     OneHotEncoder,
     OrdinalEncoder,
     PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
     TargetEncoder,
@@ -126,6 +128,11 @@ COMPLETE_TREES: dict[str, tuple[Any, str]] = {
 }
 NORMS = [Normalizer(), StandardScaler(), Normalizer("l1"), Normalizer("max")]
 LINEAR: dict[str, tuple[Any, str]] = {
+    "powers": (make_pipeline(PowerTransformer(), LinearRegression()), "number"),
+    "powers_of_positive": (
+        make_pipeline(MinMaxScaler((1, 3)), PowerTransformer("box-cox", standardize=False), LinearRegression()),
+        "number",
+    ),
     "norms": (make_pipeline(*NORMS, LinearRegression()), "number"),
     "least_squares": (LinearRegression(), "number"),
     "two_targets": (LinearRegression(), "two numbers"),
@@ -247,6 +254,8 @@ PIPELINES: dict[str, tuple[Any, str]] = {
         ),
         "complete",
     ),
+    "polynomial": (make_pipeline(StandardScaler(), PolynomialFeatures(3), RobustScaler()), "complete"),
+    "interactions": (PolynomialFeatures((2, 3), interaction_only=True, include_bias=False), "complete"),
     "selection": (make_pipeline(SelectKBest(k=3), "passthrough", StandardScaler()), "complete"),
     "union": (
         FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())], transformer_weights={"b": 0.3}),
@@ -352,8 +361,8 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
         ),
         (
             "unsupported_model",
-            "has a PolynomialFeatures",
-            make_pipeline(PolynomialFeatures(), LinearRegression()).fit(rows, number),
+            "has a QuantileTransformer",
+            make_pipeline(QuantileTransformer(n_quantiles=9), LinearRegression()).fit(rows, number),
         ),
         (
             "unsupported_model",

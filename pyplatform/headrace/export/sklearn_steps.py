@@ -83,6 +83,8 @@ def transform(preparation: Preparation, step: Any) -> None:
     elif kind == "Normalizer":
         preparation.end_stage()
         preparation.stages.append({"normalize": step.norm})
+    elif kind == "PolynomialFeatures":
+        _polynomial_features(preparation, step)
     elif kind == "FunctionTransformer" and _is_identity(step.func):
         return
     elif kind in STEPS:
@@ -90,7 +92,10 @@ def transform(preparation: Preparation, step: Any) -> None:
     elif hasattr(step, "get_support"):
         preparation.columns = [preparation.columns[index] for index in step.get_support(indices=True)]
     else:
-        raise refuse(f"the pipeline has a {kind}", f"use some of {', '.join(sorted(STEPS))}, or prepare this feature")
+        raise refuse(
+            f"the pipeline has a {kind}",
+            f"use some of Normalizer, PolynomialFeatures, {', '.join(sorted(STEPS))}, or prepare this feature",
+        )
 
 
 def _is_identity(function: Any) -> bool:
@@ -103,7 +108,8 @@ def _within(step: Any, columns: list[Column]) -> list[Column]:
     part = Preparation(columns)
     transform(part, step)
     if part.stages:
-        raise refuse("a Normalizer stands beside other transformers", "put it into the pipeline itself")
+        message = "a Normalizer or PolynomialFeatures stands beside other transformers"
+        raise refuse(message, "put it into the pipeline itself")
     return part.columns
 
 
@@ -255,6 +261,25 @@ def _k_bins_discretizer(step: Any, columns: list[Column]) -> list[Column]:
     return binned
 
 
+def _power_transformer(step: Any, columns: list[Column]) -> list[Column]:
+    name = step.method.replace("-", "_")
+    made = [column.then({name: float(power)}) for column, power in zip(columns, step.lambdas_, strict=True)]
+    return _standard_scaler(step._scaler, made) if step.standardize else made
+
+
+def _polynomial_features(preparation: Preparation, step: Any) -> None:
+    """Products of columns, multiplied from the last to the first, as the library does."""
+    preparation.end_stage()
+    products = []
+    for powers in step.powers_:
+        factors = [int(index) for index in np.repeat(np.arange(len(powers)), powers)][::-1]
+        if factors:
+            products.append(Column(factors[0]).then(*[{"times": index} for index in factors[1:]]))
+        else:
+            products.append(Column(0, ({"fill": 0.0}, {"clip": [0.0, 0.0]}, {"add": 1.0})))
+    preparation.columns = products
+
+
 def _column_transformer(step: Any, columns: list[Column]) -> list[Column]:
     given = []
     places = step._transformer_to_input_indices
@@ -288,6 +313,7 @@ STEPS: dict[str, Callable[[Any, list[Column]], list[Column]]] = {
     "MissingIndicator": _missing_indicator,
     "OneHotEncoder": _one_hot_encoder,
     "OrdinalEncoder": _ordinal_encoder,
+    "PowerTransformer": _power_transformer,
     "RobustScaler": _robust_scaler,
     "SimpleImputer": _simple_imputer,
     "StandardScaler": _standard_scaler,

@@ -24,6 +24,8 @@ pub(super) enum Operation {
     Subtract(f64),
     Multiply(f64),
     Divide(f64),
+    /// Multiplies by a column of the stage before.
+    Times(usize),
     /// Bounds, the lower one first.
     Clip(f64, f64),
     /// What takes the place of a missing value.
@@ -39,6 +41,10 @@ pub(super) enum Operation {
     /// How many of these increasing edges are at most the value.
     Bin(Vec<f64>),
     Code(Codes),
+    /// The Yeo-Johnson power transform of this parameter.
+    YeoJohnson(f64),
+    /// The Box-Cox power transform of this parameter.
+    BoxCox(f64),
 }
 
 /// Numbers in the place of categories.
@@ -144,7 +150,7 @@ impl Preparation {
                 match stage {
                     Stage::Columns(columns) => {
                         for (index, column) in columns.iter().enumerate() {
-                            column.run(&given[column.from..], width, rows, &mut made[index..], columns.len());
+                            column.run(&given, width, rows, &mut made[index..], columns.len());
                         }
                         width = columns.len();
                         std::mem::swap(&mut given, &mut made);
@@ -171,6 +177,7 @@ fn check_columns(columns: &[Column], width: usize) -> Result<()> {
         for operation in &column.operations {
             let is_sound = match operation {
                 Operation::Clip(low, high) => low <= high,
+                Operation::Times(other) => *other < width,
                 Operation::Bin(edges) => edges.is_sorted(),
                 Operation::Code(codes) => {
                     codes.values.is_sorted_by(|a, b| a < b) && codes.values.len() == codes.codes.len()
@@ -178,7 +185,7 @@ fn check_columns(columns: &[Column], width: usize) -> Result<()> {
                 _ => true,
             };
             if !is_sound {
-                return Err(corrupt(format!("column {index} has bounds, edges or codes out of order")));
+                return Err(corrupt(format!("column {index} has bounds, edges, codes or a column out of order")));
             }
         }
     }
@@ -190,10 +197,17 @@ impl Column {
     fn run(&self, given: &[f64], width: usize, rows: usize, made: &mut [f64], made_width: usize) {
         let mut values = [0.0; BLOCK];
         let values = &mut values[..rows];
-        for (value, &from) in values.iter_mut().zip(given.iter().step_by(width)) {
+        let column = |index: usize| given[index..].iter().step_by(width);
+        for (value, &from) in values.iter_mut().zip(column(self.from)) {
             *value = from;
         }
-        self.operations.iter().for_each(|operation| operation.run(values));
+        for operation in &self.operations {
+            if let Operation::Times(other) = operation {
+                values.iter_mut().zip(column(*other)).for_each(|(value, factor)| *value *= factor);
+            } else {
+                operation.run(values);
+            }
+        }
         for (to, &value) in made.iter_mut().step_by(made_width).zip(&*values) {
             *to = value;
         }
@@ -201,6 +215,7 @@ impl Column {
 }
 
 impl Operation {
+    /// What needs no other column.
     fn run(&self, values: &mut [f64]) {
         let each =
             |values: &mut [f64], one: &dyn Fn(f64) -> f64| values.iter_mut().for_each(|value| *value = one(*value));
@@ -218,6 +233,9 @@ impl Operation {
             Operation::IsNoneOf(list) => each(values, &|value| flag(!holds(list, value))),
             Operation::Bin(edges) => each(values, &|value| bin(edges, value)),
             Operation::Code(codes) => each(values, &|value| codes.of(value)),
+            Operation::YeoJohnson(power) => each(values, &|value| yeo_johnson(value, *power)),
+            Operation::BoxCox(power) => each(values, &|value| box_cox(value, *power)),
+            Operation::Times(_) => {}
         }
     }
 }
@@ -229,6 +247,25 @@ fn holds(list: &[Option<f64>], value: f64) -> bool {
 #[allow(clippy::cast_precision_loss)] // a number of edges
 fn bin(edges: &[f64], value: f64) -> f64 {
     if value.is_nan() { value } else { edges.partition_point(|&edge| edge <= value) as f64 }
+}
+
+/// Powers nearer to their limit than this are taken for it, as scikit-learn does.
+const POWER_EPSILON: f64 = f64::EPSILON;
+
+/// Yeo and Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 87 (2000).
+fn yeo_johnson(value: f64, power: f64) -> f64 {
+    if value >= 0.0 {
+        if power.abs() < POWER_EPSILON { value.ln_1p() } else { ((power * value.ln_1p()).exp_m1()) / power }
+    } else if (power - 2.0).abs() < POWER_EPSILON {
+        -(-value).ln_1p()
+    } else {
+        -((2.0 - power) * (-value).ln_1p()).exp_m1() / (2.0 - power)
+    }
+}
+
+/// Box and Cox, "An analysis of transformations", Journal of the Royal Statistical Society B 26 (1964).
+fn box_cox(value: f64, power: f64) -> f64 {
+    if power.abs() < POWER_EPSILON { value.ln() } else { (power * value.ln()).exp_m1() / power }
 }
 
 impl Codes {
