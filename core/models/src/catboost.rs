@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree};
 use headrace_types::Result;
 
+use crate::category_words::CategoryWords;
 use crate::city_hash::category_hash;
 use crate::document::{Document, corrupt, unsupported};
 use crate::link::{Link, LinkKind};
@@ -30,14 +31,13 @@ fn read(document: &Document) -> Result<(Ensemble, Link)> {
     let symmetric = document.find("oblivious_trees")?.is_some();
     let documents = document.list(if symmetric { "oblivious_trees" } else { "trees" })?;
     let mut trees = Vec::with_capacity(documents.len());
-    let mut outputs_count = if biases.len() > 1 { Some(biases.len()) } else { None };
+    let outputs_count = if biases.len() > 1 { Some(biases.len()) } else { None };
+    let mut reader = TreeReader { features: &features, scale, outputs_count, category_words: CategoryWords::default() };
     for (index, tree) in documents.iter().enumerate() {
-        let mut reader = TreeReader { features: &features, scale, outputs_count };
         let tree = if symmetric { reader.symmetric(tree) } else { reader.other(tree) };
         trees.push(tree.map_err(|error| error.within(format!("tree {index}")))?);
-        outputs_count = reader.outputs_count;
     }
-    let outputs_count = outputs_count.unwrap_or(1);
+    let outputs_count = reader.outputs_count.unwrap_or(1);
     for (output, &bias) in biases.iter().enumerate().filter(|(_, bias)| **bias != 0.0) {
         trees.push(Tree { covers: vec![1.0], ..Tree::new(output, vec![Node::Leaf(bias)]) });
     }
@@ -202,6 +202,7 @@ struct TreeReader<'a> {
     scale: f64,
     /// Of the trees so far, or of the biases.
     outputs_count: Option<usize>,
+    category_words: CategoryWords,
 }
 
 impl TreeReader<'_> {
@@ -224,6 +225,7 @@ impl TreeReader<'_> {
         let mut nodes = Vec::with_capacity(2 * leaves_count - 1);
         for split in splits.iter().rev() {
             let (feature, test, missing) = self.features.split(split)?;
+            self.category_words.take(words_of(&test).saturating_mul(nodes.len() + 1))?;
             for index in nodes.len()..2 * nodes.len() + 1 {
                 let (left, right) = (2 * index + 1, 2 * index + 2);
                 nodes.push(Node::Split(Split { feature, test: test.clone(), missing, left, right }));
@@ -253,6 +255,7 @@ impl TreeReader<'_> {
                 continue;
             }
             let (feature, test, missing) = self.features.split(document.get("split")?)?;
+            self.category_words.take(words_of(&test))?;
             let (left, right) = (nodes.len(), nodes.len() + 1);
             nodes[at] = Some(Node::Split(Split { feature, test, missing, left, right }));
             for (key, child) in [("left", left), ("right", right)] {
@@ -267,6 +270,13 @@ impl TreeReader<'_> {
             covers[parents[at]] += covers[at];
         }
         Ok(Tree { covers: known_covers(Some(covers)), ..Tree::new(0, nodes.into_iter().flatten().collect()) })
+    }
+}
+
+fn words_of(test: &Test) -> usize {
+    match test {
+        Test::Threshold(_) => 0,
+        Test::Categories { set, .. } => set.words_count(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! ```
 
 mod catboost;
+mod category_words;
 mod city_hash;
 mod document;
 mod folder;

@@ -7,6 +7,7 @@
 use headrace_cpu::{Comparison, Ensemble, Precision};
 use headrace_types::Result;
 
+use crate::category_words::CategoryWords;
 use crate::document::{Document, corrupt, unsupported, whole};
 use crate::linear::Linear;
 use crate::link::{Link, LinkKind};
@@ -106,7 +107,7 @@ fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Res
     if weights.is_some_and(|weights| weights.len() != count) {
         return Err(corrupt(format!("'weight_drop' does not have one weight for each of {count} trees")));
     }
-    let mut category_words = 0;
+    let mut category_words = CategoryWords::default();
     let mut trees = vec![None; count];
     for (index, document) in documents.iter().enumerate() {
         let id = if document.find("id")?.is_some() { document.count("id")? } else { index };

@@ -5,6 +5,7 @@ use headrace_types::{Error, Result};
 use serde::Deserialize;
 
 use super::tensors::Tensors;
+use crate::category_words::CategoryWords;
 use crate::document::corrupt;
 use crate::linear::Linear;
 use crate::link::Link;
@@ -188,7 +189,7 @@ impl Nodes {
     }
 
     /// The node at `index` of all; its children are counted from the tree's first node.
-    fn node(&self, index: usize, features_precision: Precision) -> Result<Node> {
+    fn node(&self, index: usize, features_precision: Precision, category_words: &mut CategoryWords) -> Result<Node> {
         if self.left[index] < 0 {
             let values = &self.values[index * self.values_count..][..self.values_count];
             return Ok(if let [value] = values { Node::Leaf(*value) } else { Node::VectorLeaf(values.into()) });
@@ -199,6 +200,7 @@ impl Nodes {
         let test = match usize::try_from(self.sets[index]) {
             Err(_) => Test::Threshold(threshold(self.thresholds[index], features_precision)),
             Ok(set) => {
+                category_words.take(self.words_count)?;
                 let begin = set.checked_mul(self.words_count);
                 let words = begin.and_then(|begin| self.words.get(begin..begin.checked_add(self.words_count)?));
                 let words = words.ok_or_else(|| corrupt(format!("there is no set {set} of categories")))?;
@@ -236,6 +238,7 @@ fn ensemble(tensors: &Tensors<'_>, features_count: usize, features_precision: Pr
     if !is_whole || !starts.is_sorted() {
         return Err(corrupt(format!("'trees.starts' does not lead from 0 to {count} nodes")));
     }
+    let mut category_words = CategoryWords::default();
     let mut trees = Vec::with_capacity(outputs.len());
     for (index, (bounds, &output)) in starts.windows(2).zip(&outputs).enumerate() {
         let within = |error: Error| error.within(format!("tree {index}"));
@@ -243,7 +246,7 @@ fn ensemble(tensors: &Tensors<'_>, features_count: usize, features_precision: Pr
         let bound = |at: i64| usize::try_from(at).map_err(|_| within(corrupt("its bounds are out of range")));
         let range = bound(bounds[0])?..bound(bounds[1])?;
         let covers = nodes.covers.get(range.clone()).map(<[f64]>::to_vec);
-        let list: Result<Vec<Node>> = range.map(|at| nodes.node(at, features_precision)).collect();
+        let list: Result<Vec<Node>> = range.map(|at| nodes.node(at, features_precision, &mut category_words)).collect();
         trees.push(Tree { output, nodes: list.map_err(within)?, covers: known_covers(covers) });
     }
     Ok(Ensemble {
