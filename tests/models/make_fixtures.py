@@ -16,13 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import catboost
 import lightgbm
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from headrace.export import ExportedModel, export_lightgbm, export_sklearn_linear, export_xgboost
+from headrace.export import ExportedModel, export_catboost, export_lightgbm, export_sklearn, export_xgboost
 
 FOLDER = Path(__file__).parent / "fixtures"
 ROWS, GOLDEN_ROWS = 600, 48
@@ -50,7 +57,8 @@ def xgboost_model(path: Path, parameters: dict[str, Any], classes: int = 2, cate
     rows = features()
     types = ["float", "float", "float", "c", "float"] if categorical else None
     data = xgboost.DMatrix(rows, answer(rows, classes), feature_types=types, enable_categorical=categorical)
-    booster = xgboost.train({"max_depth": 4, "seed": 1, **parameters}, data, 5)
+    fixed = {"max_depth": 4, "seed": 1, **parameters}
+    booster = xgboost.train({key: value for key, value in fixed.items() if value is not None}, data, 5)
     return export_xgboost(booster, path, rows[:GOLDEN_ROWS])
 
 
@@ -64,11 +72,54 @@ def lightgbm_model(
     return export_lightgbm(lightgbm.train({**fixed, **parameters}, data, 5), path, rows[:GOLDEN_ROWS])
 
 
-def linear_model(path: Path, model: Any, classes: int = 2) -> ExportedModel:
+def linear_model(path: Path, model: Any, link: str, classes: int = 2) -> ExportedModel:
     rows = features(has_missing=False)
-    return export_sklearn_linear(model.fit(rows, answer(rows, classes)), path, rows[:GOLDEN_ROWS])
+    exported = export_sklearn(model.fit(rows, answer(rows, classes)), path, rows[:GOLDEN_ROWS])
+    weights, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+    document = {"format": 1, "weights": weights.tolist(), "intercept": intercept.tolist(), "link": link}
+    path.write_text(json.dumps(document, allow_nan=False), "utf-8")
+    return exported
 
 
+def vectors_model(path: Path) -> ExportedModel:
+    rows = features()
+    answers = np.stack([answer(rows), answer(rows, 3), rows[:, 1] > 0], axis=1)
+    parameters = {"multi_strategy": "multi_output_tree", "max_depth": 3, "seed": 1}
+    return export_xgboost(xgboost.train(parameters, xgboost.DMatrix(rows, answers), 4), path, rows[:GOLDEN_ROWS])
+
+
+def catboost_model(
+    path: Path, parameters: dict[str, Any], classes: int = 2, categorical: bool = False
+) -> ExportedModel:
+    rows = features()
+    given: Any = rows
+    if categorical:
+        rows[:, 3] = np.nan_to_num(rows[:, 3]) % 6
+        given = rows.astype(object)
+        given[:, 3] = rows[:, 3].astype(int)
+    fixed = {"iterations": 5, "depth": 3, "random_seed": 1, "verbose": False, "allow_writing_files": False}
+    model = catboost.CatBoost({**fixed, **parameters})
+    model.fit(catboost.Pool(given, answer(rows, classes), cat_features=[3] if categorical else None))
+    return export_catboost(model, path, rows[:GOLDEN_ROWS])
+
+
+def pipeline_model(path: Path, estimator: Any, classes: int = 2, has_missing: bool = True) -> ExportedModel:
+    rows = features(has_missing)
+    return export_sklearn(estimator.fit(rows, answer(rows, classes)), path, rows[:GOLDEN_ROWS])
+
+
+def prepared(estimator: Any) -> Any:
+    """The estimator behind imputers, scalers and encoders."""
+    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False)
+    columns = [("codes", encoder, [1, 3]), ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), [0, 2, 4])]
+    return make_pipeline(ColumnTransformer(columns), estimator)
+
+
+GBLINEAR = {"booster": "gblinear", "max_depth": None, "updater": "coord_descent"}
+FOREST_MODEL = RandomForestClassifier(n_estimators=5, max_depth=4, random_state=1)
+BOOSTING_MODEL = GradientBoostingRegressor(n_estimators=5, random_state=1)
+HISTOGRAM_MODEL = HistGradientBoostingClassifier(max_iter=5, max_leaf_nodes=8, categorical_features=[3], random_state=1)
+NETWORK_MODEL = MLPClassifier((8, 5), max_iter=20, random_state=1)
 BINARY = {"objective": "binary:logistic"}
 SOFTPROB = {"objective": "multi:softprob", "num_class": 3}
 MULTICLASS = {"objective": "multiclass", "num_class": 3}
@@ -86,9 +137,25 @@ CASES: dict[str, tuple[str, Callable[[Path], ExportedModel]]] = {
     "lightgbm_forest": (".txt", lambda path: lightgbm_model(path, FOREST)),
     "lightgbm_zero": (".txt", lambda path: lightgbm_model(path, {"objective": "binary", "zero_as_missing": True})),
     "lightgbm_poisson": (".txt", lambda path: lightgbm_model(path, {"objective": "poisson"}, categorical=True)),
-    "linear_logistic": (".linear.json", lambda path: linear_model(path, LogisticRegression())),
-    "linear_softmax": (".linear.json", lambda path: linear_model(path, LogisticRegression(), classes=3)),
-    "linear_poisson": (".linear.json", lambda path: linear_model(path, PoissonRegressor())),
+    "linear_logistic": (".linear.json", lambda path: linear_model(path, LogisticRegression(), "logistic")),
+    "linear_softmax": (".linear.json", lambda path: linear_model(path, LogisticRegression(), "softmax", classes=3)),
+    "linear_poisson": (".linear.json", lambda path: linear_model(path, PoissonRegressor(), "exponential")),
+    "xgboost_linear": (".ubj", lambda path: xgboost_model(path, {**SOFTPROB, **GBLINEAR}, classes=3)),
+    "xgboost_vectors": (".ubj", vectors_model),
+    "catboost_binary": (".catboost.json", lambda path: catboost_model(path, {"loss_function": "Logloss"})),
+    "catboost_multiclass": (
+        ".catboost.json",
+        lambda path: catboost_model(path, {"loss_function": "MultiClass", "one_hot_max_size": 10}, 3, categorical=True),
+    ),
+    "catboost_lossguide": (
+        ".catboost.json",
+        lambda path: catboost_model(path, {"loss_function": "Poisson", "grow_policy": "Lossguide"}),
+    ),
+    "sklearn_forest": (".safetensors", lambda path: pipeline_model(path, FOREST_MODEL, classes=3)),
+    "sklearn_boosting": (".safetensors", lambda path: pipeline_model(path, BOOSTING_MODEL, has_missing=False)),
+    "sklearn_histogram": (".safetensors", lambda path: pipeline_model(path, HISTOGRAM_MODEL)),
+    "sklearn_logistic": (".safetensors", lambda path: pipeline_model(path, prepared(LogisticRegression()))),
+    "sklearn_network": (".safetensors", lambda path: pipeline_model(path, prepared(NETWORK_MODEL), classes=3)),
 }
 
 

@@ -1,5 +1,6 @@
 //! A JSON-like document in little memory: an array of numbers is one vector, since a model file is mostly such arrays.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -13,7 +14,7 @@ pub(crate) enum Document {
     Bool(bool),
     Number(f64),
     Text(String),
-    /// An array of numbers (booleans count as 0 and 1), or an empty array.
+    /// An array of numbers (booleans count as 0 and 1, null among numbers as NaN), or an empty array.
     Numbers(Vec<f64>),
     List(Vec<Document>),
     Object(BTreeMap<String, Document>),
@@ -39,6 +40,15 @@ impl Document {
     /// `corrupt_model` with the position of the first fault.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes).map_err(|error| corrupt(format!("not JSON: {error}")))
+    }
+
+    /// As [`from_json`](Self::from_json), of JSON that may also hold `NaN`, `Infinity` and `-Infinity`, as XGBoost writes
+    /// them. An infinity becomes the largest float64, which is infinite as a float32.
+    ///
+    /// # Errors
+    /// `corrupt_model` with the position of the first fault.
+    pub(crate) fn from_json_of_floats(bytes: &[u8]) -> Result<Self> {
+        Self::from_json(&without_words(bytes))
     }
 
     fn kind(&self) -> &'static str {
@@ -75,6 +85,13 @@ impl Document {
         }
     }
 
+    pub(crate) fn number(&self, key: &str) -> Result<f64> {
+        match self.get(key)? {
+            Document::Number(number) => Ok(*number),
+            other => Err(other.wrong(key, "a number")),
+        }
+    }
+
     pub(crate) fn numbers(&self, key: &str) -> Result<&[f64]> {
         match self.get(key)? {
             Document::Numbers(numbers) => Ok(numbers),
@@ -101,6 +118,34 @@ impl Document {
     }
 }
 
+/// The text with JSON's own words in the place of those for floats that are no numbers.
+fn without_words(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const WORDS: [(&[u8], &[u8]); 2] = [(b"NaN", b"null"), (b"Infinity", b"1.7976931348623157e308")];
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    if !WORDS.iter().any(|(word, _)| has(word)) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut text = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        let word = WORDS.iter().find(|(word, _)| !in_string && bytes[at..].starts_with(word));
+        if let Some((word, number)) = word {
+            text.extend_from_slice(number);
+            at += word.len();
+            continue;
+        }
+        if in_string && bytes[at] == b'\\' {
+            text.push(bytes[at]);
+            at += 1;
+        } else if bytes[at] == b'"' {
+            in_string = !in_string;
+        }
+        text.extend(bytes.get(at));
+        at += 1;
+    }
+    Cow::Owned(text)
+}
+
 /// Collects an array: numbers stay packed until something else comes.
 #[derive(Debug)]
 pub(crate) enum ArrayBuilder {
@@ -117,6 +162,7 @@ impl ArrayBuilder {
         match (&mut *self, item) {
             (ArrayBuilder::Numbers(numbers), Document::Number(number)) => numbers.push(number),
             (ArrayBuilder::Numbers(numbers), Document::Bool(flag)) => numbers.push(f64::from(u8::from(flag))),
+            (ArrayBuilder::Numbers(numbers), Document::Null) if !numbers.is_empty() => numbers.push(f64::NAN),
             (ArrayBuilder::Numbers(numbers), item) => {
                 let mut items: Vec<_> = numbers.iter().map(|&number| Document::Number(number)).collect();
                 items.push(item);
@@ -206,6 +252,18 @@ mod tests {
         assert!(document.numbers("c").unwrap().is_empty() && document.list("c").unwrap().is_empty());
         assert_eq!(document.list("d").unwrap(), [Document::Numbers(vec![1.0])]);
         assert_eq!(document.find("e").unwrap(), None);
+    }
+
+    #[test]
+    fn words_for_floats_are_read_and_strings_left_alone() {
+        let text = br#"{"a": [1, NaN, -Infinity], "NaN": "Infinity \" NaN", "b": NaN}"#;
+        let document = Document::from_json_of_floats(text).unwrap();
+        let numbers = document.numbers("a").unwrap();
+        assert!(numbers[0] == 1.0 && numbers[1].is_nan() && numbers[2] == f64::MIN);
+        assert_eq!(document.text("NaN").unwrap(), "Infinity \" NaN");
+        assert_eq!(document.find("b").unwrap(), None);
+        assert!(Document::from_json(text).is_err());
+        assert!(Document::from_json_of_floats(br#"{"a": NaN, "b\"#).is_err());
     }
 
     #[test]

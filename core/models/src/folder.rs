@@ -275,6 +275,8 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u
         ModelFormat::XgboostUbj => "model.ubj",
         ModelFormat::LightgbmText => "model.txt",
         ModelFormat::LinearJson => "model.linear.json",
+        ModelFormat::PipelineSafetensors => "model.safetensors",
+        ModelFormat::CatboostJson => "model.catboost.json",
     };
     let manifest = Manifest {
         format: manifest::FORMAT,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 use crate::native::NativeModel;
-use crate::{lightgbm, linear, ubjson, xgboost};
+use crate::{catboost, lightgbm, linear, pipeline, ubjson, xgboost};
 
 /// A model file of more bytes is refused before it is read.
 pub(crate) const MODEL_BYTES_MAX: u64 = 2 << 30;
@@ -18,11 +18,19 @@ pub enum ModelFormat {
     XgboostUbj,
     LightgbmText,
     LinearJson,
+    PipelineSafetensors,
+    CatboostJson,
 }
 
 impl ModelFormat {
-    pub const ALL: [ModelFormat; 4] =
-        [ModelFormat::XgboostJson, ModelFormat::XgboostUbj, ModelFormat::LightgbmText, ModelFormat::LinearJson];
+    pub const ALL: [ModelFormat; 6] = [
+        ModelFormat::XgboostJson,
+        ModelFormat::XgboostUbj,
+        ModelFormat::LightgbmText,
+        ModelFormat::LinearJson,
+        ModelFormat::PipelineSafetensors,
+        ModelFormat::CatboostJson,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +38,8 @@ impl ModelFormat {
             ModelFormat::XgboostUbj => "xgboost-ubj",
             ModelFormat::LightgbmText => "lightgbm-text",
             ModelFormat::LinearJson => "linear-json",
+            ModelFormat::PipelineSafetensors => "pipeline-safetensors",
+            ModelFormat::CatboostJson => "catboost-json",
         }
     }
 
@@ -59,10 +69,12 @@ impl fmt::Display for ModelFormat {
 /// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
 pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
     match format {
-        ModelFormat::XgboostJson => Document::from_json(bytes).and_then(|document| xgboost::load(&document)),
+        ModelFormat::XgboostJson => Document::from_json_of_floats(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::LightgbmText => lightgbm::load(bytes),
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
+        ModelFormat::PipelineSafetensors => pipeline::load(bytes),
+        ModelFormat::CatboostJson => Document::from_json(bytes).and_then(|document| catboost::load(&document)),
     }
     .map_err(|error| error.within(format!("{format} model")))
 }

@@ -6,11 +6,16 @@
 //!
 //! ```text
 //!   bytes -> document (JSON, UBJSON) -> xgboost --+
+//!   bytes -> document (JSON) -> catboost ---------+
 //!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
 //!   bytes -> linear ------------------------------------------------------------------------^
+//!   bytes -> pipeline -> Preparation, then Ensemble, linear model or network ---------------^
 //!   folder -> Manifest + digests + NativeModel -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
+mod catboost;
+mod category_words;
+mod city_hash;
 mod document;
 mod explained;
 mod folder;
@@ -21,6 +26,8 @@ mod linear;
 mod link;
 mod manifest;
 mod native;
+mod network;
+mod pipeline;
 mod ubjson;
 mod xgboost;
 mod xgboost_tree;

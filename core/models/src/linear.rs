@@ -22,6 +22,9 @@ pub(crate) struct Linear {
     /// Row-major `[outputs, features]`.
     weights: Vec<f64>,
     intercept: Vec<f64>,
+    /// Float64: the products, features in order, then the intercept. Float32: as XGBoost's gblinear, the intercept, then
+    /// the products, and a missing feature adds nothing.
+    precision: Precision,
 }
 
 pub(crate) fn load(document: &Document) -> Result<NativeModel> {
@@ -61,10 +64,25 @@ pub(crate) fn load(document: &Document) -> Result<NativeModel> {
         }
         weights.extend_from_slice(row);
     }
-    Ok(NativeModel::linear(Linear { weights, intercept }, Link::new(kind, Precision::Float64)))
+    Ok(NativeModel::linear(Linear::new(weights, intercept, Precision::Float64)?, Link::new(kind, Precision::Float64)))
 }
 
 impl Linear {
+    /// `weights` is row-major `[outputs, features]`.
+    ///
+    /// # Errors
+    /// `corrupt_model` when there are no weights, or not the same number for each output.
+    pub(crate) fn new(weights: Vec<f64>, intercept: Vec<f64>, precision: Precision) -> Result<Self> {
+        if weights.is_empty() || intercept.is_empty() || !weights.len().is_multiple_of(intercept.len()) {
+            return Err(corrupt(format!("it has {} weights for {} outputs", weights.len(), intercept.len())));
+        }
+        Ok(Self { weights, intercept, precision })
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     pub(crate) fn features_count(&self) -> usize {
         self.weights.len() / self.intercept.len()
     }
@@ -98,8 +116,13 @@ impl Linear {
         for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(outputs_count)) {
             let weights = self.weights.chunks_exact(features_count);
             for ((margin, weights), intercept) in margins.iter_mut().zip(weights).zip(&self.intercept) {
-                let sum: f64 = weights.iter().zip(row).map(|(weight, &feature)| weight * feature.into()).sum();
-                *margin = sum + intercept;
+                *margin = match self.precision {
+                    Precision::Float32 => margin_f32(weights, row, *intercept),
+                    Precision::Float64 => {
+                        let sum: f64 = weights.iter().zip(row).map(|(weight, &feature)| weight * feature.into()).sum();
+                        sum + intercept
+                    }
+                }
             }
         }
         Ok(())
@@ -137,7 +160,9 @@ impl Linear {
             let outputs = self.weights.chunks_exact(features_count).zip(&self.intercept);
             for (values, (weights, intercept)) in values.chunks_exact_mut(features_count + 1).zip(outputs) {
                 for ((value, weight), &feature) in values.iter_mut().zip(weights).zip(row) {
-                    *value = weight * feature.into();
+                    let feature = feature.into();
+                    let is_missing = self.precision == Precision::Float32 && feature.is_nan();
+                    *value = if is_missing { 0.0 } else { weight * feature };
                 }
                 values[features_count] = *intercept;
             }
@@ -155,4 +180,16 @@ impl Linear {
         let sum: f64 = weights.iter().zip(features).map(|(weight, feature)| (weight * feature).abs()).sum();
         sum + self.intercept[output].abs()
     }
+}
+
+#[allow(clippy::cast_possible_truncation)] // rounding to the trainer's precision is the purpose
+fn margin_f32<T: Copy + Into<f64>>(weights: &[f64], row: &[T], intercept: f64) -> f64 {
+    let mut sum = intercept as f32;
+    for (weight, &feature) in weights.iter().zip(row) {
+        let feature = feature.into() as f32;
+        if !feature.is_nan() {
+            sum += feature * *weight as f32;
+        }
+    }
+    sum.into()
 }

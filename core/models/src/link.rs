@@ -8,10 +8,16 @@ use headrace_types::Objective;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum LinkKind {
     Identity,
+    /// The margin is the probability.
+    Probability,
     /// A probability for each margin; LightGBM multiplies the margin by `scale` first.
     Logistic {
         scale: f64,
     },
+    /// A logistic probability for each margin, divided by their sum over a row.
+    OneAgainstRest,
+    /// `(clip(x, -1, 1) + 1) / 2`, divided by the sum over a row of several margins; all zero means all alike.
+    ModifiedHuber,
     /// Probabilities over all margins of a row.
     Softmax,
     Exponential,
@@ -44,8 +50,8 @@ impl Link {
     pub(crate) fn objective(&self) -> Objective {
         match self.kind {
             LinkKind::Identity | LinkKind::Hinge | LinkKind::SignedSquare | LinkKind::Softplus => Objective::Identity,
-            LinkKind::Logistic { .. } => Objective::Logistic,
-            LinkKind::Softmax => Objective::Softmax,
+            LinkKind::Probability | LinkKind::Logistic { .. } | LinkKind::ModifiedHuber => Objective::Logistic,
+            LinkKind::Softmax | LinkKind::OneAgainstRest => Objective::Softmax,
             LinkKind::Exponential => Objective::Exponential,
         }
     }
@@ -64,6 +70,17 @@ impl Link {
                     }
                 }
             }
+            LinkKind::OneAgainstRest => {
+                let logistic = LinkKind::Logistic { scale: 1.0 };
+                margins.iter_mut().for_each(|margin| *margin = self.one(logistic, *margin));
+                divide_by_sums(margins, outputs_count);
+            }
+            LinkKind::ModifiedHuber => {
+                margins.iter_mut().for_each(|margin| *margin = f64::midpoint(margin.clamp(-1.0, 1.0), 1.0));
+                if outputs_count > 1 {
+                    divide_by_sums(margins, outputs_count);
+                }
+            }
             kind => margins.iter_mut().for_each(|margin| *margin = self.one(kind, *margin)),
         }
     }
@@ -79,8 +96,26 @@ impl Link {
             (LinkKind::Hinge, _) => f64::from(u8::from(margin > 0.0)),
             (LinkKind::SignedSquare, _) => margin.signum() * margin * margin,
             (LinkKind::Softplus, _) => margin.exp().ln_1p(),
-            (LinkKind::Identity | LinkKind::Softmax, _) => margin,
+            (
+                LinkKind::Identity
+                | LinkKind::Probability
+                | LinkKind::OneAgainstRest
+                | LinkKind::ModifiedHuber
+                | LinkKind::Softmax,
+                _,
+            ) => margin,
         }
+    }
+}
+
+/// A row of zeros becomes one of equal shares.
+fn divide_by_sums(values: &mut [f64], outputs_count: usize) {
+    for row in values.chunks_exact_mut(outputs_count.max(1)) {
+        if row.iter().all(|&value| value == 0.0) {
+            row.fill(1.0);
+        }
+        let sum: f64 = row.iter().sum();
+        row.iter_mut().for_each(|value| *value /= sum);
     }
 }
 

@@ -1,13 +1,22 @@
-use headrace_cpu::{Ensemble, Features, Forest};
-use headrace_types::{Model, Objective, Result};
+use std::panic::resume_unwind;
+
+use headrace_cpu::{DenseLayer, Ensemble, Features, Forest, Precision};
+use headrace_types::{Error, ErrorCode, Model, Objective, Result};
 
 use crate::explained::{Explained, ExplainerFile};
 use crate::linear::Linear;
 use crate::link::Link;
+use crate::network::Network;
+use crate::pipeline::Preparation;
+
+/// A further thread is started for each so many rows that are prepared, at most.
+const ROWS_PER_THREAD_MIN: usize = 256;
 
 /// A model that headrace evaluates itself.
 #[derive(Debug)]
 pub struct NativeModel {
+    /// What is done to a row before `kind` sees it.
+    preparation: Option<Preparation>,
     kind: Kind,
     link: Link,
     explained: Explained,
@@ -17,16 +26,38 @@ pub struct NativeModel {
 enum Kind {
     Trees(Forest),
     Linear(Linear),
+    Network(Network),
 }
 
 impl NativeModel {
     pub(crate) fn trees(ensemble: &Ensemble, link: Link) -> Result<Self> {
         let kind = Kind::Trees(Forest::new(ensemble)?);
-        Ok(Self { kind, link, explained: Explained::trees(ensemble) })
+        Ok(Self { preparation: None, kind, link, explained: Explained::trees(ensemble) })
     }
 
     pub(crate) fn linear(linear: Linear, link: Link) -> Self {
-        Self { kind: Kind::Linear(linear), link, explained: Explained::Linear }
+        Self { preparation: None, kind: Kind::Linear(linear), link, explained: Explained::Linear }
+    }
+
+    /// # Errors
+    /// `corrupt_model` when layers do not fit each other.
+    pub(crate) fn network(precision: Precision, layers: Vec<DenseLayer>, link: Link) -> Result<Self> {
+        let explained = Explained::Not(Error::new(
+            ErrorCode::UnsupportedModel,
+            "a network cannot be explained exactly",
+            "explain a model of trees, or a linear one",
+        ));
+        Ok(Self { preparation: None, kind: Kind::Network(Network::new(precision, layers)?), link, explained })
+    }
+
+    /// The same model of rows that are prepared first; the preparation gives as many columns as the model takes.
+    pub(crate) fn prepared_by(mut self, preparation: Preparation) -> Self {
+        if self.explained.check().is_ok()
+            && let Err(error) = preparation.sources()
+        {
+            self.explained = Explained::Not(error);
+        }
+        Self { preparation: Some(preparation), ..self }
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -34,10 +65,29 @@ impl NativeModel {
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
     pub fn margins_of(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
-        match &self.kind {
-            Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
-            Kind::Linear(linear) => linear.margins(features, rows, margins),
+        let Some(preparation) = &self.preparation else { return self.kind.margins(features, rows, margins, threads) };
+        self.check_lengths(features, rows, self.outputs_count(), margins.len())?;
+        match features {
+            Features::Float32(values) => self.prepared_margins(preparation, values, margins, threads),
+            Features::Float64(values) => self.prepared_margins(preparation, values, margins, threads),
         }
+    }
+
+    /// `width` is the number of values that a row gets.
+    fn check_lengths(&self, features: Features<'_>, rows: usize, width: usize, out: usize) -> Result<()> {
+        let features_count = self.features_count();
+        let len = match features {
+            Features::Float32(values) => values.len(),
+            Features::Float64(values) => values.len(),
+        };
+        if rows.checked_mul(features_count) == Some(len) && rows.checked_mul(width) == Some(out) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::LengthMismatch,
+            format!("{rows} rows take {features_count} features and {width} results each, there are {len} and {out}"),
+            "give one value for each feature of the model, in its order, and room for each result",
+        ))
     }
 
     /// As [`Model::contributions`], of float32 or float64 features and spread over at most `threads` threads.
@@ -52,10 +102,53 @@ impl NativeModel {
         threads: usize,
     ) -> Result<()> {
         self.check_explainable()?;
-        match (&self.kind, &self.explained) {
-            (Kind::Linear(linear), _) => linear.contributions(features, rows, contributions),
-            (_, explained) => explained.explainer()?.contributions(features, rows, contributions, threads),
+        let Some(preparation) = &self.preparation else {
+            return self.contributions_of_kind(features, rows, contributions, threads);
+        };
+        let width = self.features_count() + 1;
+        self.check_lengths(features, rows, self.outputs_count() * width, contributions.len())?;
+        match features {
+            Features::Float32(values) => self.prepared_contributions(preparation, values, contributions),
+            Features::Float64(values) => self.prepared_contributions(preparation, values, contributions),
         }
+    }
+
+    fn contributions_of_kind(
+        &self,
+        features: Features<'_>,
+        rows: usize,
+        contributions: &mut [f64],
+        threads: usize,
+    ) -> Result<()> {
+        match &self.kind {
+            Kind::Linear(linear) => linear.contributions(features, rows, contributions),
+            _ => self.explained.explainer()?.contributions(features, rows, contributions, threads),
+        }
+    }
+
+    /// A feature adds what all columns that are made of it add. Lengths were checked by the caller.
+    fn prepared_contributions<T: Copy + Into<f64>>(
+        &self,
+        preparation: &Preparation,
+        features: &[T],
+        contributions: &mut [f64],
+    ) -> Result<()> {
+        let sources = preparation.sources()?;
+        let (width, columns) = (self.features_count() + 1, sources.len());
+        let mut of_columns = Vec::new();
+        let mut rest = contributions;
+        preparation.prepare(features, |prepared, rows| {
+            of_columns.resize(rows * self.outputs_count() * (columns + 1), 0.0);
+            self.contributions_of_kind(Features::Float64(prepared), rows, &mut of_columns, 1)?;
+            let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * self.outputs_count() * width);
+            rest = after;
+            block.fill(0.0);
+            for (of_features, of_columns) in block.chunks_exact_mut(width).zip(of_columns.chunks_exact(columns + 1)) {
+                sources.iter().zip(of_columns).for_each(|(&source, value)| of_features[source] += value);
+                of_features[width - 1] = of_columns[columns];
+            }
+            Ok(())
+        })
     }
 
     /// Memory that explanations take now: none before the first one where the model's file can be read again.
@@ -68,6 +161,7 @@ impl NativeModel {
         match &self.kind {
             Kind::Trees(forest) => forest.bytes(),
             Kind::Linear(linear) => linear.bytes(),
+            Kind::Network(network) => network.bytes(),
         }
     }
 
@@ -81,32 +175,93 @@ impl NativeModel {
         self.explained
     }
 
-    /// By how much a margin of this row may differ from the trainer's: nothing for trees, 1e-12 of the summands for
-    /// linear models.
-    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
-        match &self.kind {
-            Kind::Trees(_) => 0.0,
-            Kind::Linear(linear) => 1e-12 * linear.magnitude(features, output),
+    /// Lengths were checked by the caller.
+    fn prepared_margins<T: Copy + Into<f64> + Sync>(
+        &self,
+        preparation: &Preparation,
+        features: &[T],
+        margins: &mut [f64],
+        threads: usize,
+    ) -> Result<()> {
+        let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
+        let run = |features: &[T], margins: &mut [f64]| {
+            let mut rest = margins;
+            preparation.prepare(features, |prepared, rows| {
+                let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count);
+                rest = after;
+                self.kind.margins(Features::Float64(prepared), rows, block, 1)
+            })
+        };
+        let rows = margins.len() / outputs_count;
+        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
+        if threads == 1 {
+            return run(features, margins);
         }
+        let rows_per_thread = rows.div_ceil(threads);
+        let parts = features.chunks(rows_per_thread * features_count);
+        let parts = parts.zip(margins.chunks_mut(rows_per_thread * outputs_count));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = parts.map(|(part, margins)| scope.spawn(move || run(part, margins))).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    }
+
+    /// By how much a margin of this row may differ from the trainer's: nothing for trees and XGBoost's linear models,
+    /// 1e-12 of the summands for others (2e-6 for networks of float32).
+    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> Result<f64> {
+        let Some(preparation) = &self.preparation else { return Ok(self.kind.margin_tolerance(features, output)) };
+        let mut tolerance = 0.0;
+        preparation.prepare(features, |prepared, _| {
+            tolerance = self.kind.margin_tolerance(prepared, output);
+            Ok(())
+        })?;
+        Ok(tolerance)
     }
 
     /// The trainer's precision: the unit of the last place of its scores, relative to a score.
     pub(crate) fn score_epsilon(&self) -> f64 {
-        match &self.kind {
-            Kind::Trees(forest) => match forest.precision() {
-                headrace_cpu::Precision::Float32 => f32::EPSILON.into(),
-                headrace_cpu::Precision::Float64 => f64::EPSILON,
+        let (precision, float64_epsilon) = match &self.kind {
+            Kind::Trees(forest) => (forest.precision(), f64::EPSILON),
+            Kind::Linear(linear) => (linear.precision(), 1e-12),
+            Kind::Network(network) => return network.tolerance(),
+        };
+        match precision {
+            Precision::Float32 => f32::EPSILON.into(),
+            Precision::Float64 => float64_epsilon,
+        }
+    }
+}
+
+impl Kind {
+    fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
+        match self {
+            Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
+            Kind::Linear(linear) => linear.margins(features, rows, margins),
+            Kind::Network(network) => network.margins(features, rows, margins),
+        }
+    }
+
+    fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
+        match self {
+            Kind::Trees(_) => 0.0,
+            Kind::Linear(linear) => match linear.precision() {
+                Precision::Float32 => 0.0,
+                Precision::Float64 => 1e-12 * linear.magnitude(features, output),
             },
-            Kind::Linear(_) => 1e-12,
+            Kind::Network(network) => network.tolerance() * network.magnitude(features, output),
         }
     }
 }
 
 impl Model for NativeModel {
     fn features_count(&self) -> usize {
+        if let Some(preparation) = &self.preparation {
+            return preparation.inputs_count();
+        }
         match &self.kind {
             Kind::Trees(forest) => forest.features_count(),
             Kind::Linear(linear) => linear.features_count(),
+            Kind::Network(network) => network.features_count(),
         }
     }
 
@@ -114,6 +269,7 @@ impl Model for NativeModel {
         match &self.kind {
             Kind::Trees(forest) => forest.outputs_count(),
             Kind::Linear(linear) => linear.outputs_count(),
+            Kind::Network(network) => network.outputs_count(),
         }
     }
 

@@ -7,10 +7,12 @@
 use headrace_cpu::{Comparison, Ensemble, Precision};
 use headrace_types::Result;
 
+use crate::category_words::CategoryWords;
 use crate::document::{Document, corrupt, unsupported, whole};
+use crate::linear::Linear;
 use crate::link::{Link, LinkKind};
 use crate::native::NativeModel;
-use crate::xgboost_tree::read_tree;
+use crate::xgboost_tree::{Leaves, read_tree};
 
 /// Margins that one row may get.
 pub(crate) const OUTPUTS_MAX: usize = 1 << 16;
@@ -24,26 +26,72 @@ enum BaseLink {
 }
 
 pub(crate) fn load(document: &Document) -> Result<NativeModel> {
-    let (ensemble, link) = read(document)?;
-    NativeModel::trees(&ensemble, link)
+    let header = Header::read(document)?;
+    let booster = header.booster;
+    match booster.text("name")? {
+        "gblinear" => Ok(NativeModel::linear(linear(booster.get("model")?, &header)?, header.link)),
+        _ => NativeModel::trees(&ensemble(&header)?, header.link),
+    }
 }
 
-fn read(document: &Document) -> Result<(Ensemble, Link)> {
-    let learner = document.get("learner")?;
-    let (kind, base_link) = objective(learner.get("objective")?.text("name")?)?;
-    let parameters = learner.get("learner_model_param")?;
-    let outputs_count = outputs_count(parameters)?;
-    let (model, weights) = gradient_booster(learner.get("gradient_booster")?)?;
-    let ensemble = Ensemble {
+/// What the file says of every booster.
+struct Header<'a> {
+    booster: &'a Document,
+    features_count: usize,
+    outputs_count: usize,
+    /// A margin for each output.
+    base: Vec<f64>,
+    link: Link,
+}
+
+impl<'a> Header<'a> {
+    fn read(document: &'a Document) -> Result<Self> {
+        let learner = document.get("learner")?;
+        let (kind, base_link) = objective(learner.get("objective")?.text("name")?)?;
+        let parameters = learner.get("learner_model_param")?;
+        let outputs_count = outputs_count(parameters)?;
+        Ok(Self {
+            booster: learner.get("gradient_booster")?,
+            features_count: parameters.count("num_feature")?,
+            outputs_count,
+            base: base_scores(parameters.text("base_score")?, outputs_count, base_link)?,
+            link: Link::new(kind, Precision::Float32),
+        })
+    }
+}
+
+fn ensemble(header: &Header<'_>) -> Result<Ensemble> {
+    let (model, weights) = gradient_booster(header.booster)?;
+    Ok(Ensemble {
         features_precision: Precision::Float32,
         precision: Precision::Float32,
         comparison: Comparison::Less,
-        features_count: parameters.count("num_feature")?,
-        outputs_count,
-        base: base_scores(parameters.text("base_score")?, outputs_count, base_link)?,
-        trees: trees(model, weights, outputs_count)?,
-    };
-    Ok((ensemble, Link::new(kind, Precision::Float32)))
+        features_count: header.features_count,
+        outputs_count: header.outputs_count,
+        base: header.base.clone(),
+        trees: trees(model, weights, header.outputs_count)?,
+    })
+}
+
+/// `weights` is row-major `[features + 1, outputs]`; the last row is the bias.
+#[allow(clippy::cast_possible_truncation)] // XGBoost holds weights as float32, and sums in it
+fn linear(model: &Document, header: &Header<'_>) -> Result<Linear> {
+    let (weights, outputs_count) = (model.numbers("weights")?, header.outputs_count);
+    let expected = header.features_count.checked_add(1).and_then(|rows| rows.checked_mul(outputs_count));
+    if expected != Some(weights.len()) {
+        let (have, features_count) = (weights.len(), header.features_count);
+        return Err(corrupt(format!(
+            "it has {have} weights for {features_count} features and {outputs_count} outputs"
+        )));
+    }
+    let (weights, bias) = weights.split_at(weights.len() - outputs_count);
+    let column =
+        |output: usize| weights[output..].iter().step_by(outputs_count).map(|&weight| f64::from(weight as f32));
+    let weights = (0..outputs_count).take_while(|_| !weights.is_empty()).flat_map(column).collect();
+    // Every output starts from the base score of the first: that is what gblinear does.
+    let base = header.base[0] as f32;
+    let intercept = bias.iter().map(|&bias| f64::from(bias as f32 + base)).collect();
+    Linear::new(weights, intercept, Precision::Float32)
 }
 
 fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Result<Vec<headrace_cpu::Tree>> {
@@ -59,7 +107,7 @@ fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Res
     if weights.is_some_and(|weights| weights.len() != count) {
         return Err(corrupt(format!("'weight_drop' does not have one weight for each of {count} trees")));
     }
-    let mut category_words = 0;
+    let mut category_words = CategoryWords::default();
     let mut trees = vec![None; count];
     for (index, document) in documents.iter().enumerate() {
         let id = if document.find("id")?.is_some() { document.count("id")? } else { index };
@@ -67,7 +115,8 @@ fn trees(model: &Document, weights: Option<&[f64]>, outputs_count: usize) -> Res
         let output = output.ok_or_else(|| corrupt(format!("tree {index} has no output (its id is {id})")))?;
         #[allow(clippy::cast_possible_truncation)] // XGBoost holds weights as float32
         let weight = weights.map_or(1.0, |weights| weights[id] as f32);
-        let tree = read_tree(document, output, weight, &mut category_words);
+        let leaves = Leaves { output, outputs_count, weight };
+        let tree = read_tree(document, leaves, &mut category_words);
         if trees[id].replace(tree.map_err(|error| error.within(format!("tree {id}")))?).is_some() {
             return Err(corrupt(format!("two trees have the id {id}")));
         }
@@ -80,11 +129,7 @@ fn gradient_booster(booster: &Document) -> Result<(&Document, Option<&[f64]>)> {
     match booster.text("name")? {
         "gbtree" => Ok((booster.get("model")?, None)),
         "dart" => Ok((booster.get("gbtree")?.get("model")?, Some(booster.numbers("weight_drop")?))),
-        "gblinear" => Err(unsupported(
-            "the booster is 'gblinear'",
-            "use booster = gbtree or dart, or export a scikit-learn linear model",
-        )),
-        other => Err(unsupported(format!("the booster is '{other}'"), "use booster = gbtree or dart")),
+        other => Err(unsupported(format!("the booster is '{other}'"), "use booster = gbtree, dart or gblinear")),
     }
 }
 
@@ -161,7 +206,8 @@ mod tests {
     #[test]
     fn covers_are_the_sums_of_hessians() {
         let bytes = include_bytes!("../../../tests/models/fixtures/xgboost_binary.xgb.json");
-        let (ensemble, _) = read(&Document::from_json(bytes).unwrap()).unwrap();
+        let document = Document::from_json(bytes).unwrap();
+        let ensemble = ensemble(&Header::read(&document).unwrap()).unwrap();
         for tree in &ensemble.trees {
             assert_eq!(tree.covers.len(), tree.nodes.len());
             for (node, cover) in tree.nodes.iter().zip(&tree.covers) {

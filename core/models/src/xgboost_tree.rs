@@ -3,25 +3,30 @@
 use headrace_cpu::{Categories, Missing, Node, Split, Test, Tree};
 use headrace_types::Result;
 
-use crate::document::{Document, corrupt, unsupported, whole};
-
-/// Words of 32 categories that all sets of a model may take together (256 MiB would be the bits of all 2^31 codes).
-const CATEGORY_WORDS_MAX: usize = 1 << 22;
+use crate::category_words::CategoryWords;
+use crate::document::{Document, corrupt, whole};
 
 /// XGBoost's own bound of a category's code.
 const CATEGORY_MAX: usize = 16_777_216;
 
-/// Reads a tree that adds `weight` times its leaves to `output`.
-///
-/// `category_words` counts the words of all category sets so far: a few bytes of input can name a large code.
-pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_words: &mut usize) -> Result<Tree> {
+/// What a tree's leaves add to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaves {
+    /// What scalar leaves add to.
+    pub(crate) output: usize,
+    /// The values that a vector leaf has.
+    pub(crate) outputs_count: usize,
+    /// A factor of all leaves.
+    pub(crate) weight: f32,
+}
+
+/// Reads a tree.
+pub(crate) fn read_tree(tree: &Document, leaves: Leaves, category_words: &mut CategoryWords) -> Result<Tree> {
     let parameters = tree.get("tree_param")?;
     let leaf_size = parameters.find("size_leaf_vector")?.map_or(Ok(1), |_| parameters.count("size_leaf_vector"))?;
-    if leaf_size > 1 {
-        return Err(unsupported(
-            format!("its leaves hold {leaf_size} values each (multi_strategy = multi_output_tree)"),
-            "train with multi_strategy = one_output_per_tree",
-        ));
+    if leaf_size > 1 && leaf_size != leaves.outputs_count {
+        let outputs_count = leaves.outputs_count;
+        return Err(corrupt(format!("its leaves hold {leaf_size} values for {outputs_count} outputs")));
     }
     let left = tree.numbers("left_children")?;
     let count = parameters.count("num_nodes")?;
@@ -42,12 +47,16 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
     let kinds = tree.find("split_type")?.map(|_| column("split_type")).transpose()?;
     let mut sets = category_sets(tree, count, category_words)?;
 
+    let mut vectors = if leaf_size > 1 { Some(VectorLeaves::read(tree, leaf_size)?) } else { None };
     let mut nodes = Vec::with_capacity(count);
     for index in 0..count {
         #[allow(clippy::cast_possible_truncation)] // XGBoost holds conditions and leaves as float32
         let condition = conditions[index] as f32;
         if left[index] == -1.0 {
-            nodes.push(Node::Leaf((condition * weight).into()));
+            nodes.push(match &mut vectors {
+                None => Node::Leaf((condition * leaves.weight).into()),
+                Some(vectors) => vectors.take(index, right[index], leaves.weight)?,
+            });
             continue;
         }
         let place = |what: &str, number: f64| {
@@ -68,7 +77,39 @@ pub(crate) fn read_tree(tree: &Document, output: usize, weight: f32, category_wo
             right: place("right child", right[index])?,
         }));
     }
-    Ok(Tree { covers: known_covers(covers.map(<[f64]>::to_vec)), ..Tree::new(output, nodes) })
+    Ok(Tree {
+        covers: known_covers(covers.map(<[f64]>::to_vec)),
+        ..Tree::new(if leaf_size > 1 { 0 } else { leaves.output }, nodes)
+    })
+}
+
+/// The leaves of a tree with a value for each output: since XGBoost 3.1 in a list of leaves of their own, whose place
+/// stands in the place of the right child; before that among the weights of all nodes.
+struct VectorLeaves<'a> {
+    values: &'a [f64],
+    size: usize,
+    has_places: bool,
+    /// Leaves that are taken: none twice, or a short list could stand for much memory.
+    taken: Vec<bool>,
+}
+
+impl<'a> VectorLeaves<'a> {
+    fn read(tree: &'a Document, size: usize) -> Result<Self> {
+        let has_places = tree.find("leaf_weights")?.is_some();
+        let values = tree.numbers(if has_places { "leaf_weights" } else { "base_weights" })?;
+        Ok(Self { values, size, has_places, taken: vec![false; values.len() / size] })
+    }
+
+    /// `place` is that of the right child.
+    #[allow(clippy::cast_possible_truncation)] // XGBoost holds leaves as float32
+    fn take(&mut self, node: usize, place: f64, weight: f32) -> Result<Node> {
+        let place = if self.has_places { whole(place) } else { Some(node) };
+        let place = place.filter(|&place| self.taken.get(place) == Some(&false));
+        let place = place.ok_or_else(|| corrupt(format!("leaf {node} has no values of its own")))?;
+        self.taken[place] = true;
+        let values = &self.values[place * self.size..][..self.size];
+        Ok(Node::VectorLeaf(values.iter().map(|&value| f64::from(value as f32 * weight)).collect()))
+    }
 }
 
 /// Covers that explanations can divide by, or none: an objective of the user's own may give negative weights.
@@ -77,7 +118,7 @@ pub(crate) fn known_covers(covers: Option<Vec<f64>>) -> Vec<f64> {
 }
 
 /// The set of each node that tests categories.
-fn category_sets(tree: &Document, count: usize, words_total: &mut usize) -> Result<Vec<Option<Categories>>> {
+fn category_sets(tree: &Document, count: usize, category_words: &mut CategoryWords) -> Result<Vec<Option<Categories>>> {
     let mut sets = vec![None; count];
     if tree.find("categories_nodes")?.is_none() {
         return Ok(sets);
@@ -100,13 +141,7 @@ fn category_sets(tree: &Document, count: usize, words_total: &mut usize) -> Resu
             codes.push(code.ok_or_else(|| corrupt(format!("{member} is not a category of node {node}")))?);
         }
         let words = codes.iter().max().map_or(0, |max| max / 32 + 1);
-        *words_total += words.max(codes.len() / 32);
-        if *words_total > CATEGORY_WORDS_MAX {
-            return Err(unsupported(
-                format!("its category sets take more than {CATEGORY_WORDS_MAX} words"),
-                "number the categories from zero without gaps",
-            ));
-        }
+        category_words.take(words.max(codes.len() / 32))?;
         let mut bits = vec![0u32; words];
         for code in codes {
             bits[code / 32] |= 1 << (code % 32);

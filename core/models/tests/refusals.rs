@@ -28,8 +28,9 @@ fn xgboost_models_are_refused_by_name() {
     let unsupported = ErrorCode::UnsupportedModel;
     let cases = [
         ("/learner/objective/name".to_string(), json!("multi:mystery"), unsupported, "'multi:mystery'"),
-        ("/learner/gradient_booster/name".into(), json!("gblinear"), unsupported, "'gblinear'"),
-        (format!("{TREE}/tree_param/size_leaf_vector"), json!("3"), unsupported, "tree 1: its leaves hold 3 values"),
+        ("/learner/gradient_booster/name".into(), json!("gbforest"), unsupported, "'gbforest'"),
+        ("/learner/gradient_booster/name".into(), json!("gblinear"), corrupt, "'weights' is missing"),
+        (format!("{TREE}/tree_param/size_leaf_vector"), json!("3"), corrupt, "tree 1: its leaves hold 3 values"),
         ("/learner/learner_model_param/base_score".into(), json!("2E0"), corrupt, "'2E0' cannot be the base score"),
         ("/learner/learner_model_param/base_score".into(), json!("[5E-1,5E-1]"), corrupt, "2 base scores for 1"),
         ("/learner/learner_model_param/num_feature".into(), json!("-1"), corrupt, "'num_feature' is not a count"),
@@ -138,6 +139,115 @@ fn lightgbm_trees_with_loops_or_strangers_are_refused() {
 }
 
 #[test]
+fn catboost_models_are_refused_by_name() {
+    let good: Value = serde_json::from_str(&fixture("catboost_multiclass.catboost.json")).unwrap();
+    let (corrupt, unsupported) = (ErrorCode::CorruptModel, ErrorCode::UnsupportedModel);
+    let split = "/oblivious_trees/1/splits/0";
+    let cases = [
+        ("/model_info/params/loss_function/type".to_string(), json!("RMSEWithUncertainty"), unsupported, "Uncertainty"),
+        ("/scale_and_bias/0".into(), json!(0.3), unsupported, "its scale is 0.3"),
+        ("/scale_and_bias/1".into(), json!([0, 0]), corrupt, "a leaf has 3 values, 2 were expected"),
+        ("/features_info/text_features".into(), json!([{}]), unsupported, "text features"),
+        ("/features_info/float_features/0/nan_value_treatment".into(), json!("AsOne"), corrupt, "'AsOne'"),
+        ("/features_info/float_features/1/feature_index".into(), json!(0), corrupt, "another's place"),
+        ("/features_info/float_features/1/flat_feature_index".into(), json!(1e15), corrupt, "features, at most"),
+        (format!("{split}/split_type"), json!("OnlineCtr"), unsupported, "statistics of the training set (CTR)"),
+        (format!("{split}/split_type"), json!("Text"), unsupported, "splits of the type 'Text'"),
+        (split.into(), json!({"split_type": "FloatFeature", "float_feature_index": 99}), corrupt, "names feature 99"),
+        (
+            split.into(),
+            json!({"split_type": "OneHotFeature", "cat_feature_index": 0, "value": 1}),
+            unsupported,
+            "no whole number from 0 to 65535",
+        ),
+        (
+            split.into(),
+            json!({"split_type": "OneHotFeature", "cat_feature_index": 0, "value": 1e12}),
+            corrupt,
+            "not the hash of a category",
+        ),
+        (
+            "/oblivious_trees/1/leaf_values".into(),
+            json!([1, 2, 3]),
+            corrupt,
+            "tree 1: it has 3 splits and 3 leaf values",
+        ),
+        ("/oblivious_trees/1".into(), json!(null), corrupt, "tree 1: null stands where an object"),
+    ];
+    for (pointer, value, code, message) in cases {
+        let mut bad = good.clone();
+        if let Some(place) = bad.pointer_mut(&pointer) {
+            *place = value;
+        } else {
+            bad["features_info"]["text_features"] = value;
+        }
+        assert_refused(ModelFormat::CatboostJson, bad.to_string().as_bytes(), code, message);
+    }
+}
+
+/// A pipeline file of one linear estimator of two inputs, after `change` was made to its header and its description.
+fn pipeline(change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
+    let mut description = json!({
+        "format": 1, "inputs": [{"name": "a"}, {}], "estimator": {"kind": "linear"}, "link": "identity",
+        "stages": [{"columns": [{"from": 0, "operations": [{"fill": 0.5}]}, {"from": 1}]}],
+    });
+    let mut header = json!({
+        "linear.weights": {"dtype": "F64", "shape": [1, 2], "data_offsets": [0, 16]},
+        "linear.intercept": {"dtype": "F64", "shape": [1], "data_offsets": [16, 24]},
+        "__metadata__": {},
+    });
+    change(&mut header, &mut description);
+    if header["__metadata__"].is_object() {
+        header["__metadata__"]["headrace.pipeline"] = json!(description.to_string());
+    }
+    let header = header.to_string();
+    let values: Vec<u8> = [2.0f64, -1.0, 0.25].iter().flat_map(|value| value.to_le_bytes()).collect();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &values].concat()
+}
+
+#[test]
+fn pipelines_are_refused_by_name() {
+    use headrace_types::Model;
+
+    let sound = load_model(ModelFormat::PipelineSafetensors, &pipeline(|_, _| {})).unwrap();
+    let mut margins = [0.0; 2];
+    sound.margins(&[1.0, 1.0, f64::NAN, 2.0], 2, &mut margins).unwrap();
+    assert_eq!(margins, [1.25, -0.75]);
+    assert_eq!(sound.margins(&[1.0], 2, &mut margins).unwrap_err().code, ErrorCode::LengthMismatch);
+
+    type Change = fn(&mut Value, &mut Value);
+    let corrupt = ErrorCode::CorruptModel;
+    let cases: [(Change, ErrorCode, &str); 19] = [
+        (|_, of| of["format"] = json!(2), ErrorCode::NewerFormat, "has format 2"),
+        (|_, of| of["estimator"] = json!({"kind": "svm"}), corrupt, "unknown variant `svm`"),
+        (|_, of| of["link"] = json!("probit"), corrupt, "unknown variant `probit`"),
+        (|_, of| of["more"] = json!(1), corrupt, "unknown field `more`"),
+        (|_, of| of["inputs"] = json!([]), corrupt, "made from column 0 of 0"),
+        (|_, of| of["stages"] = json!([{"columns": []}]), corrupt, "stage 0: it gives no columns"),
+        (|_, of| of["stages"] = json!([{"normalize": "l3"}]), corrupt, "unknown variant `l3`"),
+        (|_, of| of["stages"][0]["columns"][1]["from"] = json!(2), corrupt, "is made from column 2 of 2"),
+        (|_, of| of["stages"][0]["columns"][0]["operations"] = json!([{"clip": [2, 1]}]), corrupt, "out of order"),
+        (|_, of| of["stages"][0]["columns"][0]["operations"] = json!([{"bin": [2, 1]}]), corrupt, "out of order"),
+        (|_, of| of["stages"][0]["columns"][0]["operations"] = json!([{"root": 1}]), corrupt, "unknown variant `root`"),
+        (|_, of| of["stages"] = json!([{"columns": [{"from": 0}]}]), corrupt, "2 columns for 1 features"),
+        (|header, _| header["__metadata__"] = json!(null), corrupt, "its metadata lack 'headrace.pipeline'"),
+        (|header, _| header["linear.weights"]["dtype"] = json!("I64"), corrupt, "'linear.weights' is I64"),
+        (|header, _| header["linear.weights"]["shape"] = json!([2]), corrupt, "F64 of 2 dimensions was expected"),
+        (|header, _| header["linear.weights"]["shape"] = json!([9, 9]), corrupt, "not a safetensors file"),
+        (|header, _| header["linear.intercept"]["data_offsets"] = json!([8, 16]), corrupt, "not a safetensors file"),
+        (|header, _| header["linear.intercept"]["data_offsets"] = json!([16, 32]), corrupt, "not a safetensors file"),
+        (
+            |_, of| of["estimator"] = json!({"kind": "network", "precision": "float64", "activations": ["relu"]}),
+            corrupt,
+            "'network.0.weights' is missing",
+        ),
+    ];
+    for (change, code, message) in cases {
+        assert_refused(ModelFormat::PipelineSafetensors, &pipeline(change), code, message);
+    }
+}
+
+#[test]
 fn linear_models_are_refused_by_name() {
     for (text, code, message) in [
         (r#"{"format": 2}"#, ErrorCode::NewerFormat, "format 2"),
@@ -154,5 +264,8 @@ fn linear_models_are_refused_by_name() {
     }
     let error = ModelFormat::from_name("pickle").unwrap_err();
     assert_eq!(error.code, ErrorCode::UnsupportedModel);
-    assert!(error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json"), "{error}");
+    assert!(
+        error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json, pipeline-safetensors"),
+        "{error}"
+    );
 }

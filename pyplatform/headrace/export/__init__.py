@@ -8,14 +8,15 @@ exported.format, exported.task, exported.labels  # for the manifest
 exported.golden  # rows with the margins and scores that the library gave them
 ```
 
-The file is the training library's own native form, never a pickle. An exported model predicts as the library's
-`predict` does by default: early stopping's best iteration is honoured where the library honours it. The training
-libraries are imported by the function that needs them, and only then.
+The file is the training library's own native form, or safetensors where it has none (scikit-learn); never a pickle. An
+exported model predicts as the library's `predict` does by default: early stopping's best iteration is honoured where
+the library honours it. The training libraries are imported by the function that needs them, and only then.
 """
 
+from headrace.export.catboost import export_catboost
 from headrace.export.exported import ExportedModel, GoldenRows
 from headrace.export.lightgbm import export_lightgbm
-from headrace.export.sklearn import export_sklearn_linear
+from headrace.export.sklearn import export_sklearn
 from headrace.export.xgboost import export_xgboost
 
-__all__ = ["ExportedModel", "GoldenRows", "export_lightgbm", "export_sklearn_linear", "export_xgboost"]
+__all__ = ["ExportedModel", "GoldenRows", "export_catboost", "export_lightgbm", "export_sklearn", "export_xgboost"]

@@ -1,4 +1,4 @@
-"""scikit-learn's linear models: anything fitted with `coef_` and `intercept_` whose answers one link explains."""
+"""scikit-learn: trees, forests, boosting, linear models and networks, alone or at the end of a pipeline."""
 
 from __future__ import annotations
 
@@ -10,69 +10,91 @@ import numpy as np
 
 from headrace.errors import make_error
 from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
+from headrace.export.safetensors import write_safetensors
+from headrace.export.sklearn_estimators import estimate
+from headrace.export.sklearn_steps import Preparation, kind_of, named, transform
 
 FORMAT = 1
-TOLERANCE = 1e-9
+DESCRIPTION_KEY = "headrace.pipeline"
 
 
-def export_sklearn_linear(model: Any, path: str | Path, golden: Any) -> ExportedModel:
-    """Writes a linear model of scikit-learn (regressors, logistic and Poisson regression, ...) as `linear-json`.
+def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
+    """Writes a model of scikit-learn as `pipeline-safetensors` (core/models/README.md) and computes its golden rows.
 
-    The link between margin and answer is found by asking the model: the one that reproduces its answers on the golden
-    rows.
+    A classifier of two classes has one score, the probability of the second class; one without probabilities (hinge
+    losses, `RidgeClassifier`) answers with its margins, whose sign or maximum is the label. Where the library raises an
+    error for a category that it was not trained on, the engine takes none of the columns of a `OneHotEncoder`, and a
+    missing value of an `OrdinalEncoder`.
 
     Args:
-        model: a fitted linear estimator, not a pipeline.
+        model: a fitted estimator, or a `Pipeline` that ends in one.
         path: the file to write.
-        golden: rows of shape (rows, features), without missing values, which these models do not take.
+        golden: rows of shape (rows, features), NaN where a value is missing; the features that the pipeline takes, as
+            numbers.
 
     Raises:
-        HeadraceError: `invalid_argument` (not a fitted linear model), `unsupported_model` (no probabilities, or a link
-            that is none of identity, logistic, softmax, exponential), `length_mismatch` (golden rows).
+        HeadraceError: `invalid_argument` (not an estimator, not fitted), `unsupported_model` (a step, an estimator or
+            an option of it that has no counterpart, by name), `length_mismatch` (golden rows).
     """
     sklearn = library("sklearn")
-    if not hasattr(model, "coef_") or not hasattr(model, "intercept_"):
-        message = f"a {type(model).__module__}.{type(model).__qualname__} has no fitted coefficients"
-        raise make_error("invalid_argument", message, "give a fitted linear model; of a pipeline, its last step")
-    classes = getattr(model, "classes_", None)
-    if classes is not None and not hasattr(model, "predict_proba"):
-        message = f"{type(model).__name__} gives no probabilities"
-        raise make_error("unsupported_model", message, "use LogisticRegression, or SGDClassifier with loss='log_loss'")
-    weights = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64))
-    intercept = np.broadcast_to(np.asarray(model.intercept_, dtype=np.float64), len(weights))
-    rows = golden_matrix(golden, weights.shape[1])
-    margins = rows @ weights.T + intercept
-    answers = np.asarray(model.predict(rows) if classes is None else model.predict_proba(rows), dtype=np.float64)
-    answers = answers.reshape(len(rows), -1)
-    if classes is not None and len(weights) == 1:
-        answers = answers[:, 1:]
-    link = _link(margins, answers, type(model).__name__)
+    features_count = _check_fitted(sklearn, model)
+    rows = golden_matrix(golden, features_count)
+    steps = [step for _, step in model.steps] if kind_of(model) == "Pipeline" else [model]
+    preparation = Preparation.of(features_count)
+    for step in steps[:-1]:
+        transform(preparation, step)
+    asked = named(model, rows)
+    prepared = asked
+    if len(steps) > 1:
+        prepared = model[:-1].transform(asked)
+    prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)
+    names = label_names(getattr(model, "feature_names_in_", None))
+    last = steps[-1]
+    estimator = estimate(last, prepared, preparation)
+    description = {
+        "format": FORMAT,
+        "inputs": [{"name": name} for name in names] if names else [{}] * features_count,
+        "stages": preparation.described(),
+        "estimator": estimator.description,
+        "link": estimator.link,
+    }
     file = Path(path)
-    document = {"format": FORMAT, "weights": weights.tolist(), "intercept": intercept.tolist(), "link": link}
-    file.write_text(json.dumps(document, allow_nan=False), "utf-8")
+    write_safetensors(file, estimator.tensors, {DESCRIPTION_KEY: json.dumps(description, allow_nan=False)})
+    classes = getattr(last, "classes_", None)
+    is_multi_label = (
+        classes is not None and getattr(last, "_label_binarizer", None) is not None and _is_multi_label(last)
+    )
     return ExportedModel(
         file=file,
-        format="linear-json",
-        task="regression" if classes is None else "classification",
+        format="pipeline-safetensors",
+        task="multi_label" if is_multi_label else "regression" if classes is None else "classification",
         labels=label_names(classes),
-        features=label_names(getattr(model, "feature_names_in_", None)),
-        golden=golden_rows(rows, margins, answers),
+        features=names,
+        golden=golden_rows(rows, estimator.margins, _scores(model, asked, estimator.margins)),
         library="scikit-learn",
         library_version=sklearn.__version__,
     )
 
 
-def _link(margins: Matrix, answers: Matrix, kind: str) -> str:
-    with np.errstate(over="ignore"):
-        raised = np.exp(margins - margins.max(axis=1, keepdims=True))
-        candidates = {
-            "identity": margins,
-            "logistic": 1.0 / (1.0 + np.exp(-margins)),
-            "exponential": np.exp(margins),
-            "softmax": raised / raised.sum(axis=1, keepdims=True),
-        }
-    for link, values in candidates.items():
-        if values.shape == answers.shape and np.allclose(values, answers, rtol=TOLERANCE, atol=TOLERANCE):
-            return link
-    message = f"no known link leads from the margins of {kind} to its answers"
-    raise make_error("unsupported_model", message, "use one with the link identity, logistic, softmax or exponential")
+def _check_fitted(sklearn: Any, model: Any) -> int:
+    if not isinstance(model, sklearn.base.BaseEstimator) or not hasattr(model, "predict"):
+        message = f"a {type(model).__module__}.{type(model).__qualname__} is not an estimator of scikit-learn"
+        raise make_error("invalid_argument", message, "give a fitted estimator, or a Pipeline that ends in one")
+    try:
+        return int(model.n_features_in_)
+    except AttributeError:
+        message = f"the {type(model).__name__} is not fitted"
+        raise make_error("invalid_argument", message, "call fit before exporting it") from None
+
+
+def _is_multi_label(network: Any) -> bool:
+    return bool(network._label_binarizer.y_type_.startswith("multilabel"))
+
+
+def _scores(model: Any, asked: Any, margins: Matrix) -> Matrix:
+    if not hasattr(model, "classes_"):
+        return np.asarray(model.predict(asked), dtype=np.float64)
+    if not hasattr(model, "predict_proba"):
+        return margins
+    probabilities = np.asarray(model.predict_proba(asked), dtype=np.float64)
+    return probabilities[:, 1:] if margins.shape[1] == 1 else probabilities

@@ -25,7 +25,7 @@ def export_xgboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a path of another ending, a model that is not
-            fitted), `unsupported_model` (gblinear; a missing value other than NaN), `length_mismatch` (golden rows).
+            fitted), `unsupported_model` (a missing value other than NaN), `length_mismatch` (golden rows).
     """
     xgboost = library("xgboost")
     file = Path(path)
@@ -33,10 +33,6 @@ def export_xgboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         raise make_error("invalid_argument", f"'{file}' ends in neither .ubj nor .json", "name the file model.ubj")
     booster = _booster(xgboost, model)
     config = json.loads(booster.save_config())["learner"]
-    if config["gradient_booster"]["name"] == "gblinear":
-        raise make_error(
-            "unsupported_model", "the booster is gblinear", "use gbtree or dart, or a linear model of scikit-learn"
-        )
     rows = golden_matrix(golden, booster.num_features()).astype(np.float32)
     booster.save_model(file)
     objective = config["objective"]["name"]

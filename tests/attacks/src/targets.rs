@@ -21,8 +21,10 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "infer", run: infer },
     Target { name: "log_batch", run: log_batch },
+    Target { name: "model_catboost_json", run: model_catboost_json },
     Target { name: "model_lightgbm_text", run: model_lightgbm_text },
     Target { name: "model_linear_json", run: model_linear_json },
+    Target { name: "model_pipeline_safetensors", run: model_pipeline_safetensors },
     Target { name: "model_xgboost_json", run: model_xgboost_json },
     Target { name: "model_xgboost_ubj", run: model_xgboost_ubj },
     Target { name: "plan_json", run: plan_json },
@@ -190,4 +192,12 @@ fn model_lightgbm_text(data: &[u8]) {
 
 fn model_linear_json(data: &[u8]) {
     load(ModelFormat::LinearJson, data);
+}
+
+fn model_catboost_json(data: &[u8]) {
+    load(ModelFormat::CatboostJson, data);
+}
+
+fn model_pipeline_safetensors(data: &[u8]) {
+    load(ModelFormat::PipelineSafetensors, data);
 }

@@ -70,6 +70,14 @@ impl<T: Float> PackedLayer<T> {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Panels { weights, bias } | Weights::Dots { weights, bias } => {
+                size_of_val(weights.as_slice()) + size_of_val(bias.as_slice())
+            }
+        }
+    }
+
     /// From rows of `inputs_count` values, `inputs_stride` apart, to rows of `stride()`. `WIDTH` is that of a panel.
     #[inline(always)]
     pub(super) fn run<const WIDTH: usize, const FMA: bool>(

@@ -48,6 +48,11 @@ impl Mlp {
         self.outputs_count
     }
 
+    /// The memory that weights take.
+    pub fn bytes(&self) -> usize {
+        self.network.bytes()
+    }
+
     /// The last layer's values of `rows` rows, row-major `[rows, outputs_count]`.
     ///
     /// # Errors
@@ -63,6 +68,7 @@ impl Mlp {
 trait Network: fmt::Debug + Send + Sync {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]);
+    fn bytes(&self) -> usize;
 }
 
 #[derive(Debug)]
@@ -142,6 +148,10 @@ impl<T: Float> Packed<T> {
 }
 
 impl<T: Float> Network for Packed<T> {
+    fn bytes(&self) -> usize {
+        self.layers.iter().map(PackedLayer::bytes).sum()
+    }
+
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) {
         match features {
             _ if rows == 0 => {}

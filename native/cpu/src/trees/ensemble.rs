@@ -55,6 +55,10 @@ impl Categories {
         Self { bits, negative_fraction_is_zero }
     }
 
+    pub fn words_count(&self) -> usize {
+        self.bits.len()
+    }
+
     /// Whether `value` (not NaN) stands for a member.
     #[inline]
     pub fn contains(&self, value: f64) -> bool {

@@ -1,0 +1,321 @@
+"""What the transformers of a pipeline do, as operations on columns (core/models/README.md says what each means)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import HeadraceError, make_error
+from headrace.export.exported import Matrix, library
+
+Operation = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the prepared rows: where it comes from and what is done to it."""
+
+    source: int
+    operations: tuple[Operation, ...] = ()
+
+    def then(self, *operations: Operation) -> Column:
+        return Column(self.source, (*self.operations, *operations))
+
+    def described(self) -> dict[str, Any]:
+        return {"from": self.source, "operations": list(self.operations)}
+
+
+@dataclass
+class Preparation:
+    """Stages in the order of the pipeline; `columns` is the stage that is still being made."""
+
+    columns: list[Column]
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, inputs_count: int) -> Preparation:
+        return cls([Column(index) for index in range(inputs_count)])
+
+    def end_stage(self) -> None:
+        self.stages.append({"columns": [column.described() for column in self.columns]})
+        self.columns = [Column(index) for index in range(len(self.columns))]
+
+    def described(self) -> list[dict[str, Any]]:
+        if self.columns == Preparation.of(len(self.columns)).columns and not self.stages:
+            return []
+        self.end_stage()
+        return self.stages
+
+
+def refuse(message: str, hint: str) -> HeadraceError:
+    return make_error("unsupported_model", message, hint)
+
+
+def kind_of(step: Any) -> str:
+    """The class of an estimator of scikit-learn; of somebody else's, its full name, which is in no table."""
+    kind = type(step)
+    return kind.__name__ if kind.__module__.startswith("sklearn.") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def named(step: Any, rows: Matrix) -> Any:
+    """Rows as the step was fitted on them: a frame, if it knows the names of its columns."""
+    names = getattr(step, "feature_names_in_", None)
+    return rows if names is None else library("pandas").DataFrame(rows, columns=names)
+
+
+def transform(preparation: Preparation, step: Any) -> None:
+    """Adds a fitted transformer to the preparation.
+
+    Raises:
+        HeadraceError: `unsupported_model`, naming the transformer and what of it has no counterpart.
+    """
+    if step is None or isinstance(step, str):
+        if step in (None, "passthrough"):
+            return
+        raise refuse(f"a step of the pipeline is {step!r}", "leave it out")
+    kind = kind_of(step)
+    if kind == "Pipeline":
+        for _, inner in step.steps:
+            transform(preparation, inner)
+    elif kind == "Normalizer":
+        preparation.end_stage()
+        preparation.stages.append({"normalize": step.norm})
+    elif kind == "PolynomialFeatures":
+        _polynomial_features(preparation, step)
+    elif kind == "FunctionTransformer" and _is_identity(step.func):
+        return
+    elif kind in STEPS:
+        preparation.columns = STEPS[kind](step, preparation.columns)
+    elif hasattr(step, "get_support"):
+        preparation.columns = [preparation.columns[index] for index in step.get_support(indices=True)]
+    else:
+        raise refuse(
+            f"the pipeline has a {kind}",
+            f"use some of Normalizer, PolynomialFeatures, {', '.join(sorted(STEPS))}, or prepare this feature",
+        )
+
+
+def _is_identity(function: Any) -> bool:
+    """Histogram gradient boosting checks its array by such a function, which leaves it as it is."""
+    return function is None or getattr(getattr(function, "func", None), "__name__", "") == "check_array"
+
+
+def _within(step: Any, columns: list[Column]) -> list[Column]:
+    """What a transformer makes of some columns."""
+    part = Preparation(columns)
+    transform(part, step)
+    if part.stages:
+        message = "a Normalizer or PolynomialFeatures stands beside other transformers"
+        raise refuse(message, "put it into the pipeline itself")
+    return part.columns
+
+
+def _scaled(
+    columns: list[Column], *parameters: tuple[str, Any], clip: tuple[float, float] | None = None
+) -> list[Column]:
+    scaled = []
+    for index, column in enumerate(columns):
+        operations: list[Operation] = [{name: float(of[index])} for name, of in parameters if of is not None]
+        if clip is not None:
+            operations.append({"clip": [float(clip[0]), float(clip[1])]})
+        scaled.append(column.then(*operations))
+    return scaled
+
+
+def _standard_scaler(step: Any, columns: list[Column]) -> list[Column]:
+    mean, scale = step.mean_ if step.with_mean else None, step.scale_ if step.with_std else None
+    return _scaled(columns, ("subtract", mean), ("divide", scale))
+
+
+def _min_max_scaler(step: Any, columns: list[Column]) -> list[Column]:
+    clip = step.feature_range if step.clip else None
+    return _scaled(columns, ("multiply", step.scale_), ("add", step.min_), clip=clip)
+
+
+def _max_abs_scaler(step: Any, columns: list[Column]) -> list[Column]:
+    clip = (-1.0, 1.0) if getattr(step, "clip", False) else None
+    return _scaled(columns, ("divide", step.scale_), clip=clip)
+
+
+def _robust_scaler(step: Any, columns: list[Column]) -> list[Column]:
+    center, scale = step.center_ if step.with_centering else None, step.scale_ if step.with_scaling else None
+    return _scaled(columns, ("subtract", center), ("divide", scale))
+
+
+def number(value: Any, what: str) -> float | None:
+    """A category as the engine is given it: a number, or None for NaN.
+
+    Raises:
+        HeadraceError: `unsupported_model`, when it is none.
+    """
+    if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
+        as_float = float(value)
+        return None if as_float != as_float else as_float
+    hint = "give the engine numbers: encode such a column as a feature, and train on its codes"
+    raise refuse(f"{what} is {value!r}, which is not a number", hint)
+
+
+def _filled(value: Any) -> float:
+    filled = number(value, "a SimpleImputer's fill value")
+    return float("nan") if filled is None else filled
+
+
+def _is_missing(missing_values: Any) -> Operation:
+    marker = number(missing_values, "a SimpleImputer's missing value")
+    return "is_missing" if marker is None else {"is_any_of": [marker]}
+
+
+def _simple_imputer(step: Any, columns: list[Column]) -> list[Column]:
+    marker = number(step.missing_values, "a SimpleImputer's missing value")
+    filled = []
+    for column, value in zip(columns, step.statistics_, strict=True):
+        by = _filled(value)
+        if by != by:  # a feature that was never seen
+            if not step.keep_empty_features:
+                continue
+            by = 0.0
+        filled.append(column.then({"fill": by} if marker is None else {"replace": [marker, by]}))
+    if step.indicator_ is not None:
+        filled += _missing_indicator(step.indicator_, columns)
+    return filled
+
+
+def _missing_indicator(step: Any, columns: list[Column]) -> list[Column]:
+    return [columns[index].then(_is_missing(step.missing_values)) for index in step.features_]
+
+
+def _one_hot_encoder(step: Any, columns: list[Column]) -> list[Column]:
+    dropped = getattr(step, "_drop_idx_after_grouping", None)
+    rare_lists = step.infrequent_categories_ if getattr(step, "_infrequent_enabled", False) else None
+    flags = []
+    for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
+        known = [number(category, "a OneHotEncoder's category") for category in categories]
+        rare_list = None if rare_lists is None else rare_lists[index]
+        rare = [] if rare_list is None else [number(category, "a OneHotEncoder's category") for category in rare_list]
+        frequent = [category for category in known if category not in rare]
+        questions: list[Operation] = [{"is_any_of": [category]} for category in frequent]
+        if rare:
+            takes_unknown = step.handle_unknown in ("infrequent_if_exist", "warn")
+            questions.append({"is_none_of": frequent} if takes_unknown else {"is_any_of": rare})
+        if dropped is not None and dropped[index] is not None:
+            questions.pop(dropped[index])
+        flags += [column.then(question) for question in questions]
+    return flags
+
+
+def _codes(categories: Sequence[float | None], codes: Sequence[float | None], unknown: float | None) -> Operation:
+    pairs = sorted((known, code) for known, code in zip(categories, codes, strict=True) if known is not None)
+    missing = [code for known, code in zip(categories, codes, strict=True) if known is None]
+    return {
+        "code": {
+            "values": [known for known, _ in pairs],
+            "codes": [code for _, code in pairs],
+            "missing": missing[0] if missing else unknown,
+            "unknown": unknown,
+        }
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _ordinal_encoder(step: Any, columns: list[Column]) -> list[Column]:
+    unknown = _finite(step.unknown_value) if step.handle_unknown == "use_encoded_value" else None
+    groups = step._default_to_infrequent_mappings if getattr(step, "_infrequent_enabled", False) else None
+    encoded = []
+    for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
+        known = [number(category, "an OrdinalEncoder's category") for category in categories]
+        group = None if groups is None else groups[index]
+        at_missing = _finite(step.encoded_missing_value)
+        codes = [
+            at_missing if category is None else float(place if group is None else group[place])
+            for place, category in enumerate(known)
+        ]
+        encoded.append(column.then(_codes(known, codes, unknown)))
+    return encoded
+
+
+def _target_encoder(step: Any, columns: list[Column]) -> list[Column]:
+    means = np.atleast_1d(step.target_mean_)
+    encoded = []
+    for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
+        known = [number(category, "a TargetEncoder's category") for category in categories]
+        for output, mean in enumerate(means):
+            codes = [float(code) for code in step.encodings_[index * len(means) + output]]
+            encoded.append(column.then(_codes(known, codes, float(mean))))
+    return encoded
+
+
+def _k_bins_discretizer(step: Any, columns: list[Column]) -> list[Column]:
+    binned = []
+    for column, edges, count in zip(columns, step.bin_edges_, step.n_bins_, strict=True):
+        place = column.then({"bin": [float(edge) for edge in edges[1:-1]]})
+        if step.encode == "ordinal":
+            binned.append(place)
+        else:
+            binned += [place.then({"is_any_of": [float(number)]}) for number in range(count)]
+    return binned
+
+
+def _power_transformer(step: Any, columns: list[Column]) -> list[Column]:
+    name = step.method.replace("-", "_")
+    made = [column.then({name: float(power)}) for column, power in zip(columns, step.lambdas_, strict=True)]
+    return _standard_scaler(step._scaler, made) if step.standardize else made
+
+
+def _polynomial_features(preparation: Preparation, step: Any) -> None:
+    """Products of columns, multiplied from the last to the first, as the library does."""
+    preparation.end_stage()
+    products = []
+    for powers in step.powers_:
+        factors = [int(index) for index in np.repeat(np.arange(len(powers)), powers)][::-1]
+        if factors:
+            products.append(Column(factors[0]).then(*[{"times": index} for index in factors[1:]]))
+        else:
+            products.append(Column(0, ({"fill": 0.0}, {"clip": [0.0, 0.0]}, {"add": 1.0})))
+    preparation.columns = products
+
+
+def _column_transformer(step: Any, columns: list[Column]) -> list[Column]:
+    given = []
+    places = step._transformer_to_input_indices
+    for name, inner, _ in step.transformers_:
+        chosen = [columns[index] for index in places[name]]
+        if chosen and not (isinstance(inner, str) and inner == "drop"):
+            given += _weighted(_within(inner, chosen), step.transformer_weights, name)
+    return given
+
+
+def _feature_union(step: Any, columns: list[Column]) -> list[Column]:
+    given = []
+    for name, inner in step.transformer_list:
+        if not (isinstance(inner, str) and inner == "drop"):
+            given += _weighted(_within(inner, columns), step.transformer_weights, name)
+    return given
+
+
+def _weighted(columns: list[Column], weights: dict[str, float] | None, name: str) -> list[Column]:
+    if weights is None or name not in weights:
+        return columns
+    return [column.then({"multiply": float(weights[name])}) for column in columns]
+
+
+STEPS: dict[str, Callable[[Any, list[Column]], list[Column]]] = {
+    "ColumnTransformer": _column_transformer,
+    "FeatureUnion": _feature_union,
+    "KBinsDiscretizer": _k_bins_discretizer,
+    "MaxAbsScaler": _max_abs_scaler,
+    "MinMaxScaler": _min_max_scaler,
+    "MissingIndicator": _missing_indicator,
+    "OneHotEncoder": _one_hot_encoder,
+    "OrdinalEncoder": _ordinal_encoder,
+    "PowerTransformer": _power_transformer,
+    "RobustScaler": _robust_scaler,
+    "SimpleImputer": _simple_imputer,
+    "StandardScaler": _standard_scaler,
+    "TargetEncoder": _target_encoder,
+}
