@@ -109,12 +109,11 @@ def test_trees_trains_once_and_compares_bits(cache: Path) -> None:
     assert "train xgboost-100x6" not in notes
 
 
-def test_explanations_of_all_engines_agree() -> None:
-    with Session(small_settings(), note=lambda text: None) as session:
-        report = shap.run(session, (SMALL_MODEL,), (1, 16))
-    assert {(one.engine, one.rows) for one in report.results} == {
-        (engine, n) for engine in ("headrace", "xgboost", "shap") for n in (1, 16)
-    }
+def test_explanations_agree_with_those_of_the_library() -> None:
+    # Without shap, which takes seconds to import.
+    with Session(small_settings(peers=()), note=lambda text: None) as session:
+        report = shap.run(session, (SMALL_MODEL,), (16,))
+    assert {(one.engine, one.rows) for one in report.results} == {(engine, 16) for engine in ("headrace", "xgboost")}
     assert "headrace xgboost-100x6" in report.machine["outputs_compared"]
 
 
