@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace_control.bench import Report, Session, Settings
-from headrace_control.bench.areas import expr, lookup, pit, trees, windows
+from headrace_control.bench.areas import expr, lookup, pit, shap, trees, windows
 from headrace_control.bench.measure import difference
 from headrace_control.bench.workers import Worker, WorkerError
 
@@ -107,6 +107,14 @@ def test_trees_trains_once_and_compares_bits(cache: Path) -> None:
     notes.clear()
     run()
     assert "train xgboost-100x6" not in notes
+
+
+def test_explanations_agree_with_those_of_the_library() -> None:
+    # Without shap, which takes seconds to import.
+    with Session(small_settings(peers=()), note=lambda text: None) as session:
+        report = shap.run(session, (SMALL_MODEL,), (16,))
+    assert {(one.engine, one.rows) for one in report.results} == {(engine, 16) for engine in ("headrace", "xgboost")}
+    assert "headrace xgboost-100x6" in report.machine["outputs_compared"]
 
 
 def test_expressions_of_both_engines_agree() -> None:

@@ -30,6 +30,24 @@ def engine(weather_store: FeatureStore, make_model: Callable[..., Path], now_us:
     return Engine(weather_store, clock_us=now_us[0])
 
 
+def test_a_prediction_tells_what_each_feature_added(engine: Engine) -> None:
+    ask: dict[str, Any] = {
+        "entities": {"origin": ["JFK"]},
+        "request": {"planned": [START + 8 * HOUR]},
+        "outputs": ["margin"],
+    }
+    (found,) = engine.predict("late", explain=True, **ask)["predictions"]
+    contributions = {"temp": 0.5 * 4.0, "runways": -4.0, "hour": 0.25 * 8}
+    assert found == {"margin": 0.0, "explanation": {"expected": 0.0, "contributions": contributions}}
+    (found,) = engine.predict("late", explain={"top": 1}, **ask)["predictions"]
+    assert found["explanation"] == {"expected": 0.0, "contributions": {"runways": -4.0}, "others": 4.0}
+    (found,) = engine.predict("late", explain=False, **ask)["predictions"]
+    assert found == {"margin": 0.0}
+    for wrong in (3, {"top": 0}, {"bottom": 1}):
+        with pytest.raises(HeadraceError, match="explain is"):
+            engine.predict("late", explain=wrong, **ask)  # type: ignore[arg-type]
+
+
 def test_looks_up_transforms_and_predicts(engine: Engine) -> None:
     answer = engine.predict(
         "late",

@@ -137,8 +137,8 @@ fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, scratch: &mut
     Ok(())
 }
 
-/// Values that the explanations of one request may have (128 MiB).
-const EXPLAINED_VALUES_MAX: usize = 1 << 24;
+/// Values that the explanations of one request may have: 32 MiB, and three times as much as JSON.
+const EXPLAINED_VALUES_MAX: usize = 1 << 22;
 
 /// # Errors
 /// `unsupported_model` naming the model; `too_large`.

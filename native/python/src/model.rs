@@ -16,6 +16,9 @@ use crate::tensor::{Element, View};
 /// Values from which on an evaluation lets other Python threads run: below, handing the lock over costs more than the work.
 const DETACH_VALUES_MIN: usize = 4_096;
 
+/// Values that one call may answer (16 GiB).
+const VALUES_MAX: usize = 1 << 31;
+
 /// A model that headrace evaluates itself.
 #[pyclass(frozen, module = "headrace._native")]
 #[derive(Debug)]
@@ -173,6 +176,10 @@ impl Model {
         let py = x.py();
         let (owner, view) = self.matrix(x)?;
         let rows = if view.dimensions == 1 { 1 } else { view.shape.0 };
+        if rows.checked_mul(width).is_none_or(|values| values > VALUES_MAX) {
+            let message = format!("{rows} rows of {width} values each are more than one call answers");
+            return Err(Error::new(ErrorCode::TooLarge, message, "give fewer rows at a time").into());
+        }
         let values = PyArray1::<f64>::zeros(py, rows * width, false);
         let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
         {

@@ -52,8 +52,10 @@ use program::Program;
 use quadrature::Rules;
 use sweep::{LANES, LANES_FEW, Lanes, Sweeper};
 
-/// Rows that are quantized together and then pass through one tree after the other.
+/// Rows that are quantized together and then pass through one tree after the other, at most.
 const ROWS_PER_BLOCK: usize = 128;
+/// Sums that such a block holds, if that leaves it enough rows for one walk.
+const SUMS_PER_BLOCK: usize = 1 << 20;
 /// A further thread is started for each so many rows, at most.
 const ROWS_PER_THREAD_MIN: usize = 16;
 
@@ -182,7 +184,7 @@ struct Compiled<F, B> {
 impl<F: Number, B: Bin> Compiled<F, B> {
     fn new(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Self> {
         let compiled = program::compile(ensemble, questions)?;
-        let rules = Rules::new(compiled.programs.iter().map(Program::points_count));
+        let rules = Rules::new(compiled.programs.iter().map(|program| program.points_count()));
         Ok(Self {
             quantizer: Quantizer::new(questions),
             programs: compiled.programs,
@@ -205,12 +207,14 @@ impl<F: Number, B: Bin> Compiled<F, B> {
     fn run_groups<I: Input, const L: usize>(&self, features: &[I], features_count: usize, contributions: &mut [f64]) {
         let (slots_count, columns_count) = (self.quantizer.slots_count(), self.columns.len());
         let width = self.expected.len() * (features_count + 1);
-        let rows_max = ROWS_PER_BLOCK.min(contributions.len() / width).next_multiple_of(L);
+        let rows_per_block = (SUMS_PER_BLOCK / columns_count.max(1)).min(ROWS_PER_BLOCK) / L * L;
+        let rows_per_block = rows_per_block.max(L);
+        let rows_max = rows_per_block.min(contributions.len() / width).next_multiple_of(L);
         let mut bins = vec![B::MIN; rows_max * slots_count];
         let mut sums: Vec<Lanes<L>> = vec![[0.0; L]; rows_max / L * columns_count];
         let mut sweeper = Sweeper::<L>::default();
-        let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
-        for (features, contributions) in blocks.zip(contributions.chunks_mut(ROWS_PER_BLOCK * width)) {
+        let blocks = features.chunks(rows_per_block * features_count);
+        for (features, contributions) in blocks.zip(contributions.chunks_mut(rows_per_block * width)) {
             let groups = (contributions.len() / width).div_ceil(L);
             let bins = &mut bins[..groups * L * slots_count];
             let sums = &mut sums[..groups * columns_count];

@@ -1,6 +1,8 @@
 //! Trees as straight lists of actions, which a sweep follows for every row alike.
 
 use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use headrace_types::{Error, ErrorCode, Result};
 
@@ -40,7 +42,7 @@ pub(super) struct Inner<B> {
     /// The share of the node's training rows that went left.
     pub(super) left_share: f64,
     pub(super) slot: u32,
-    /// Where the contribution goes.
+    /// Where the contribution goes, counted from the program's first column.
     pub(super) column: u32,
     /// The last bin that goes left.
     pub(super) bin: B,
@@ -48,15 +50,14 @@ pub(super) struct Inner<B> {
     pub(super) same_feature_at: u16,
 }
 
-/// One tree, for one output.
+/// One tree's edges, for all outputs that its leaves add to.
 ///
 /// Invariants, on which a sweep relies: the actions open and close nodes like brackets, at most `levels` deep, and take all inner nodes
-/// and leaves; each `slot` is below the quantizer's number of slots, each `column` below the number of columns.
+/// and leaves; each `slot` is below the quantizer's number of slots, each `column` below the number of features that are asked.
 #[derive(Debug)]
-pub(super) struct Program<B> {
+pub(super) struct Shape<B> {
     pub(super) actions: Vec<Action>,
     pub(super) inner: Vec<Inner<B>>,
-    pub(super) leaves: Vec<f64>,
     /// For each inner node with a `same_feature_at`, in their order: the merged share of the edge there.
     pub(super) shares_above: Vec<f64>,
     pub(super) levels: usize,
@@ -64,16 +65,40 @@ pub(super) struct Program<B> {
     features: usize,
 }
 
-impl<B> Program<B> {
+impl<B> Shape<B> {
     pub(super) fn points_count(&self) -> usize {
         quadrature::points_count(self.features)
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         size_of_val(self.actions.as_slice())
             + size_of_val(self.inner.as_slice())
-            + size_of_val(self.leaves.as_slice())
             + size_of_val(self.shares_above.as_slice())
+    }
+}
+
+/// One tree, for one output.
+#[derive(Debug)]
+pub(super) struct Program<B> {
+    shape: Arc<Shape<B>>,
+    /// In the order in which the actions take them.
+    pub(super) leaves: Vec<f64>,
+    /// The output's first column; until all trees are known, the output.
+    pub(super) first_column: usize,
+}
+
+impl<B> Deref for Program<B> {
+    type Target = Shape<B>;
+
+    fn deref(&self) -> &Shape<B> {
+        &self.shape
+    }
+}
+
+impl<B> Program<B> {
+    /// Its memory; outputs of one tree share its shape.
+    pub(super) fn bytes(&self) -> usize {
+        self.shape.bytes() / Arc::strong_count(&self.shape) + size_of_val(self.leaves.as_slice())
     }
 }
 
@@ -88,22 +113,57 @@ pub(super) struct Programs<B> {
 /// # Errors
 /// `unsupported_model` naming the tree.
 pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Programs<B>> {
-    let mut columns = Columns { of: HashMap::new(), places: Vec::new(), stride: ensemble.features_count + 1 };
+    let mut columns = Columns::default();
     let mut expected = ensemble.base.clone();
     let mut programs = Vec::new();
     for (index, tree) in ensemble.trees.iter().enumerate() {
         let shares = left_shares(tree).map_err(|error| error.within(format!("tree {index}")))?;
         let outputs = if tree.has_vector_leaves() { 0..ensemble.outputs_count } else { tree.output..tree.output + 1 };
+        let mut compiler = Compiler::new(tree, &shares, questions, &mut columns);
+        compiler.compile().map_err(|error| error.within(format!("tree {index}")))?;
+        let Compiler { shape, leaves, .. } = compiler;
+        let shape = Arc::new(shape);
         for output in outputs {
-            let mut compiler = Compiler::new(tree, output, &shares, questions, &mut columns);
-            expected[output] += compiler.mean();
-            compiler.compile().map_err(|error| error.within(format!("tree {index}")))?;
-            if !compiler.program.inner.is_empty() {
-                programs.push(compiler.program);
+            expected[output] += mean(tree, &shares, output);
+            if !shape.inner.is_empty() {
+                let leaves = leaves.iter().map(|&leaf| leaf_value(tree, leaf, output).unwrap_or_default()).collect();
+                programs.push(Program { shape: Arc::clone(&shape), leaves, first_column: output });
             }
         }
     }
-    Ok(Programs { programs, columns: columns.places, expected })
+    for program in &mut programs {
+        program.first_column *= columns.features.len();
+    }
+    let stride = ensemble.features_count + 1;
+    let places = (0..ensemble.outputs_count)
+        .flat_map(|output| columns.features.iter().map(move |feature| output * stride + feature));
+    Ok(Programs { programs, columns: places.collect(), expected })
+}
+
+fn leaf_value(tree: &Tree, node: usize, output: usize) -> Option<f64> {
+    match &tree.nodes[node] {
+        Node::Leaf(value) => Some(*value),
+        Node::VectorLeaf(values) => Some(values[output]),
+        Node::Split(_) => None,
+    }
+}
+
+/// The mean of the leaves, weighted by the training rows that went there.
+fn mean(tree: &Tree, shares: &[f64], output: usize) -> f64 {
+    let mut mean = 0.0;
+    let mut pending = vec![(0, 1.0)];
+    while let Some((node, weight)) = pending.pop() {
+        match &tree.nodes[node] {
+            Node::Split(split) => {
+                let share = shares[node];
+                pending.extend([(split.left, weight * share), (split.right, weight * (1.0 - share))]);
+            }
+            Node::Leaf(_) | Node::VectorLeaf(_) => {
+                mean += weight * leaf_value(tree, node, output).unwrap_or_default();
+            }
+        }
+    }
+    mean
 }
 
 /// The share of each inner node's training rows that went left. Children's covers are weighed against each other, since an inner node's
@@ -139,18 +199,18 @@ pub(super) fn left_shares(tree: &Tree) -> Result<Vec<f64>> {
     Ok(shares)
 }
 
-/// Numbers the pairs of output and feature that occur.
+/// Numbers the features that are asked.
+#[derive(Default)]
 struct Columns {
-    of: HashMap<(usize, usize), u32>,
-    places: Vec<usize>,
-    stride: usize,
+    of: HashMap<usize, u32>,
+    features: Vec<usize>,
 }
 
 impl Columns {
-    fn number(&mut self, output: usize, feature: usize) -> u32 {
-        *self.of.entry((output, feature)).or_insert_with(|| {
-            self.places.push(output * self.stride + feature);
-            u32::try_from(self.places.len() - 1).expect("an ensemble has fewer nodes")
+    fn number(&mut self, feature: usize) -> u32 {
+        *self.of.entry(feature).or_insert_with(|| {
+            self.features.push(feature);
+            u32::try_from(self.features.len() - 1).expect("an ensemble has fewer features")
         })
     }
 }
@@ -170,7 +230,6 @@ struct Edge {
 
 struct Compiler<'a, F, B> {
     tree: &'a Tree,
-    output: usize,
     shares: &'a [f64],
     questions: &'a Questions<F>,
     columns: &'a mut Columns,
@@ -178,34 +237,20 @@ struct Compiler<'a, F, B> {
     path: HashMap<usize, Vec<Edge>>,
     distinct: usize,
     level: usize,
-    program: Program<B>,
+    shape: Shape<B>,
+    /// Places of the leaves in the tree, in the order in which the actions take them.
+    leaves: Vec<usize>,
 }
 
 impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
-    fn new(
-        tree: &'a Tree,
-        output: usize,
-        shares: &'a [f64],
-        questions: &'a Questions<F>,
-        columns: &'a mut Columns,
-    ) -> Self {
-        let program = Program {
-            actions: Vec::new(),
-            inner: Vec::new(),
-            leaves: Vec::new(),
-            shares_above: Vec::new(),
-            levels: 0,
-            features: 0,
-        };
-        Self { tree, output, shares, questions, columns, path: HashMap::new(), distinct: 0, level: 0, program }
+    fn new(tree: &'a Tree, shares: &'a [f64], questions: &'a Questions<F>, columns: &'a mut Columns) -> Self {
+        let shape = Shape { actions: Vec::new(), inner: Vec::new(), shares_above: Vec::new(), levels: 0, features: 0 };
+        let (path, leaves) = (HashMap::new(), Vec::new());
+        Self { tree, shares, questions, columns, path, distinct: 0, level: 0, shape, leaves }
     }
 
-    fn leaf(&self, node: usize) -> Option<f64> {
-        match &self.tree.nodes[node] {
-            Node::Leaf(value) => Some(*value),
-            Node::VectorLeaf(values) => Some(values[self.output]),
-            Node::Split(_) => None,
-        }
+    fn is_leaf(&self, node: usize) -> bool {
+        !matches!(self.tree.nodes[node], Node::Split(_))
     }
 
     fn split(&self, node: usize) -> &'a Split {
@@ -215,24 +260,8 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
         }
     }
 
-    /// The mean of the leaves, weighted by the training rows that went there.
-    fn mean(&self) -> f64 {
-        let mut mean = 0.0;
-        let mut pending = vec![(0, 1.0)];
-        while let Some((node, weight)) = pending.pop() {
-            match &self.tree.nodes[node] {
-                Node::Split(split) => {
-                    let share = self.shares[node];
-                    pending.extend([(split.left, weight * share), (split.right, weight * (1.0 - share))]);
-                }
-                Node::Leaf(_) | Node::VectorLeaf(_) => mean += weight * self.leaf(node).unwrap_or_default(),
-            }
-        }
-        mean
-    }
-
     fn compile(&mut self) -> Result<()> {
-        if self.leaf(0).is_some() {
+        if self.is_leaf(0) {
             return Ok(());
         }
         let mut pending = vec![Visit::Enter(0)];
@@ -241,7 +270,7 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
                 Visit::Enter(node) => self.enter(node, &mut pending)?,
                 Visit::Turn(node) => {
                     let split = self.split(node);
-                    self.program.actions.push(Action::Turn);
+                    self.shape.actions.push(Action::Turn);
                     self.pop_edge(split.feature);
                     self.push_edge(split.feature, 1.0 - self.shares[node], self.level - 1);
                     pending.push(Visit::Enter(split.right));
@@ -249,35 +278,33 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
                 Visit::Close(node) => self.close(node),
             }
         }
-        for list in [&mut self.program.leaves, &mut self.program.shares_above] {
-            list.shrink_to_fit();
-        }
-        self.program.actions.shrink_to_fit();
-        self.program.inner.shrink_to_fit();
+        self.shape.shares_above.shrink_to_fit();
+        self.shape.actions.shrink_to_fit();
+        self.shape.inner.shrink_to_fit();
         Ok(())
     }
 
     fn enter(&mut self, node: usize, pending: &mut Vec<Visit>) -> Result<()> {
         let split = self.split(node);
         let above = self.path.get(&split.feature).and_then(|edges| edges.last());
-        self.program.inner.push(Inner {
+        self.shape.inner.push(Inner {
             left_share: self.shares[node],
             slot: u32::try_from(self.questions.slot_of(split)).expect("an ensemble has fewer nodes"),
-            column: self.columns.number(self.output, split.feature),
+            column: self.columns.number(split.feature),
             bin: B::from_bin(self.questions.bin_of(split)),
             same_feature_at: above.map_or(NOWHERE, |edge| edge.level),
         });
-        self.program.shares_above.extend(above.map(|edge| edge.share));
-        self.program.features = self.program.features.max(self.distinct + usize::from(above.is_none()));
-        let (left, right) = (self.leaf(split.left), self.leaf(split.right));
-        if let (Some(left), Some(right)) = (left, right) {
-            self.program.actions.push(Action::Leaves);
-            self.program.leaves.extend([left, right]);
+        self.shape.shares_above.extend(above.map(|edge| edge.share));
+        self.shape.features = self.shape.features.max(self.distinct + usize::from(above.is_none()));
+        let (is_left_leaf, is_right_leaf) = (self.is_leaf(split.left), self.is_leaf(split.right));
+        if is_left_leaf && is_right_leaf {
+            self.shape.actions.push(Action::Leaves);
+            self.leaves.extend([split.left, split.right]);
             return Ok(());
         }
         let level = self.level;
         self.level += 1;
-        self.program.levels = self.program.levels.max(self.level);
+        self.shape.levels = self.shape.levels.max(self.level);
         if self.level >= LEVELS_MAX {
             return Err(Error::new(
                 ErrorCode::UnsupportedModel,
@@ -286,14 +313,14 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
             ));
         }
         pending.push(Visit::Close(node));
-        if left.is_some() {
-            self.program.actions.push(Action::OpenRight);
+        if is_left_leaf {
+            self.shape.actions.push(Action::OpenRight);
             self.push_edge(split.feature, 1.0 - self.shares[node], level);
             pending.push(Visit::Enter(split.right));
         } else {
-            self.program.actions.push(Action::OpenLeft);
+            self.shape.actions.push(Action::OpenLeft);
             self.push_edge(split.feature, self.shares[node], level);
-            if right.is_none() {
+            if !is_right_leaf {
                 pending.push(Visit::Turn(node));
             }
             pending.push(Visit::Enter(split.left));
@@ -303,18 +330,16 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
 
     fn close(&mut self, node: usize) {
         let split = self.split(node);
-        let action = match (self.leaf(split.left), self.leaf(split.right)) {
-            (Some(leaf), _) => {
-                self.program.leaves.push(leaf);
-                Action::CloseWithLeftLeaf
-            }
-            (None, Some(leaf)) => {
-                self.program.leaves.push(leaf);
-                Action::CloseWithRightLeaf
-            }
-            (None, None) => Action::Close,
+        let action = if self.is_leaf(split.left) {
+            self.leaves.push(split.left);
+            Action::CloseWithLeftLeaf
+        } else if self.is_leaf(split.right) {
+            self.leaves.push(split.right);
+            Action::CloseWithRightLeaf
+        } else {
+            Action::Close
         };
-        self.program.actions.push(action);
+        self.shape.actions.push(action);
         self.pop_edge(split.feature);
         self.level -= 1;
     }

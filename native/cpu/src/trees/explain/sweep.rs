@@ -135,8 +135,8 @@ fn goes_left<B: Bin, const L: usize>(bins: &[B], inner: &Inner<B>) -> Lanes<L> {
 }
 
 #[inline(always)]
-fn add<const L: usize>(sums: &mut [Lanes<L>], column: u32, value: &Lanes<L>) {
-    for (sum, value) in sums[column as usize].iter_mut().zip(value) {
+fn add<const L: usize>(sums: &mut [Lanes<L>], column: usize, value: &Lanes<L>) {
+    for (sum, value) in sums[column].iter_mut().zip(value) {
         *sum += value;
     }
 }
@@ -306,7 +306,7 @@ impl<B: Bin, const POINTS: usize> Walk<'_, B, POINTS> {
         for (value, point) in value.iter_mut().zip(points) {
             *value = lanes(|lane| mean + point * change[lane]);
         }
-        add(sums, inner.column, &lanes(|lane| change[lane] * sum[lane]));
+        add(sums, self.program.first_column + inner.column as usize, &lanes(|lane| change[lane] * sum[lane]));
     }
 
     /// Opens the node at `level` for its left child.
@@ -381,7 +381,7 @@ impl<B: Bin, const POINTS: usize> Walk<'_, B, POINTS> {
             }
             sum = if point == 0 { term } else { lanes(|lane| sum[lane] + term[lane]) };
         }
-        add(sums, inner.column, &lanes(|lane| frame.surprise[lane] * sum[lane]));
+        add(sums, self.program.first_column + inner.column as usize, &lanes(|lane| frame.surprise[lane] * sum[lane]));
         value
     }
 }
