@@ -111,6 +111,14 @@ class PayloadSection:
 
 
 @dataclass(frozen=True)
+class ModelsSection:
+    onnxruntime: str = ""
+    """The path of libonnxruntime.so; by default that of the installed wheel. HEADRACE_ONNXRUNTIME goes before it."""
+    onnx_threads: int = 1
+    """Threads that all ONNX models of a process share for one call; 1 runs a model on the request's thread."""
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one project. Paths are absolute."""
 
@@ -124,6 +132,7 @@ class Config:
     offline: OfflineSection = field(default_factory=OfflineSection)
     server: ServerSection = field(default_factory=ServerSection)
     payload: PayloadSection = field(default_factory=PayloadSection)
+    models: ModelsSection = field(default_factory=ModelsSection)
 
     @property
     def name(self) -> str:
@@ -159,6 +168,7 @@ _SECTIONS = {
     "offline": OfflineSection,
     "server": ServerSection,
     "payload": PayloadSection,
+    "models": ModelsSection,
 }
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 

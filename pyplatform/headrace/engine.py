@@ -26,6 +26,7 @@ from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
 from headrace.functions import bind_functions
 from headrace.registry import model_manifests
+from headrace.runtimes import find_runtimes
 
 if TYPE_CHECKING:
     from headrace.definitions import FeatureService
@@ -142,7 +143,7 @@ class Engine:
     def _add_model(self, folder: Path) -> None:
         key = f"{folder.parent.name}/{folder.name}"
         try:
-            self.native.add_model(folder)
+            self.native.add_model(folder, find_runtimes(self.store.config.models))
             self.faults.pop(key, None)
         except HeadraceError as error:
             self.faults[key] = error

@@ -44,7 +44,7 @@ impl From<LoadedModel> for ModelSpec {
             join_keys: manifest.signature.join_keys,
             request_fields: manifest.signature.request_fields,
             platform: manifest.model.format.name().replace('-', "_"),
-            model: loaded.model,
+            model: loaded.model.as_model(),
         }
     }
 }

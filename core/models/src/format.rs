@@ -3,7 +3,7 @@ use std::fmt;
 use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::document::Document;
+use crate::document::{Document, unsupported};
 use crate::native::NativeModel;
 use crate::{lightgbm, linear, ubjson, xgboost};
 
@@ -18,11 +18,18 @@ pub enum ModelFormat {
     XgboostUbj,
     LightgbmText,
     LinearJson,
+    /// Run by ONNX Runtime.
+    Onnx,
 }
 
 impl ModelFormat {
-    pub const ALL: [ModelFormat; 4] =
-        [ModelFormat::XgboostJson, ModelFormat::XgboostUbj, ModelFormat::LightgbmText, ModelFormat::LinearJson];
+    pub const ALL: [ModelFormat; 5] = [
+        ModelFormat::XgboostJson,
+        ModelFormat::XgboostUbj,
+        ModelFormat::LightgbmText,
+        ModelFormat::LinearJson,
+        ModelFormat::Onnx,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +37,7 @@ impl ModelFormat {
             ModelFormat::XgboostUbj => "xgboost-ubj",
             ModelFormat::LightgbmText => "lightgbm-text",
             ModelFormat::LinearJson => "linear-json",
+            ModelFormat::Onnx => "onnx",
         }
     }
 
@@ -53,7 +61,7 @@ impl fmt::Display for ModelFormat {
     }
 }
 
-/// Reads a model from the bytes of its file.
+/// Reads a model that headrace evaluates itself from the bytes of its file.
 ///
 /// # Errors
 /// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
@@ -63,6 +71,9 @@ pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
         ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::LightgbmText => lightgbm::load(bytes),
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
+        ModelFormat::Onnx => {
+            Err(unsupported("it needs a runtime", "open it as a model version, or with Model.from_bytes"))
+        }
     }
     .map_err(|error| error.within(format!("{format} model")))
 }

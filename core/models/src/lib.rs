@@ -8,9 +8,12 @@
 //!   bytes -> document (JSON, UBJSON) -> xgboost --+
 //!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
 //!   bytes -> linear ------------------------------------------------------------------------^
-//!   folder -> Manifest + digests + NativeModel -> golden rows reproduced -> LoadedModel (READY)
+//!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
+//!   folder -> Manifest + digests + AnyModel (one of these) -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
+mod answers;
+mod any;
 mod document;
 mod folder;
 mod format;
@@ -20,13 +23,19 @@ mod linear;
 mod link;
 mod manifest;
 mod native;
+mod onnx;
+mod onnx_file;
+mod runtimes;
 mod ubjson;
 mod xgboost;
 mod xgboost_tree;
 
+pub use any::AnyModel;
 pub use folder::{LoadedModel, ModelDraft, ModelFolder};
 pub use format::{ModelFormat, load_model};
 pub use golden::GoldenRows;
 pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;
+pub use onnx::OnnxModel;
+pub use runtimes::{OnnxRuntime, Runtimes};

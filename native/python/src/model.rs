@@ -1,26 +1,27 @@
 //! `Model`: a model version by itself, for checks, batch scoring and benchmarks.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use headrace_models::{Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat, NativeModel, load_model};
-use headrace_types::{Error, ErrorCode, Model as _};
+use headrace_models::{AnyModel, Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat};
+use headrace_types::{Error, ErrorCode};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::{Outcome, detached, guarded};
 use crate::fork::ForkGuard;
+use crate::runtimes::runtimes_of;
 use crate::tensor::{Element, View};
 
 /// Values from which on an evaluation lets other Python threads run: below, handing the lock over costs more than the work.
 const DETACH_VALUES_MIN: usize = 4_096;
 
-/// A model that headrace evaluates itself.
+/// A loaded model, by itself.
 #[pyclass(frozen, module = "headrace._native")]
 #[derive(Debug)]
 pub(crate) struct Model {
-    model: Arc<NativeModel>,
+    model: AnyModel,
     manifest: Option<Manifest>,
     digest: Option<String>,
     fork: ForkGuard,
@@ -28,24 +29,45 @@ pub(crate) struct Model {
 
 #[pymethods]
 impl Model {
-    /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows.
+    /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows. `runtimes` is as `headrace.runtimes` finds
+    /// them.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> Outcome<Self> {
-        Ok(Self::of(detached(py, || ModelFolder::open(&path))?))
+    #[pyo3(signature = (path, runtimes=None))]
+    fn open(py: Python<'_>, path: PathBuf, runtimes: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        Ok(Self::of(detached(py, || ModelFolder::open_with(&path, &runtimes))?))
     }
 
     /// Makes the next version of a model from a draft (JSON) and the model's file.
     #[staticmethod]
-    fn create(py: Python<'_>, models: PathBuf, name: &str, draft: &str, data: &[u8]) -> Outcome<Self> {
-        let loaded = detached(py, || ModelFolder::create(&models, name, &ModelDraft::from_json(draft)?, data))?;
-        Ok(Self::of(loaded))
+    #[pyo3(signature = (models, name, draft, data, runtimes=None))]
+    fn create(
+        py: Python<'_>,
+        models: PathBuf,
+        name: &str,
+        draft: &str,
+        data: &[u8],
+        runtimes: Option<&Bound<'_, PyDict>>,
+    ) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        let create = || ModelFolder::create_with(&models, name, &ModelDraft::from_json(draft)?, data, &runtimes);
+        Ok(Self::of(detached(py, create)?))
     }
 
     /// Reads a model file by itself; it has no name, no signature and no golden rows.
     #[staticmethod]
-    fn from_bytes(py: Python<'_>, format: &str, data: &[u8]) -> Outcome<Self> {
-        let model = detached(py, || load_model(ModelFormat::from_name(format)?, data))?;
-        Ok(Self { model: Arc::new(model), manifest: None, digest: None, fork: ForkGuard::new() })
+    #[pyo3(signature = (format, data, task=None, settings=None, runtimes=None))]
+    fn from_bytes(
+        py: Python<'_>,
+        format: &str,
+        data: &[u8],
+        task: Option<&str>,
+        settings: Option<&str>,
+        runtimes: Option<&Bound<'_, PyDict>>,
+    ) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        let load = || AnyModel::from_bytes(ModelFormat::from_name(format)?, data, task, settings, &runtimes);
+        Ok(Self { model: detached(py, load)?, manifest: None, digest: None, fork: ForkGuard::new() })
     }
 
     #[getter]

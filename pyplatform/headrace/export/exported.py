@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,7 @@ class ExportedModel:
         golden: what the library says of the golden rows.
         library: the training library.
         library_version: its version.
+        settings: what the format needs to be told beside the file; None where that is nothing.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class ExportedModel:
     golden: GoldenRows
     library: str
     library_version: str
+    settings: Mapping[str, Any] | None = None
 
 
 def library(name: str) -> ModuleType:
