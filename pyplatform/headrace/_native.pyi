@@ -233,9 +233,13 @@ class Model:
         name: str,
         draft: str,
         data: bytes,
+        files: Sequence[tuple[str, str | os.PathLike[str]]] | None = None,
         runtimes: Mapping[str, Any] | None = None,
     ) -> Model:
-        """Makes the next version of a model from its draft (JSON) and its file; opened before it becomes visible."""
+        """Makes the next version of a model from its draft (JSON), its file and further files (names and paths).
+
+        It is opened before it becomes visible.
+        """
 
     @staticmethod
     def from_bytes(

@@ -116,6 +116,22 @@ class ModelsSection:
     """The path of libonnxruntime.so; by default that of the installed wheel. HEADRACE_ONNXRUNTIME goes before it."""
     onnx_threads: int = 1
     """Threads that all ONNX models of a process share for one call; 1 runs a model on the request's thread."""
+    python: str = ""
+    """The Python that runs model classes; by default this one. Another one needs numpy and pyarrow."""
+    workers: int = 1
+    """Processes for each version of a Python model: so many batches run at a time."""
+    deadline_seconds: float = 10.0
+    """A batch of a Python model that takes longer fails, and its worker is replaced."""
+    start_seconds: float = 60.0
+    """How long a worker may take to import and make its class."""
+    memory_bytes_max: int = 0
+    """A worker whose own memory exceeds this is replaced between two batches; 0 for no bound."""
+    address_bytes_max: int = 0
+    """The address space that the kernel gives a worker; 0 for no bound."""
+    batch_bytes_max: int = 64 * 1024 * 1024
+    """Shared memory of a worker for one batch and its scores; a larger batch is run in parts."""
+    environment: str = ""
+    """Names of further environment variables that workers get, separated by commas."""
 
 
 @dataclass(frozen=True)

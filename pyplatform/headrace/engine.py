@@ -243,8 +243,11 @@ class Engine:
         self.native.flush_payload()
 
     def close(self) -> None:
-        """Writes the sampled rows that wait, and closes the store if the engine opened it."""
+        """Writes the sampled rows that wait, ends workers of models, and closes the store if the engine opened it."""
         self.native.flush_payload()
+        for model in self.native.models():
+            if model["platform"] == "python_class":
+                self.native.forget_model(model["name"], model["version"])
         if self._owns_store:
             self.store.close()
 

@@ -135,7 +135,7 @@ def test_several_inputs_take_the_features_in_order() -> None:
         helper.make_node("Concat", ["count_", "flag_", "pair_", "alone_"], ["all"], axis=1),
         helper.make_node("MatMul", ["all", "w"], ["y"]),
     ]
-    inputs = [
+    inputs: list[tuple[str, int, list[Any]]] = [
         ("count", INT64, ["N", 1]),
         ("flag", TensorProto.BOOL, ["N", 1]),
         ("pair", FLOAT, ["N", 2]),

@@ -16,6 +16,7 @@ LAYERS = {
     "headrace-types": 0,
     "headrace-cpu": 1,
     "headrace-onnx": 1,
+    "headrace-workers": 1,
     "headrace-expr": 2,
     "headrace-stats": 2,
     "headrace-features": 3,

@@ -196,6 +196,11 @@ impl Deployment {
         self.core.spec.model.outputs_count()
     }
 
+    /// Whether a prediction waits for another process.
+    pub fn waits(&self) -> bool {
+        self.core.spec.model.waits()
+    }
+
     /// Rows that one request may have.
     pub fn rows_max(&self) -> usize {
         self.core.rows_max

@@ -1,9 +1,10 @@
 //! A loaded model of any kind, and what the golden gate asks of each.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use headrace_cpu::Features;
-use headrace_types::{Error, ErrorCode, Model, Result, Task};
+use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -12,6 +13,7 @@ use crate::format::{ModelFormat, load_model};
 use crate::manifest::ModelFile;
 use crate::native::NativeModel;
 use crate::onnx::OnnxModel;
+use crate::python::PythonModel;
 use crate::runtimes::Runtimes;
 
 /// By how much an ONNX model's outputs may differ from the golden rows, relative to the largest golden value of the same output: another
@@ -23,6 +25,7 @@ const ONNX_BOUND: f64 = 1e-5;
 pub enum AnyModel {
     Native(Arc<NativeModel>),
     Onnx(Arc<OnnxModel>),
+    Python(Arc<PythonModel>),
 }
 
 impl AnyModel {
@@ -37,6 +40,18 @@ impl AnyModel {
                 let (task, features) = (source.task, source.features_count);
                 let model = OnnxModel::load(bytes, &settings, task, features, &source.runtimes.onnx);
                 Ok(Self::Onnx(Arc::new(model.map_err(|error| error.within("onnx model"))?)))
+            }
+            ModelFormat::PythonClass => {
+                let place = source
+                    .place
+                    .as_ref()
+                    .ok_or_else(|| unsupported("a class is no single file", "open its model folder"))?;
+                let settings = serde_json::from_value(file.settings.clone())
+                    .map_err(|error| corrupt(format!("'settings': {error}")))?;
+                let python = &source.runtimes.python;
+                let (name, task) = (place.name, source.task);
+                PythonModel::start(name, place.folder, file, &settings, task, place.features, python)
+                    .map(|model| Self::Python(Arc::new(model)))
             }
             format => {
                 if !file.settings.is_null() {
@@ -67,13 +82,14 @@ impl AnyModel {
         let settings =
             settings.map_or(Ok(Value::Null), serde_json::from_str).map_err(|e| invalid("the settings", e))?;
         let file = ModelFile { file: String::new(), format, digest: String::new(), files: Vec::new(), settings };
-        Self::load(&file, bytes, &Source { task, features_count: None, runtimes })
+        Self::load(&file, bytes, &Source { task, features_count: None, place: None, runtimes })
     }
 
     pub fn as_model(&self) -> Arc<dyn Model> {
         match self {
             AnyModel::Native(model) => Arc::clone(model) as Arc<dyn Model>,
             AnyModel::Onnx(model) => Arc::clone(model) as Arc<dyn Model>,
+            AnyModel::Python(model) => Arc::clone(model) as Arc<dyn Model>,
         }
     }
 
@@ -81,8 +97,13 @@ impl AnyModel {
     pub fn native(&self) -> Option<&Arc<NativeModel>> {
         match self {
             AnyModel::Native(model) => Some(model),
-            AnyModel::Onnx(_) => None,
+            AnyModel::Onnx(_) | AnyModel::Python(_) => None,
         }
+    }
+
+    /// Whether a call waits for another process.
+    pub fn waits(&self) -> bool {
+        self.model().waits()
     }
 
     pub fn features_count(&self) -> usize {
@@ -101,6 +122,7 @@ impl AnyModel {
         match self {
             AnyModel::Native(model) => model.margins_of(features, rows, margins, threads),
             AnyModel::Onnx(model) => model.margins_of(features, rows, margins, threads),
+            AnyModel::Python(model) => model.margins_of(features, rows, margins),
         }
     }
 
@@ -122,6 +144,7 @@ impl AnyModel {
         match self {
             AnyModel::Native(_) => 0.0,
             AnyModel::Onnx(_) => ONNX_BOUND,
+            AnyModel::Python(model) => model.tolerance,
         }
     }
 
@@ -129,6 +152,7 @@ impl AnyModel {
         match self {
             AnyModel::Native(model) => &**model,
             AnyModel::Onnx(model) => &**model,
+            AnyModel::Python(model) => &**model,
         }
     }
 }
@@ -144,7 +168,17 @@ impl From<NativeModel> for AnyModel {
 pub(crate) struct Source<'a> {
     pub(crate) task: Task,
     pub(crate) features_count: Option<usize>,
+    pub(crate) place: Option<Place<'a>>,
     pub(crate) runtimes: &'a Runtimes,
+}
+
+/// The version folder that a model is in.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// What messages call the model.
+    pub(crate) name: &'a str,
+    pub(crate) folder: &'a Path,
+    pub(crate) features: &'a [Field],
 }
 
 fn settings<T: DeserializeOwned + Default>(given: &Value) -> Result<T> {

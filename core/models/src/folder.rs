@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use headrace_types::{Error, ErrorCode, Result, Task, canonical_json, digest_bytes, digest_json};
 use serde::{Deserialize, Serialize};
 
-use crate::any::{AnyModel, Source};
+use crate::any::{AnyModel, Place, Source};
 use crate::document::corrupt;
 use crate::format::{MODEL_BYTES_MAX, ModelFormat};
 use crate::golden::GoldenRows;
@@ -130,10 +130,11 @@ impl ModelFolder {
     /// # Errors
     /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.
     pub fn create(models: impl AsRef<Path>, name: &str, draft: &ModelDraft, model: &[u8]) -> Result<LoadedModel> {
-        Self::create_with(models, name, draft, model, &Runtimes::default())
+        Self::create_with(models, name, draft, model, &[], &Runtimes::default())
     }
 
-    /// As [`create`](Self::create), with the runtimes of models that headrace does not evaluate itself.
+    /// As [`create`](Self::create), with copies of further files, by their names in the folder, and the runtimes of models that headrace
+    /// does not evaluate itself.
     ///
     /// # Errors
     /// As [`create`](Self::create), and `unavailable` when the model's runtime is not there.
@@ -142,6 +143,7 @@ impl ModelFolder {
         name: &str,
         draft: &ModelDraft,
         model: &[u8],
+        files: &[(String, PathBuf)],
         runtimes: &Runtimes,
     ) -> Result<LoadedModel> {
         check_name("model name", name)?;
@@ -150,12 +152,14 @@ impl ModelFolder {
         for _ in 0..CREATE_ATTEMPTS_MAX {
             let version = next_version(&parent)?;
             let unfinished = Unfinished::create(&parent, version)?;
-            let loaded = write(&unfinished.0, name, version, draft, model)
+            let loaded = write(&unfinished.0, name, version, draft, model, files)
                 .and_then(|()| Self::open_with(&unfinished.0, runtimes))?;
             // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
             if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
                 sync(&parent)?;
-                return Ok(loaded);
+                // Workers go on reading their folder, which has another name now.
+                let is_tied = matches!(loaded.model, AnyModel::Python(_));
+                return if is_tied { Self::open_with(parent.join(version.to_string()), runtimes) } else { Ok(loaded) };
             }
         }
         Err(Error::new(
@@ -187,7 +191,13 @@ fn open(folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
     let manifest = Manifest::from_json(&text).map_err(place)?;
     let golden = read_checked(folder, &manifest.golden.file, &manifest.golden.digest, GOLDEN_BYTES_MAX)?;
     let bytes = read_checked(folder, &manifest.model.file, &manifest.model.digest, MODEL_BYTES_MAX)?;
-    let source = Source { task: manifest.task, features_count: Some(manifest.signature.features.len()), runtimes };
+    for file in &manifest.model.files {
+        read_checked(folder, &file.file, &file.digest, MODEL_BYTES_MAX)?;
+    }
+    let label = format!("{}/{}", manifest.name, manifest.version);
+    let features = &manifest.signature.features;
+    let home = Some(Place { name: &label, folder, features });
+    let source = Source { task: manifest.task, features_count: Some(features.len()), place: home, runtimes };
     let model = AnyModel::load(&manifest.model, &bytes, &source).map_err(|error| error.within(&manifest.model.file))?;
     drop(bytes);
     check_signature(&manifest, &model).map_err(place)?;
@@ -282,15 +292,27 @@ impl Drop for Unfinished {
     }
 }
 
-fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u8]) -> Result<()> {
+fn write(
+    folder: &Path,
+    name: &str,
+    version: u32,
+    draft: &ModelDraft,
+    model: &[u8],
+    files: &[(String, PathBuf)],
+) -> Result<()> {
     let golden = serde_json::to_string(&draft.golden).map_err(|error| Error::internal(error.to_string()))?;
+    let module = draft.settings.get("module").and_then(serde_json::Value::as_str).unwrap_or("model");
+    let class_file = format!("{module}.py");
     let model_file = match draft.format {
         ModelFormat::XgboostJson => "model.xgb.json",
         ModelFormat::XgboostUbj => "model.ubj",
         ModelFormat::LightgbmText => "model.txt",
         ModelFormat::LinearJson => "model.linear.json",
         ModelFormat::Onnx => "model.onnx",
+        ModelFormat::PythonClass => &class_file,
     };
+    check_name("model file", model_file)?;
+    let files = files.iter().map(|(name, path)| copy(folder, name, path)).collect::<Result<Vec<_>>>()?;
     let manifest = Manifest {
         format: manifest::FORMAT,
         name: name.to_string(),
@@ -301,7 +323,7 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u
             file: model_file.to_string(),
             format: draft.format,
             digest: digest_bytes(model),
-            files: Vec::new(),
+            files,
             settings: draft.settings.clone(),
         },
         signature: draft.signature.clone(),
@@ -318,6 +340,15 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u
     write_synced(folder, MANIFEST_FILE, text.as_bytes())?;
     write_synced(folder, DIGEST_FILE, format!("{}\n", digest_bytes(text.as_bytes())).as_bytes())?;
     sync(folder)
+}
+
+/// Copies a file into the folder.
+fn copy(folder: &Path, name: &str, path: &Path) -> Result<manifest::FileReference> {
+    check_name("file of the model", name)?;
+    let (parent, last) = (path.parent().unwrap_or(Path::new("")), path.file_name().and_then(|name| name.to_str()));
+    let bytes = read(parent, last.unwrap_or_default(), MODEL_BYTES_MAX)?;
+    write_synced(folder, name, &bytes)?;
+    Ok(manifest::FileReference { file: name.to_string(), digest: digest_bytes(&bytes) })
 }
 
 fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {

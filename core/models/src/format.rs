@@ -20,15 +20,18 @@ pub enum ModelFormat {
     LinearJson,
     /// Run by ONNX Runtime.
     Onnx,
+    /// A Python class, run by worker processes.
+    PythonClass,
 }
 
 impl ModelFormat {
-    pub const ALL: [ModelFormat; 5] = [
+    pub const ALL: [ModelFormat; 6] = [
         ModelFormat::XgboostJson,
         ModelFormat::XgboostUbj,
         ModelFormat::LightgbmText,
         ModelFormat::LinearJson,
         ModelFormat::Onnx,
+        ModelFormat::PythonClass,
     ];
 
     pub fn name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl ModelFormat {
             ModelFormat::LightgbmText => "lightgbm-text",
             ModelFormat::LinearJson => "linear-json",
             ModelFormat::Onnx => "onnx",
+            ModelFormat::PythonClass => "python-class",
         }
     }
 
@@ -71,7 +75,7 @@ pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
         ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
         ModelFormat::LightgbmText => lightgbm::load(bytes),
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
-        ModelFormat::Onnx => {
+        ModelFormat::Onnx | ModelFormat::PythonClass => {
             Err(unsupported("it needs a runtime", "open it as a model version, or with Model.from_bytes"))
         }
     }

@@ -9,6 +9,7 @@
 //!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
 //!   bytes -> linear ------------------------------------------------------------------------^
 //!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
+//!   folder -> headrace_workers::WorkerPool = PythonModel
 //!   folder -> Manifest + digests + AnyModel (one of these) -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
@@ -25,6 +26,7 @@ mod manifest;
 mod native;
 mod onnx;
 mod onnx_file;
+mod python;
 mod runtimes;
 mod ubjson;
 mod xgboost;
@@ -38,4 +40,5 @@ pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;
 pub use onnx::OnnxModel;
-pub use runtimes::{OnnxRuntime, Runtimes};
+pub use python::PythonModel;
+pub use runtimes::{OnnxRuntime, PythonRuntime, Runtimes};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headrace_onnx::Library;
 use headrace_types::{Error, ErrorCode, Result};
@@ -10,6 +11,28 @@ use headrace_types::{Error, ErrorCode, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Runtimes {
     pub onnx: OnnxRuntime,
+    pub python: PythonRuntime,
+}
+
+/// The workers of Python classes.
+#[derive(Debug, Clone, Default)]
+pub struct PythonRuntime {
+    /// The Python program; `None` where there is none.
+    pub python: Option<PathBuf>,
+    /// `headrace/model_worker.py`.
+    pub worker_file: PathBuf,
+    /// Processes for each model version.
+    pub workers: usize,
+    pub batch_deadline: Duration,
+    pub start_deadline: Duration,
+    /// What a worker's own memory may hold before it is replaced; 0 for no bound.
+    pub memory_bytes_max: u64,
+    /// The address space of a worker; 0 for no bound.
+    pub address_bytes_max: u64,
+    /// Shared memory of a worker for one batch.
+    pub batch_bytes_max: usize,
+    /// The whole environment of a worker.
+    pub environment: Vec<(String, String)>,
 }
 
 /// ONNX Runtime's shared library.

@@ -254,7 +254,8 @@ impl Engine {
             ..PredictRequest::default()
         };
         let run = || engine.predict_on(&deployment, &ask);
-        let response = if ask.rows() < DETACH_ROWS_MIN { guarded(run) } else { detached(py, run) }?;
+        let response =
+            if ask.rows() < DETACH_ROWS_MIN && !deployment.waits() { guarded(run) } else { detached(py, run) }?;
         response_dict(py, &deployment, &response)
     }
 }

@@ -38,19 +38,22 @@ impl Model {
         Ok(Self::of(detached(py, || ModelFolder::open_with(&path, &runtimes))?))
     }
 
-    /// Makes the next version of a model from a draft (JSON) and the model's file.
+    /// Makes the next version of a model from a draft (JSON), the model's file and further files (names in the folder, and paths).
     #[staticmethod]
-    #[pyo3(signature = (models, name, draft, data, runtimes=None))]
+    #[pyo3(signature = (models, name, draft, data, files=None, runtimes=None))]
     fn create(
         py: Python<'_>,
         models: PathBuf,
         name: &str,
         draft: &str,
         data: &[u8],
+        files: Option<Vec<(String, PathBuf)>>,
         runtimes: Option<&Bound<'_, PyDict>>,
     ) -> Outcome<Self> {
         let runtimes = runtimes_of(py, runtimes)?;
-        let create = || ModelFolder::create_with(&models, name, &ModelDraft::from_json(draft)?, data, &runtimes);
+        let files = files.unwrap_or_default();
+        let create =
+            || ModelFolder::create_with(&models, name, &ModelDraft::from_json(draft)?, data, &files, &runtimes);
         Ok(Self::of(detached(py, create)?))
     }
 
@@ -164,7 +167,7 @@ impl Model {
                 }
                 Ok(())
             };
-            if view.len() < DETACH_VALUES_MIN { guarded(run) } else { detached(py, run) }?;
+            if view.len() < DETACH_VALUES_MIN && !self.model.waits() { guarded(run) } else { detached(py, run) }?;
         }
         drop(owner);
         Ok(margins.reshape([rows, outputs])?)

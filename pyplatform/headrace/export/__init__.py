@@ -16,7 +16,16 @@ libraries are imported by the function that needs them, and only then.
 from headrace.export.exported import ExportedModel, GoldenRows
 from headrace.export.lightgbm import export_lightgbm
 from headrace.export.onnx import export_onnx
+from headrace.export.python_class import export_python_class
 from headrace.export.sklearn import export_sklearn_linear
 from headrace.export.xgboost import export_xgboost
 
-__all__ = ["ExportedModel", "GoldenRows", "export_lightgbm", "export_onnx", "export_sklearn_linear", "export_xgboost"]
+__all__ = [
+    "ExportedModel",
+    "GoldenRows",
+    "export_lightgbm",
+    "export_onnx",
+    "export_python_class",
+    "export_sklearn_linear",
+    "export_xgboost",
+]

@@ -40,6 +40,7 @@ class ExportedModel:
         library: the training library.
         library_version: its version.
         settings: what the format needs to be told beside the file; None where that is nothing.
+        files: further files of the model: their names in the version's folder, and where they are.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class ExportedModel:
     library: str
     library_version: str
     settings: Mapping[str, Any] | None = None
+    files: tuple[tuple[str, Path], ...] = ()
 
 
 def library(name: str) -> ModuleType:

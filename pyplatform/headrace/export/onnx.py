@@ -61,7 +61,7 @@ def export_onnx(
     rows = golden_matrix(golden, _features_count(session, golden))
     name = output or _output_name(session)
     margins = _run(session, name, rows)
-    scores = _scores(margins, task, logits)
+    scores = scores_of_margins(margins, task, logits)
     file = Path(path)
     file.write_bytes(data)
     settings: dict[str, Any] = {"output": name}
@@ -164,11 +164,16 @@ def _run(session: Any, output: str, rows: Matrix) -> Matrix:
     return np.concatenate(answers)
 
 
-def _scores(margins: Matrix, task: str, logits: bool) -> Matrix:
+def scores_of_margins(margins: Matrix, task: str, logits: bool) -> Matrix:
+    """What the engine makes of a model's outputs.
+
+    Raises:
+        HeadraceError: `invalid_argument`, a probability is none.
+    """
     if task not in PROBABILITY_TASKS:
         return margins
     if not logits:
-        if np.nanmin(margins) < 0 or np.nanmax(margins) > 1.0001:
+        if (margins < 0).any() or (margins > 1.0001).any():
             message = f"the scores of the golden rows run from {np.nanmin(margins)} to {np.nanmax(margins)}"
             raise make_error("invalid_argument", message, "give logits=True, or name the output with the probabilities")
         return margins
