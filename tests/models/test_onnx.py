@@ -23,6 +23,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from headrace import Engine, HeadraceError, Model
 from headrace.export import ExportedModel, export_onnx
+from headrace.runtimes import find_runtimes
 
 FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
 RANDOM = np.random.default_rng(7)
@@ -271,7 +272,7 @@ def test_exporting_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_without_the_library_the_command_that_installs_it_is_told(tmp_path: Path) -> None:
-    runtimes = {"onnx_library": None, "onnx_threads": 1}
+    runtimes = {**find_runtimes(), "onnx_library": None}
     with pytest.raises(HeadraceError, match="pip install onnxruntime") as caught:
         Model.from_bytes("onnx", weighted(), runtimes=runtimes)
     assert caught.value.code == "unavailable"
@@ -279,9 +280,10 @@ def test_without_the_library_the_command_that_installs_it_is_told(tmp_path: Path
     code = f"""
 import sys
 from headrace import HeadraceError, Model
+from headrace.runtimes import find_runtimes
 for path in ("/nowhere/libonnxruntime.so", {str(shutil.which("python"))!r}):
     try:
-        Model.from_bytes("onnx", sys.stdin.buffer.read() or data, runtimes={{"onnx_library": path, "onnx_threads": 1}})
+        Model.from_bytes("onnx", sys.stdin.buffer.read() or data, runtimes={{**find_runtimes(), "onnx_library": path}})
     except HeadraceError as error:
         assert error.code == "unavailable", error
     data = b""

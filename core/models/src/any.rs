@@ -126,6 +126,14 @@ impl AnyModel {
         }
     }
 
+    /// Margins of the golden rows, the first rows that a model sees.
+    pub(crate) fn golden_margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
+        match self {
+            AnyModel::Python(model) => model.first_margins(features, rows, margins),
+            other => other.margins_of(Features::Float64(features), rows, margins, 1),
+        }
+    }
+
     pub fn scores(&self, margins: &mut [f64]) {
         self.model().scores(margins);
     }

@@ -1,4 +1,3 @@
-use headrace_cpu::Features;
 use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +44,7 @@ impl GoldenRows {
         let expected_margins = flat("margins", &self.margins, rows, outputs_count)?;
         let expected_scores = flat("scores", &self.scores, rows, outputs_count)?;
         let mut values = vec![0.0; rows * outputs_count];
-        model.margins_of(Features::Float64(&features), rows, &mut values, 1)?;
+        model.golden_margins(&features, rows, &mut values)?;
         let bounds = bounds(model, &expected_margins);
         for (index, (&value, &expected)) in values.iter().zip(&expected_margins).enumerate() {
             let (row, output) = (index / outputs_count, index % outputs_count);

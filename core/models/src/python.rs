@@ -94,6 +94,11 @@ impl PythonModel {
         Ok(Self { pool, features_count, outputs_count, link, objective, tolerance: settings.tolerance })
     }
 
+    /// Margins of the first rows, which may take as long as a start.
+    pub(crate) fn first_margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
+        self.pool.run_first(features, rows, margins)
+    }
+
     pub(crate) fn margins_of(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
         match features {
             Features::Float64(values) => self.pool.run(values, rows, margins),

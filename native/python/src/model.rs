@@ -1,6 +1,7 @@
 //! `Model`: a model version by itself, for checks, batch scoring and benchmarks.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use headrace_models::{AnyModel, Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat};
 use headrace_types::{Error, ErrorCode};
@@ -16,6 +17,12 @@ use crate::tensor::{Element, View};
 
 /// Values from which on an evaluation lets other Python threads run: below, handing the lock over costs more than the work.
 const DETACH_VALUES_MIN: usize = 4_096;
+
+/// Threads that this process may run at once. Asked once: the answer is read from several files.
+fn cores() -> &'static usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// A loaded model, by itself.
 #[pyclass(frozen, module = "headrace._native")]
@@ -149,7 +156,7 @@ impl Model {
         let rows = if view.dimensions == 1 { 1 } else { view.shape.0 };
         let outputs = self.model.outputs_count();
         let margins = PyArray1::<f64>::zeros(py, rows * outputs, false);
-        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+        let threads = threads.unwrap_or_else(|| *cores()).max(1);
         {
             // SAFETY: `owner` keeps the array alive to the end of the call, and the element type is matched.
             let features = unsafe {

@@ -1,5 +1,7 @@
 //! Where the columns of a batch and its scores lie in the shared memory: Arrow's layout, computed alike here and in model_worker.py.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::memory::SharedMemory;
 
 /// What every column begins at a multiple of.
@@ -118,55 +120,52 @@ fn write_tile(
     column: ColumnType,
     (values_at, validity_at): (usize, usize),
     first: usize,
-    values: impl Iterator<Item = f64>,
+    values: impl ExactSizeIterator<Item = f64>,
     memory: &SharedMemory,
 ) -> bool {
+    let count = values.len();
+    let mut valid = 0u64;
     // A value that the type cannot hold is null; whole numbers come from float64, which holds them up to 2^53.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let (mut valid, mut bits) = (0u64, 0u64);
-    let mut count = 0;
     macro_rules! whole {
-        ($type:ty, $store:ident, $bits:ty) => {
-            for (row, value) in values.enumerate() {
+        ($type:ty, $words:ident, $bits:ty) => {{
+            let words = memory.$words(values_at + first * size_of::<$type>(), count);
+            for (row, (value, word)) in values.zip(words).enumerate() {
                 let number = value as $type;
-                let is_held = number as f64 == value;
-                valid |= u64::from(is_held) << row;
-                memory.$store(values_at + (first + row) * size_of::<$type>(), number as $bits);
-                count = row + 1;
+                valid |= u64::from(number as f64 == value) << row;
+                word.store(number as $bits, Relaxed);
             }
-        };
+        }};
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, clippy::float_cmp)]
     match column {
         ColumnType::Float64 => {
-            values
-                .enumerate()
-                .for_each(|(row, value)| memory.store_u64(values_at + (first + row) * 8, value.to_bits()));
+            let words = memory.words_u64(values_at + first * 8, count);
+            values.zip(words).for_each(|(value, word)| word.store(value.to_bits(), Relaxed));
             return false;
         }
         ColumnType::Float32 => {
-            let narrow = |value: f64| (value as f32).to_bits();
-            values.enumerate().for_each(|(row, value)| memory.store_u32(values_at + (first + row) * 4, narrow(value)));
+            let words = memory.words_u32(values_at + first * 4, count);
+            values.zip(words).for_each(|(value, word)| word.store((value as f32).to_bits(), Relaxed));
             return false;
         }
         ColumnType::Bool => {
+            let mut bits = 0u64;
             for (row, value) in values.enumerate() {
                 valid |= u64::from(value == 0.0 || value == 1.0) << row;
                 bits |= u64::from(value == 1.0) << row;
-                count = row + 1;
             }
-            memory.store_u64(values_at + first / 8, bits);
+            memory.words_u64(values_at + first / 8, 1)[0].store(bits, Relaxed);
         }
-        ColumnType::Int8 => whole!(i8, store_u8, u8),
-        ColumnType::Int16 => whole!(i16, store_u16, u16),
-        ColumnType::Int32 => whole!(i32, store_u32, u32),
-        ColumnType::Int64 => whole!(i64, store_u64, u64),
-        ColumnType::UInt8 => whole!(u8, store_u8, u8),
-        ColumnType::UInt16 => whole!(u16, store_u16, u16),
-        ColumnType::UInt32 => whole!(u32, store_u32, u32),
-        ColumnType::UInt64 => whole!(u64, store_u64, u64),
+        ColumnType::Int8 => whole!(i8, words_u8, u8),
+        ColumnType::Int16 => whole!(i16, words_u16, u16),
+        ColumnType::Int32 => whole!(i32, words_u32, u32),
+        ColumnType::Int64 => whole!(i64, words_u64, u64),
+        ColumnType::UInt8 => whole!(u8, words_u8, u8),
+        ColumnType::UInt16 => whole!(u16, words_u16, u16),
+        ColumnType::UInt32 => whole!(u32, words_u32, u32),
+        ColumnType::UInt64 => whole!(u64, words_u64, u64),
     }
-    memory.store_u64(validity_at + first / 8, valid);
+    memory.words_u64(validity_at + first / 8, 1)[0].store(valid, Relaxed);
     valid.count_ones() as usize != count
 }
 
@@ -174,6 +173,10 @@ fn write_tile(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn word(memory: &SharedMemory, offset: usize) -> u64 {
+        memory.words_u64(offset, 1)[0].load(Relaxed)
+    }
 
     fn columns(types: &[ColumnType]) -> Vec<(String, ColumnType)> {
         types.iter().enumerate().map(|(index, column)| (format!("c{index}"), *column)).collect()
@@ -200,10 +203,10 @@ mod tests {
         assert_eq!(none, [0]);
         features[129 * 3 + 1] = 0.5;
         assert_eq!(layout.write(&columns, &features, rows, &memory), [0b010]);
-        assert_eq!(f32::from_bits(memory.load_u64(8 * 64) as u32), 64.0);
+        assert_eq!(f32::from_bits(word(&memory, 8 * 64) as u32), 64.0);
         let (values, validity) = layout.columns[1];
-        assert_eq!(memory.load_u64(values + 2 * 128) & 0xffff, 128);
-        assert_eq!(memory.load_u64(validity + 16), 0b01);
-        assert_eq!(memory.load_u64(layout.columns[2].0 + 16), 0b10);
+        assert_eq!(word(&memory, values + 2 * 128) & 0xffff, 128);
+        assert_eq!(word(&memory, validity + 16), 0b01);
+        assert_eq!(word(&memory, layout.columns[2].0 + 16), 0b10);
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// A mapping whose size nobody can change: a worker that cut the file short would end this process with SIGBUS.
 #[derive(Debug)]
@@ -27,12 +27,13 @@ impl Drop for SharedMemory {
 }
 
 macro_rules! access {
-    ($($store:ident $type:ty, $atomic:ty;)*) => {$(
-        /// Stores a value at an offset that is a multiple of its size.
-        pub(crate) fn $store(&self, offset: usize, value: $type) {
-            // SAFETY: `at` has checked that the place is aligned and within the mapping, which lives as long as `self`; everybody in this
+    ($($words:ident $atomic:ty;)*) => {$(
+        /// `count` values from an offset on, which is a multiple of their size.
+        pub(crate) fn $words(&self, offset: usize, count: usize) -> &[$atomic] {
+            let start = self.at(offset, count, size_of::<$atomic>());
+            // SAFETY: `at` has checked that the values are aligned and within the mapping, which lives as long as `self`; everybody in this
             // process goes through atomics.
-            unsafe { <$atomic>::from_ptr(self.at(offset, size_of::<$type>()).cast()) }.store(value, Ordering::Relaxed);
+            unsafe { std::slice::from_raw_parts(start.cast(), count) }
         }
     )*};
 }
@@ -71,20 +72,17 @@ impl SharedMemory {
     }
 
     access! {
-        store_u8 u8, AtomicU8;
-        store_u16 u16, AtomicU16;
-        store_u32 u32, AtomicU32;
-        store_u64 u64, AtomicU64;
+        words_u8 AtomicU8;
+        words_u16 AtomicU16;
+        words_u32 AtomicU32;
+        words_u64 AtomicU64;
     }
 
-    pub(crate) fn load_u64(&self, offset: usize) -> u64 {
-        // SAFETY: as for the stores.
-        unsafe { AtomicU64::from_ptr(self.at(offset, 8).cast()) }.load(Ordering::Relaxed)
-    }
-
-    /// The address of an offset.
-    fn at(&self, offset: usize, size: usize) -> *mut u8 {
-        assert!(offset.is_multiple_of(size) && offset < self.bytes && size <= self.bytes - offset, "outside the batch");
+    /// The address of `count` values of `size` bytes each.
+    fn at(&self, offset: usize, count: usize, size: usize) -> *mut u8 {
+        let is_within =
+            count.checked_mul(size).is_some_and(|bytes| offset <= self.bytes && bytes <= self.bytes - offset);
+        assert!(offset.is_multiple_of(size) && is_within, "outside the batch");
         // SAFETY: the offset is within the mapping.
         unsafe { self.start.as_ptr().cast::<u8>().add(offset) }
     }

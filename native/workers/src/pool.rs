@@ -45,6 +45,8 @@ struct State {
     /// Process ids of the workers that run a batch.
     busy: Vec<i32>,
     starting: usize,
+    /// Callers that wait for an idle worker.
+    waiting: usize,
     is_stopping: bool,
     start_failures: u32,
     /// Workers lost since the last batch that ended well.
@@ -120,6 +122,19 @@ impl WorkerPool {
     /// # Errors
     /// `model_failed`, `deadline_exceeded`, `unavailable` while no worker can be started, `used_after_fork`.
     pub fn run(&self, features: &[f64], rows: usize, scores: &mut [f64]) -> Result<()> {
+        self.run_within(self.shared.options.batch_deadline, features, rows, scores)
+    }
+
+    /// As [`run`](Self::run), for the first batch of all: it may import and compile, and has the time of a start as well.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_first(&self, features: &[f64], rows: usize, scores: &mut [f64]) -> Result<()> {
+        let options = &self.shared.options;
+        self.run_within(options.batch_deadline.saturating_add(options.start_deadline), features, rows, scores)
+    }
+
+    fn run_within(&self, limit: Duration, features: &[f64], rows: usize, scores: &mut [f64]) -> Result<()> {
         let options = &self.shared.options;
         if std::process::id() != self.owner {
             return Err(Error::new(
@@ -138,13 +153,13 @@ impl WorkerPool {
         }
         let parts = features.chunks(self.rows_max * width).zip(scores.chunks_mut(self.rows_max * outputs));
         for (features, scores) in parts {
-            self.run_part(features, scores)?;
+            self.run_part(limit, features, scores)?;
         }
         Ok(())
     }
 
-    fn run_part(&self, features: &[f64], scores: &mut [f64]) -> Result<()> {
-        let deadline = Instant::now() + self.shared.options.batch_deadline;
+    fn run_part(&self, limit: Duration, features: &[f64], scores: &mut [f64]) -> Result<()> {
+        let deadline = Instant::now() + limit;
         loop {
             let mut worker = self.take(deadline)?;
             let outcome = worker.run(&self.shared.options, features, scores, deadline);
@@ -174,11 +189,10 @@ impl WorkerPool {
                 state.busy.push(worker.pid());
                 return Ok(worker);
             }
-            if let (true, Some(failure)) = (state.start_failures >= START_FAILURES_MAX, &state.last_failure) {
-                if state.busy.is_empty() {
-                    let message = format!("no worker can be started: {}", failure.message);
-                    return Err(Error::new(ErrorCode::Unavailable, message, failure.hint.clone()));
-                }
+            let is_broken = state.start_failures >= START_FAILURES_MAX && state.busy.is_empty();
+            if let (true, Some(failure)) = (is_broken, &state.last_failure) {
+                let message = format!("no worker can be started: {}", failure.message);
+                return Err(Error::new(ErrorCode::Unavailable, message, failure.hint.clone()));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -188,7 +202,9 @@ impl WorkerPool {
                     "send fewer requests at once, or raise [models] workers",
                 ));
             }
+            state.waiting += 1;
             state = self.shared.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 
@@ -211,8 +227,11 @@ impl WorkerPool {
         if !state.is_stopping {
             state.idle.push(worker);
         }
+        let is_waited_for = state.waiting > 0;
         drop(state);
-        self.shared.freed.notify_one();
+        if is_waited_for {
+            self.shared.freed.notify_one();
+        }
     }
 
     fn lose(&self, worker: Worker) {

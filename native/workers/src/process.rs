@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use headrace_types::{Error, ErrorCode, Result};
@@ -17,6 +18,8 @@ use crate::output::{Tail, forward};
 
 /// A message of a worker may have so many bytes.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a message before its text: batch and status.
+const HEAD_BYTES: usize = 12;
 /// How often a worker's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the last words of a worker that has ended are waited for.
@@ -133,9 +136,8 @@ impl Worker {
         }
         match self.receive(deadline) {
             Ok((batch, 0, _)) if batch == self.batches => {
-                for (index, score) in scores.iter_mut().enumerate() {
-                    *score = f64::from_bits(self.memory.load_u64(layout.scores + index * 8));
-                }
+                let words = self.memory.words_u64(layout.scores, scores.len());
+                scores.iter_mut().zip(words).for_each(|(score, word)| *score = f64::from_bits(word.load(Relaxed)));
                 Ok(())
             }
             Ok((batch, 1, text)) if batch == self.batches => Err(Failure::Answered(failed(&text))),
@@ -168,35 +170,30 @@ impl Worker {
         self.socket.write_all(&[&length.to_le_bytes(), message].concat())
     }
 
-    /// The next message: batch, status and text.
+    /// The next message: batch, status and text. Nothing else comes until the next batch is sent.
     fn receive(&mut self, deadline: Instant) -> io::Result<(u64, u32, String)> {
-        let mut length = [0; 4];
-        self.read_exact(&mut length, deadline)?;
-        let length = u32::from_le_bytes(length) as usize;
-        if !(12..=MESSAGE_BYTES_MAX).contains(&length) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut message = vec![0; length];
-        self.read_exact(&mut message, deadline)?;
-        let (head, text) = message.split_at(12);
-        let (batch, status) = head.split_at(8);
-        let batch = u64::from_le_bytes(batch.try_into().map_err(io::Error::other)?);
-        let status = u32::from_le_bytes(status.try_into().map_err(io::Error::other)?);
-        Ok((batch, status, String::from_utf8_lossy(text).into_owned()))
-    }
-
-    fn read_exact(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
-        while !buffer.is_empty() {
+        let mut message = Vec::new();
+        let mut part = [0; 4096];
+        loop {
             if !is_readable(self.descriptor(), deadline.saturating_duration_since(Instant::now()))? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let count = self.socket.read(buffer)?;
+            let count = self.socket.read(&mut part)?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            buffer = &mut buffer[count..];
+            message.extend_from_slice(&part[..count]);
+            let Some((length, body)) = message.split_first_chunk() else { continue };
+            let length = u32::from_le_bytes(*length) as usize;
+            if !(HEAD_BYTES..=MESSAGE_BYTES_MAX).contains(&length) || body.len() > length {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if let (Some((batch, rest)), true) = (body.split_first_chunk(), body.len() == length) {
+                let Some((status, text)) = rest.split_first_chunk() else { continue };
+                let text = String::from_utf8_lossy(text).into_owned();
+                return Ok((u64::from_le_bytes(*batch), u32::from_le_bytes(*status), text));
+            }
         }
-        Ok(())
     }
 
     /// What to say of a worker that does not answer any more.
