@@ -221,19 +221,43 @@ class OnlinePlan:
 
 @final
 class Model:
-    """A model that headrace evaluates itself."""
+    """A loaded model, by itself. `runtimes` are those of `headrace.runtimes`; by default what this Python has."""
 
     @staticmethod
-    def open(path: str | os.PathLike[str]) -> Model:
+    def open(path: str | os.PathLike[str], runtimes: Mapping[str, Any] | None = None) -> Model:
         """Opens a version's folder: verifies its digests, loads the model, replays its golden rows."""
 
     @staticmethod
-    def create(models: str | os.PathLike[str], name: str, draft: str, data: bytes) -> Model:
-        """Makes the next version of a model from its draft (JSON) and its file; opened before it becomes visible."""
+    def create(
+        models: str | os.PathLike[str],
+        name: str,
+        draft: str,
+        data: bytes,
+        files: Sequence[tuple[str, str | os.PathLike[str]]] | None = None,
+        runtimes: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Makes the next version of a model from its draft (JSON), its file and further files (names and paths).
+
+        It is opened before it becomes visible.
+        """
 
     @staticmethod
-    def from_bytes(format: str, data: bytes) -> Model:
-        """Reads a model file by itself; it has no name, no signature and no golden rows."""
+    def from_bytes(
+        format: str,
+        data: bytes,
+        task: str | None = None,
+        settings: str | None = None,
+        runtimes: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Reads a model file by itself; it has no name, no signature and no golden rows.
+
+        Args:
+            format: the name of its format.
+            data: its bytes.
+            task: what it answers; only ONNX needs it, to know probabilities from values.
+            settings: JSON, as in a manifest.
+            runtimes: what runs it, if that is not headrace itself.
+        """
 
     @property
     def name(self) -> str | None: ...
@@ -294,7 +318,7 @@ class Engine:
         payload: dict[str, Any] | None = None,
     ) -> Engine: ...
     def install(self, plan: Plan, store: LocalStore) -> None: ...
-    def add_model(self, path: str | os.PathLike[str]) -> tuple[str, int]: ...
+    def add_model(self, path: str | os.PathLike[str], runtimes: Mapping[str, Any] | None = None) -> tuple[str, int]: ...
     def forget_model(self, name: str, version: int) -> None: ...
     def models(self) -> list[dict[str, Any]]: ...
     def set_clock(self, now_us: int) -> None: ...

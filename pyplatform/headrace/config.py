@@ -111,6 +111,30 @@ class PayloadSection:
 
 
 @dataclass(frozen=True)
+class ModelsSection:
+    onnxruntime: str = ""
+    """The path of libonnxruntime.so; by default that of the installed wheel. HEADRACE_ONNXRUNTIME goes before it."""
+    onnx_threads: int = 1
+    """Threads that all ONNX models of a process share for one call; 1 runs a model on the request's thread."""
+    python: str = ""
+    """The Python that runs model classes; by default this one. Another one needs numpy and pyarrow."""
+    workers: int = 1
+    """Processes for each version of a Python model: so many batches run at a time."""
+    deadline_seconds: float = 10.0
+    """A batch of a Python model that takes longer fails, and its worker is replaced."""
+    start_seconds: float = 60.0
+    """How long a worker may take to import and make its class."""
+    memory_bytes_max: int = 0
+    """A worker whose own memory exceeds this is replaced between two batches; 0 for no bound."""
+    address_bytes_max: int = 0
+    """The address space that the kernel gives a worker; 0 for no bound."""
+    batch_bytes_max: int = 64 * 1024 * 1024
+    """Shared memory of a worker for one batch and its scores; a larger batch is run in parts."""
+    environment: str = ""
+    """Names of further environment variables that workers get, separated by commas."""
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one project. Paths are absolute."""
 
@@ -124,6 +148,7 @@ class Config:
     offline: OfflineSection = field(default_factory=OfflineSection)
     server: ServerSection = field(default_factory=ServerSection)
     payload: PayloadSection = field(default_factory=PayloadSection)
+    models: ModelsSection = field(default_factory=ModelsSection)
 
     @property
     def name(self) -> str:
@@ -159,6 +184,7 @@ _SECTIONS = {
     "offline": OfflineSection,
     "server": ServerSection,
     "payload": PayloadSection,
+    "models": ModelsSection,
 }
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 

@@ -26,6 +26,7 @@ from headrace.errors import HeadraceError, UnknownNameError
 from headrace.feature_store import FeatureStore
 from headrace.functions import bind_functions
 from headrace.registry import model_manifests
+from headrace.runtimes import find_runtimes
 
 if TYPE_CHECKING:
     from headrace.definitions import FeatureService
@@ -142,7 +143,7 @@ class Engine:
     def _add_model(self, folder: Path) -> None:
         key = f"{folder.parent.name}/{folder.name}"
         try:
-            self.native.add_model(folder)
+            self.native.add_model(folder, find_runtimes(self.store.config.models))
             self.faults.pop(key, None)
         except HeadraceError as error:
             self.faults[key] = error
@@ -247,8 +248,11 @@ class Engine:
         self.native.flush_payload()
 
     def close(self) -> None:
-        """Writes the sampled rows that wait, and closes the store if the engine opened it."""
+        """Writes the sampled rows that wait, ends workers of models, and closes the store if the engine opened it."""
         self.native.flush_payload()
+        for model in self.native.models():
+            if model["platform"] == "python_class":
+                self.native.forget_model(model["name"], model["version"])
         if self._owns_store:
             self.store.close()
 

@@ -91,7 +91,15 @@ FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
         "read_only",
         "io",
     ),
-    ProcessError: ("port_busy", "used_after_fork", "unavailable", "cancelled", "internal"),
+    ProcessError: (
+        "port_busy",
+        "used_after_fork",
+        "unavailable",
+        "model_failed",
+        "deadline_exceeded",
+        "cancelled",
+        "internal",
+    ),
 }
 _CLASS_OF_CODE = {code: family for family, codes in FAMILIES.items() for code in codes}
 

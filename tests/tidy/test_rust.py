@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {
     "headrace-types": 0,
     "headrace-cpu": 1,
+    "headrace-onnx": 1,
+    "headrace-workers": 1,
     "headrace-expr": 2,
     "headrace-stats": 2,
     "headrace-features": 3,

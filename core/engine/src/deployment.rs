@@ -44,7 +44,7 @@ impl From<LoadedModel> for ModelSpec {
             join_keys: manifest.signature.join_keys,
             request_fields: manifest.signature.request_fields,
             platform: manifest.model.format.name().replace('-', "_"),
-            model: loaded.model,
+            model: loaded.model.as_model(),
         }
     }
 }
@@ -199,6 +199,11 @@ impl Deployment {
     /// Values that the contributions of so many rows have; none where that overflows.
     pub(crate) fn explained_values(&self, rows: usize) -> Option<usize> {
         rows.checked_mul(self.margins_count())?.checked_mul(self.features().len() + 1)
+    }
+
+    /// Whether a prediction waits for another process.
+    pub fn waits(&self) -> bool {
+        self.core.spec.model.waits()
     }
 
     /// Rows that one request may have.

@@ -5,15 +5,16 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headrace_types::{Error, ErrorCode, Model, Result, Task, canonical_json, digest_bytes, digest_json};
+use headrace_types::{Error, ErrorCode, Result, Task, canonical_json, digest_bytes, digest_json};
 use serde::{Deserialize, Serialize};
 
+use crate::any::{AnyModel, Place, Source};
 use crate::document::corrupt;
 use crate::explained::ExplainerFile;
-use crate::format::{MODEL_BYTES_MAX, ModelFormat, load_model};
+use crate::format::{MODEL_BYTES_MAX, ModelFormat};
 use crate::golden::GoldenRows;
 use crate::manifest::{self, Manifest, ModelFile, Signature, Trainer, check_name};
-use crate::native::NativeModel;
+use crate::runtimes::Runtimes;
 
 const MANIFEST_FILE: &str = "model.json";
 const GOLDEN_FILE: &str = "golden.json";
@@ -30,7 +31,7 @@ pub struct LoadedModel {
     pub manifest: Manifest,
     /// The digest of the manifest, which names the other files by theirs.
     pub digest: String,
-    pub model: Arc<NativeModel>,
+    pub model: AnyModel,
 }
 
 /// What a new version is made of, beside the model's file; the folder adds version, file names and digests.
@@ -41,6 +42,9 @@ pub struct ModelDraft {
     #[serde(default)]
     pub labels: Option<Vec<String>>,
     pub format: ModelFormat,
+    /// What the format needs to be told beside the file; null where that is nothing.
+    #[serde(default)]
+    pub settings: serde_json::Value,
     pub golden: GoldenRows,
     pub signature: Signature,
     #[serde(default)]
@@ -82,6 +86,14 @@ impl ModelFolder {
     /// `unknown_model_version` (no such folder), `corrupt_model`, `newer_format`, `unsupported_model` or
     /// `golden_row_mismatch`, each with the folder and the file that is wrong.
     pub fn open(folder: impl AsRef<Path>) -> Result<LoadedModel> {
+        Self::open_with(folder, &Runtimes::default())
+    }
+
+    /// As [`open`](Self::open), with the runtimes of models that headrace does not evaluate itself.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and `unavailable` when the model's runtime is not there.
+    pub fn open_with(folder: impl AsRef<Path>, runtimes: &Runtimes) -> Result<LoadedModel> {
         let folder = folder.as_ref();
         if !folder.join(MANIFEST_FILE).is_file() {
             return Err(Error::new(
@@ -90,16 +102,16 @@ impl ModelFolder {
                 "give the folder models/NAME/VERSION of a registered model",
             ));
         }
-        open(folder).map_err(|error| error.within(format!("model folder '{}'", folder.display())))
+        open(folder, runtimes).map_err(|error| error.within(format!("model folder '{}'", folder.display())))
     }
 
     /// As [`open`](Self::open), for a folder in its place `models/NAME/VERSION`: a copy under another name is no version of that name.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `corrupt_model` when the manifest tells another name or version than the folder.
-    pub fn open_registered(folder: impl AsRef<Path>) -> Result<LoadedModel> {
+    /// As [`open_with`](Self::open_with), and `corrupt_model` when the manifest tells another name or version than the folder.
+    pub fn open_registered(folder: impl AsRef<Path>, runtimes: &Runtimes) -> Result<LoadedModel> {
         let folder = folder.as_ref();
-        let loaded = Self::open(folder)?;
+        let loaded = Self::open_with(folder, runtimes)?;
         let (name, version) = place_of(folder);
         let manifest = &loaded.manifest;
         if name == manifest.name && version == manifest.version.to_string() {
@@ -120,18 +132,39 @@ impl ModelFolder {
     /// # Errors
     /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.
     pub fn create(models: impl AsRef<Path>, name: &str, draft: &ModelDraft, model: &[u8]) -> Result<LoadedModel> {
+        Self::create_with(models, name, draft, model, &[], &Runtimes::default())
+    }
+
+    /// As [`create`](Self::create), with copies of further files, by their names in the folder, and the runtimes of models that headrace
+    /// does not evaluate itself.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and `unavailable` when the model's runtime is not there.
+    pub fn create_with(
+        models: impl AsRef<Path>,
+        name: &str,
+        draft: &ModelDraft,
+        model: &[u8],
+        files: &[(String, PathBuf)],
+        runtimes: &Runtimes,
+    ) -> Result<LoadedModel> {
         check_name("model name", name)?;
         let parent = models.as_ref().join(name);
         fs::create_dir_all(&parent).map_err(|error| io(&parent, &error))?;
         for _ in 0..CREATE_ATTEMPTS_MAX {
             let version = next_version(&parent)?;
             let unfinished = Unfinished::create(&parent, version)?;
-            let mut loaded =
-                write(&unfinished.0, name, version, draft, model).and_then(|()| Self::open(&unfinished.0))?;
+            let mut loaded = write(&unfinished.0, name, version, draft, model, files)
+                .and_then(|()| Self::open_with(&unfinished.0, runtimes))?;
             // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
             if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
                 sync(&parent)?;
-                explain_from(&mut loaded, &parent.join(version.to_string()));
+                let folder = parent.join(version.to_string());
+                // Workers go on reading their folder, which has another name now.
+                if matches!(loaded.model, AnyModel::Python(_)) {
+                    return Self::open_with(folder, runtimes);
+                }
+                explain_from(&mut loaded, &folder);
                 return Ok(loaded);
             }
         }
@@ -153,7 +186,7 @@ fn place_of(folder: &Path) -> (String, String) {
     (part(folder.parent()), part(Some(folder)))
 }
 
-fn open(folder: &Path) -> Result<LoadedModel> {
+fn open(folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
     let text = read_text(folder, MANIFEST_FILE)?;
     let place = |error: Error| error.within(MANIFEST_FILE);
     let digest = digest_json(&text).map_err(|error| place(corrupt(error.message)))?;
@@ -164,25 +197,34 @@ fn open(folder: &Path) -> Result<LoadedModel> {
     let manifest = Manifest::from_json(&text).map_err(place)?;
     let golden = read_checked(folder, &manifest.golden.file, &manifest.golden.digest, GOLDEN_BYTES_MAX)?;
     let bytes = read_checked(folder, &manifest.model.file, &manifest.model.digest, MODEL_BYTES_MAX)?;
-    let model = load_model(manifest.model.format, &bytes).map_err(|error| error.within(&manifest.model.file))?;
+    for file in &manifest.model.files {
+        read_checked(folder, &file.file, &file.digest, MODEL_BYTES_MAX)?;
+    }
+    let label = format!("{}/{}", manifest.name, manifest.version);
+    let features = &manifest.signature.features;
+    let home = Some(Place { name: &label, folder, features });
+    let source = Source { task: manifest.task, features_count: Some(features.len()), place: home, runtimes };
+    let model = AnyModel::load(&manifest.model, &bytes, &source).map_err(|error| error.within(&manifest.model.file))?;
     drop(bytes);
     check_signature(&manifest, &model).map_err(place)?;
     let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay(&model));
     golden.map_err(|error| error.within(&manifest.golden.file))?;
-    let mut loaded = LoadedModel { manifest, digest, model: Arc::new(model) };
+    let mut loaded = LoadedModel { manifest, digest, model };
     explain_from(&mut loaded, folder);
     Ok(loaded)
 }
 
 /// Tells a model that nobody else holds yet where its file is, for explanations.
 fn explain_from(loaded: &mut LoadedModel, folder: &Path) {
-    let ModelFile { file, format, digest } = loaded.manifest.model.clone();
-    if let Some(model) = Arc::get_mut(&mut loaded.model) {
+    let ModelFile { file, format, digest, .. } = loaded.manifest.model.clone();
+    if let AnyModel::Native(model) = &mut loaded.model
+        && let Some(model) = Arc::get_mut(model)
+    {
         model.explain_from(ExplainerFile { path: folder.join(file), format, digest });
     }
 }
 
-fn check_signature(manifest: &Manifest, model: &NativeModel) -> Result<()> {
+fn check_signature(manifest: &Manifest, model: &AnyModel) -> Result<()> {
     let (features, wanted) = (manifest.signature.features.len(), model.features_count());
     if features != wanted {
         return Err(corrupt(format!("the signature lists {features} features, the model takes {wanted}")));
@@ -268,8 +310,17 @@ impl Drop for Unfinished {
     }
 }
 
-fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u8]) -> Result<()> {
+fn write(
+    folder: &Path,
+    name: &str,
+    version: u32,
+    draft: &ModelDraft,
+    model: &[u8],
+    files: &[(String, PathBuf)],
+) -> Result<()> {
     let golden = serde_json::to_string(&draft.golden).map_err(|error| Error::internal(error.to_string()))?;
+    let module = draft.settings.get("module").and_then(serde_json::Value::as_str).unwrap_or("model");
+    let class_file = format!("{module}.py");
     let model_file = match draft.format {
         ModelFormat::XgboostJson => "model.xgb.json",
         ModelFormat::XgboostUbj => "model.ubj",
@@ -277,14 +328,24 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u
         ModelFormat::LinearJson => "model.linear.json",
         ModelFormat::PipelineSafetensors => "model.safetensors",
         ModelFormat::CatboostJson => "model.catboost.json",
+        ModelFormat::Onnx => "model.onnx",
+        ModelFormat::PythonClass => &class_file,
     };
+    check_name("model file", model_file)?;
+    let files = files.iter().map(|(name, path)| copy(folder, name, path)).collect::<Result<Vec<_>>>()?;
     let manifest = Manifest {
         format: manifest::FORMAT,
         name: name.to_string(),
         version,
         task: draft.task,
         labels: draft.labels.clone(),
-        model: manifest::ModelFile { file: model_file.to_string(), format: draft.format, digest: digest_bytes(model) },
+        model: manifest::ModelFile {
+            file: model_file.to_string(),
+            format: draft.format,
+            digest: digest_bytes(model),
+            files,
+            settings: draft.settings.clone(),
+        },
         signature: draft.signature.clone(),
         golden: manifest::FileReference { file: GOLDEN_FILE.to_string(), digest: digest_bytes(golden.as_bytes()) },
         metrics: draft.metrics.clone(),
@@ -299,6 +360,15 @@ fn write(folder: &Path, name: &str, version: u32, draft: &ModelDraft, model: &[u
     write_synced(folder, MANIFEST_FILE, text.as_bytes())?;
     write_synced(folder, DIGEST_FILE, format!("{}\n", digest_bytes(text.as_bytes())).as_bytes())?;
     sync(folder)
+}
+
+/// Copies a file into the folder.
+fn copy(folder: &Path, name: &str, path: &Path) -> Result<manifest::FileReference> {
+    check_name("file of the model", name)?;
+    let (parent, last) = (path.parent().unwrap_or(Path::new("")), path.file_name().and_then(|name| name.to_str()));
+    let bytes = read(parent, last.unwrap_or_default(), MODEL_BYTES_MAX)?;
+    write_synced(folder, name, &bytes)?;
+    Ok(manifest::FileReference { file: name.to_string(), digest: digest_bytes(&bytes) })
 }
 
 fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {

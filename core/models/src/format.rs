@@ -3,7 +3,7 @@ use std::fmt;
 use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::document::Document;
+use crate::document::{Document, unsupported};
 use crate::native::NativeModel;
 use crate::{catboost, lightgbm, linear, pipeline, ubjson, xgboost};
 
@@ -20,16 +20,22 @@ pub enum ModelFormat {
     LinearJson,
     PipelineSafetensors,
     CatboostJson,
+    /// Run by ONNX Runtime.
+    Onnx,
+    /// A Python class, run by worker processes.
+    PythonClass,
 }
 
 impl ModelFormat {
-    pub const ALL: [ModelFormat; 6] = [
+    pub const ALL: [ModelFormat; 8] = [
         ModelFormat::XgboostJson,
         ModelFormat::XgboostUbj,
         ModelFormat::LightgbmText,
         ModelFormat::LinearJson,
         ModelFormat::PipelineSafetensors,
         ModelFormat::CatboostJson,
+        ModelFormat::Onnx,
+        ModelFormat::PythonClass,
     ];
 
     pub fn name(self) -> &'static str {
@@ -40,6 +46,8 @@ impl ModelFormat {
             ModelFormat::LinearJson => "linear-json",
             ModelFormat::PipelineSafetensors => "pipeline-safetensors",
             ModelFormat::CatboostJson => "catboost-json",
+            ModelFormat::Onnx => "onnx",
+            ModelFormat::PythonClass => "python-class",
         }
     }
 
@@ -63,7 +71,7 @@ impl fmt::Display for ModelFormat {
     }
 }
 
-/// Reads a model from the bytes of its file.
+/// Reads a model that headrace evaluates itself from the bytes of its file.
 ///
 /// # Errors
 /// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
@@ -75,6 +83,9 @@ pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
         ModelFormat::PipelineSafetensors => pipeline::load(bytes),
         ModelFormat::CatboostJson => Document::from_json(bytes).and_then(|document| catboost::load(&document)),
+        ModelFormat::Onnx | ModelFormat::PythonClass => {
+            Err(unsupported("it needs a runtime", "open it as a model version, or with Model.from_bytes"))
+        }
     }
     .map_err(|error| error.within(format!("{format} model")))
 }

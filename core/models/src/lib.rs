@@ -10,9 +10,13 @@
 //!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
 //!   bytes -> linear ------------------------------------------------------------------------^
 //!   bytes -> pipeline -> Preparation, then Ensemble, linear model or network ---------------^
-//!   folder -> Manifest + digests + NativeModel -> golden rows reproduced -> LoadedModel (READY)
+//!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
+//!   folder -> headrace_workers::WorkerPool = PythonModel
+//!   folder -> Manifest + digests + AnyModel (one of these) -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
+mod answers;
+mod any;
 mod catboost;
 mod category_words;
 mod city_hash;
@@ -27,14 +31,22 @@ mod link;
 mod manifest;
 mod native;
 mod network;
+mod onnx;
+mod onnx_file;
 mod pipeline;
+mod python;
+mod runtimes;
 mod ubjson;
 mod xgboost;
 mod xgboost_tree;
 
+pub use any::AnyModel;
 pub use folder::{LoadedModel, ModelDraft, ModelFolder};
 pub use format::{ModelFormat, load_model};
 pub use golden::GoldenRows;
 pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;
+pub use onnx::OnnxModel;
+pub use python::PythonModel;
+pub use runtimes::{OnnxRuntime, PythonRuntime, Runtimes};

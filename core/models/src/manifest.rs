@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use headrace_types::{Error, ErrorCode, Field, Result, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,6 +9,8 @@ use crate::format::ModelFormat;
 
 /// The manifest format that this version writes and reads.
 pub(crate) const FORMAT: u32 = 1;
+/// Further files that a model version may have.
+pub(crate) const FILES_MAX: usize = 1_000;
 
 /// `model.json`: what a model version is, naming its other files by digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,12 @@ pub struct ModelFile {
     pub file: String,
     pub format: ModelFormat,
     pub digest: String,
+    /// Further files that the model needs, if its format has such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileReference>,
+    /// What its format needs to be told beside the file; null where that is nothing.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub settings: Value,
 }
 
 /// A file of the version's folder.
@@ -94,11 +104,27 @@ impl Manifest {
         check_name("model name", &self.name)?;
         check_name("model file", &self.model.file)?;
         check_name("golden file", &self.golden.file)?;
+        check_files(&self.model.files, [&self.model.file, &self.golden.file])?;
         if self.version == 0 {
             return Err(corrupt("'version' is 0; versions are counted from 1"));
         }
         Ok(())
     }
+}
+
+/// Further files have plain names, each once, and none that the folder uses itself.
+fn check_files(files: &[FileReference], taken: [&str; 2]) -> Result<()> {
+    if files.len() > FILES_MAX {
+        return Err(corrupt(format!("it lists {} files, {FILES_MAX} are the limit", files.len())));
+    }
+    let mut names: HashSet<&str> = taken.into_iter().chain(["model.json", "digest"]).collect();
+    for file in files {
+        check_name("file of the model", &file.file)?;
+        if !names.insert(&file.file) {
+            return Err(corrupt(format!("file '{}' is listed twice, or is one of the folder's own", file.file)));
+        }
+    }
+    Ok(())
 }
 
 /// A name that is also the name of a file: it cannot lead out of its folder.

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use headrace_models::{GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, Signature, Trainer};
-use headrace_types::{DType, ErrorCode, Field, Model, Task, digest_json};
+use headrace_models::{GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, Runtimes, Signature, Trainer};
+use headrace_types::{DType, ErrorCode, Field, Task, digest_json};
 
 struct Scratch(PathBuf);
 
@@ -37,6 +37,7 @@ fn draft() -> ModelDraft {
         task: Task::Classification,
         labels: Some(vec!["on time".into(), "late".into()]),
         format: ModelFormat::XgboostJson,
+        settings: serde_json::Value::Null,
         golden: GoldenRows::from_json(&fixture("xgboost_binary.golden.json")).unwrap(),
         signature: Signature { features, ..Signature::default() },
         metrics: serde_json::json!({"test": {"auc": 0.75}}),
@@ -55,12 +56,12 @@ fn a_folder_out_of_its_place_is_no_registered_version() {
     let scratch = Scratch::new();
     create(&scratch, "late", &draft()).unwrap();
     let home = scratch.0.join("late/1");
-    assert_eq!(ModelFolder::open_registered(&home).unwrap().manifest.version, 1);
+    assert_eq!(ModelFolder::open_registered(&home, &Runtimes::default()).unwrap().manifest.version, 1);
     for place in ["late/2", "other/1"] {
         let away = scratch.0.join(place);
         fs::create_dir_all(away.parent().unwrap()).unwrap();
         fs::rename(&home, &away).unwrap();
-        let error = ModelFolder::open_registered(&away).unwrap_err();
+        let error = ModelFolder::open_registered(&away, &Runtimes::default()).unwrap_err();
         assert_eq!(error.code, ErrorCode::CorruptModel);
         assert!(error.message.contains(&format!("is {place}, its manifest says late/1")), "{error}");
         assert!(ModelFolder::open(&away).is_ok(), "by itself it is a sound model");

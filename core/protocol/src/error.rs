@@ -17,12 +17,14 @@ pub fn http_status(code: ErrorCode) -> u16 {
         ErrorCode::TooLarge => 413,
         ErrorCode::Cancelled => 408,
         ErrorCode::Unavailable | ErrorCode::UsedAfterFork | ErrorCode::StoreLocked => 503,
+        ErrorCode::DeadlineExceeded => 504,
         ErrorCode::StoreFull => 507,
         ErrorCode::Internal
         | ErrorCode::Io
         | ErrorCode::CorruptStore
         | ErrorCode::CorruptModel
         | ErrorCode::PortBusy
+        | ErrorCode::ModelFailed
         | ErrorCode::FunctionFailed => 500,
         _ => 400,
     }

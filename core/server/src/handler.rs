@@ -52,6 +52,12 @@ pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
     Err(Reply { allow: Some(expected), ..Reply::error(&error) })
 }
 
+/// Whether the request's model waits for another process.
+pub(crate) fn waits(engine: &Engine, route: &Route) -> bool {
+    let (Route::Predict(model) | Route::Infer(model)) = route else { return false };
+    engine.deployment(&model.name, model.version).is_ok_and(|deployment| deployment.waits())
+}
+
 /// Answers a request. A panic becomes an error answer, and `panicked` is called.
 pub(crate) fn handle(
     engine: &Engine,

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
+use headrace_types::Error;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,7 +27,7 @@ use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
-use crate::handler::{Reply, handle, handle_write, routed};
+use crate::handler::{Reply, handle, handle_write, routed, waits};
 use crate::route::{ROUTE_NONE, Route};
 use crate::writes::WriteQueue;
 
@@ -34,6 +35,8 @@ use crate::writes::WriteQueue;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
+/// Threads of a worker for requests whose models wait for other processes; further ones queue.
+const WAITING_THREADS_MAX: usize = 64;
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
@@ -71,7 +74,10 @@ impl Worker {
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
     pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<TcpStream>) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(WAITING_THREADS_MAX)
+            .build()?;
         runtime.block_on(async {
             let limits = TickLimits::of(&self.config);
             let sweep = tokio::spawn(Arc::clone(self).sweep_every_tick(limits));
@@ -192,6 +198,8 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
                     if let Route::Push(_) | Route::Delete(_) = route {
                         let queue = &worker.writes;
                         handle_write(&worker.engine, queue, &route, &head.headers, &body, panicked).await
+                    } else if waits(&worker.engine, &route) {
+                        handle_aside(worker, &route, &head.headers, &body, arrived).await
                     } else {
                         handle(&worker.engine, &route, &head.headers, &body, arrived, panicked)
                     }
@@ -205,6 +213,19 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     share.release();
     share.take_anyway(reply.body.len());
     response_of(reply, share, worker.stopping.load(Ordering::Relaxed))
+}
+
+/// Handles a request whose model waits for another process on a thread of its own, so that this one goes on with its connections.
+async fn handle_aside(worker: &Worker, route: &Route, headers: &HeaderMap, body: &Bytes, arrived: Instant) -> Reply {
+    let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
+    let (route, headers, body) = (route.clone(), headers.clone(), body.clone());
+    let handled = tokio::task::spawn_blocking(move || {
+        handle(&engine, &route, &headers, &body, arrived, || {
+            counters.panics.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    let lost = |_| Reply::error(&Error::internal("the thread of a request was lost"));
+    handled.await.unwrap_or_else(lost)
 }
 
 struct InFlight<'a>(&'a AtomicU64);

@@ -70,6 +70,8 @@ error_codes! {
     PortBusy => "port_busy",
     UsedAfterFork => "used_after_fork",
     Unavailable => "unavailable",
+    ModelFailed => "model_failed",
+    DeadlineExceeded => "deadline_exceeded",
     Cancelled => "cancelled",
     Internal => "internal",
 }

@@ -39,6 +39,11 @@ pub trait Model: Send + Sync + Debug {
 
     fn objective(&self) -> Objective;
 
+    /// Whether a call waits for another process, so that its thread is better lent to others meanwhile.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Raw margins of `rows` rows. `features` is row-major `[rows, features_count]`, `margins` is row-major `[rows, outputs_count]`.
     ///
     /// A float32 model (XGBoost) rounds each feature to float32 first, as its trainer does, and returns its float32 margins widened.

@@ -17,6 +17,7 @@ use crate::fork::ForkGuard;
 use crate::local_store::LocalStore;
 use crate::plan::Plan;
 use crate::response::response_dict;
+use crate::runtimes::runtimes_of;
 use crate::values::{column_of, columns_of, list_of};
 
 /// Rows from which on a prediction lets other Python threads run: below, handing the lock over costs more than the work.
@@ -79,11 +80,13 @@ impl Engine {
 
     /// Loads a model version's folder `NAME/VERSION`, replays its golden rows, and adds it. Returns its name and version. When it
     /// cannot be loaded it is listed as unavailable, with the reason.
-    fn add_model(&self, py: Python<'_>, path: PathBuf) -> Outcome<(String, u32)> {
+    #[pyo3(signature = (path, runtimes=None))]
+    fn add_model(&self, py: Python<'_>, path: PathBuf, runtimes: Option<&Bound<'_, PyDict>>) -> Outcome<(String, u32)> {
         let engine = self.checked()?;
+        let runtimes = runtimes_of(py, runtimes)?;
         Ok(detached(py, || {
-            let added =
-                headrace_models::ModelFolder::open_registered(&path).and_then(|loaded| engine.add_model(loaded));
+            let opened = headrace_models::ModelFolder::open_registered(&path, &runtimes);
+            let added = opened.and_then(|loaded| engine.add_model(loaded));
             match added {
                 Ok(deployment) => Ok((deployment.name().to_owned(), deployment.version())),
                 Err(error) => {
@@ -254,7 +257,8 @@ impl Engine {
             ..PredictRequest::default()
         };
         let run = || engine.predict_on(&deployment, &ask);
-        let response = if ask.rows() < DETACH_ROWS_MIN { guarded(run) } else { detached(py, run) }?;
+        let response =
+            if ask.rows() < DETACH_ROWS_MIN && !deployment.waits() { guarded(run) } else { detached(py, run) }?;
         response_dict(py, &deployment, &response)
     }
 }

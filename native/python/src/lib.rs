@@ -19,6 +19,7 @@ mod online_plan;
 mod plan;
 mod profile;
 mod response;
+mod runtimes;
 mod serve;
 mod sketches;
 mod tensor;

@@ -1,16 +1,18 @@
 //! `Model`: a model version by itself, for checks, batch scoring and benchmarks.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
-use headrace_models::{Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat, NativeModel, load_model};
-use headrace_types::{Error, ErrorCode, Model as _};
+use headrace_models::{AnyModel, Features, LoadedModel, Manifest, ModelDraft, ModelFolder, ModelFormat};
+use headrace_types::{Error, ErrorCode};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::{Outcome, detached, guarded};
 use crate::fork::ForkGuard;
+use crate::runtimes::runtimes_of;
 use crate::tensor::{Element, View};
 
 /// Values from which on an evaluation lets other Python threads run: below, handing the lock over costs more than the work.
@@ -19,11 +21,17 @@ const DETACH_VALUES_MIN: usize = 4_096;
 /// Values that one call may answer (16 GiB).
 const VALUES_MAX: usize = 1 << 31;
 
-/// A model that headrace evaluates itself.
+/// Threads that this process may run at once. Asked once: the answer is read from several files.
+fn cores() -> &'static usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// A loaded model, by itself.
 #[pyclass(frozen, module = "headrace._native")]
 #[derive(Debug)]
 pub(crate) struct Model {
-    model: Arc<NativeModel>,
+    model: AnyModel,
     manifest: Option<Manifest>,
     digest: Option<String>,
     fork: ForkGuard,
@@ -31,24 +39,48 @@ pub(crate) struct Model {
 
 #[pymethods]
 impl Model {
-    /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows.
+    /// Opens a version's folder: verifies its digests, loads the model, replays its golden rows. `runtimes` is as `headrace.runtimes` finds
+    /// them.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> Outcome<Self> {
-        Ok(Self::of(detached(py, || ModelFolder::open(&path))?))
+    #[pyo3(signature = (path, runtimes=None))]
+    fn open(py: Python<'_>, path: PathBuf, runtimes: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        Ok(Self::of(detached(py, || ModelFolder::open_with(&path, &runtimes))?))
     }
 
-    /// Makes the next version of a model from a draft (JSON) and the model's file.
+    /// Makes the next version of a model from a draft (JSON), the model's file and further files (names in the folder, and paths).
     #[staticmethod]
-    fn create(py: Python<'_>, models: PathBuf, name: &str, draft: &str, data: &[u8]) -> Outcome<Self> {
-        let loaded = detached(py, || ModelFolder::create(&models, name, &ModelDraft::from_json(draft)?, data))?;
-        Ok(Self::of(loaded))
+    #[pyo3(signature = (models, name, draft, data, files=None, runtimes=None))]
+    fn create(
+        py: Python<'_>,
+        models: PathBuf,
+        name: &str,
+        draft: &str,
+        data: &[u8],
+        files: Option<Vec<(String, PathBuf)>>,
+        runtimes: Option<&Bound<'_, PyDict>>,
+    ) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        let files = files.unwrap_or_default();
+        let create =
+            || ModelFolder::create_with(&models, name, &ModelDraft::from_json(draft)?, data, &files, &runtimes);
+        Ok(Self::of(detached(py, create)?))
     }
 
     /// Reads a model file by itself; it has no name, no signature and no golden rows.
     #[staticmethod]
-    fn from_bytes(py: Python<'_>, format: &str, data: &[u8]) -> Outcome<Self> {
-        let model = detached(py, || load_model(ModelFormat::from_name(format)?, data))?;
-        Ok(Self { model: Arc::new(model), manifest: None, digest: None, fork: ForkGuard::new() })
+    #[pyo3(signature = (format, data, task=None, settings=None, runtimes=None))]
+    fn from_bytes(
+        py: Python<'_>,
+        format: &str,
+        data: &[u8],
+        task: Option<&str>,
+        settings: Option<&str>,
+        runtimes: Option<&Bound<'_, PyDict>>,
+    ) -> Outcome<Self> {
+        let runtimes = runtimes_of(py, runtimes)?;
+        let load = || AnyModel::from_bytes(ModelFormat::from_name(format)?, data, task, settings, &runtimes);
+        Ok(Self { model: detached(py, load)?, manifest: None, digest: None, fork: ForkGuard::new() })
     }
 
     #[getter]
@@ -181,7 +213,7 @@ impl Model {
             return Err(Error::new(ErrorCode::TooLarge, message, "give fewer rows at a time").into());
         }
         let values = PyArray1::<f64>::zeros(py, rows * width, false);
-        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+        let threads = threads.unwrap_or_else(|| *cores()).max(1);
         {
             // SAFETY: `owner` keeps the array alive to the end of the call, and the element type is matched.
             let features = unsafe {
@@ -193,7 +225,7 @@ impl Model {
             // SAFETY: the array was made above, nobody else has seen it.
             let out = unsafe { values.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
             let run = || work(features, rows, out, threads);
-            if view.len() < DETACH_VALUES_MIN { guarded(run) } else { detached(py, run) }?;
+            if view.len() < DETACH_VALUES_MIN && !self.model.waits() { guarded(run) } else { detached(py, run) }?;
         }
         drop(owner);
         Ok((rows, values))

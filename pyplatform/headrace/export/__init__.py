@@ -16,7 +16,18 @@ the library honours it. The training libraries are imported by the function that
 from headrace.export.catboost import export_catboost
 from headrace.export.exported import ExportedModel, GoldenRows
 from headrace.export.lightgbm import export_lightgbm
+from headrace.export.onnx import export_onnx
+from headrace.export.python_class import export_python_class
 from headrace.export.sklearn import export_sklearn
 from headrace.export.xgboost import export_xgboost
 
-__all__ = ["ExportedModel", "GoldenRows", "export_catboost", "export_lightgbm", "export_sklearn", "export_xgboost"]
+__all__ = [
+    "ExportedModel",
+    "GoldenRows",
+    "export_catboost",
+    "export_lightgbm",
+    "export_onnx",
+    "export_python_class",
+    "export_sklearn",
+    "export_xgboost",
+]

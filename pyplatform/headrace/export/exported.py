@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,8 @@ class ExportedModel:
         golden: what the library says of the golden rows.
         library: the training library.
         library_version: its version.
+        settings: what the format needs to be told beside the file; None where that is nothing.
+        files: further files of the model: their names in the version's folder, and where they are.
     """
 
     file: Path
@@ -49,6 +51,8 @@ class ExportedModel:
     golden: GoldenRows
     library: str
     library_version: str
+    settings: Mapping[str, Any] | None = None
+    files: tuple[tuple[str, Path], ...] = ()
 
 
 def library(name: str) -> ModuleType:

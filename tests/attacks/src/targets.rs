@@ -5,7 +5,7 @@ use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::{LocalStore, Plan, StoreOptions};
-use headrace_models::{Features, ModelFormat, NativeModel, load_model};
+use headrace_models::{AnyModel, Features, ModelFormat, NativeModel, Runtimes, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
 use headrace_stats::Profile;
 use headrace_types::{Batch, Column, ColumnData, DType, Field, Model};
@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "model_catboost_json", run: model_catboost_json },
     Target { name: "model_lightgbm_text", run: model_lightgbm_text },
     Target { name: "model_linear_json", run: model_linear_json },
+    Target { name: "model_onnx", run: model_onnx },
     Target { name: "model_pipeline_safetensors", run: model_pipeline_safetensors },
     Target { name: "model_xgboost_json", run: model_xgboost_json },
     Target { name: "model_xgboost_ubj", run: model_xgboost_ubj },
@@ -188,6 +189,12 @@ fn model_xgboost_ubj(data: &[u8]) {
 
 fn model_lightgbm_text(data: &[u8]) {
     load(ModelFormat::LightgbmText, data);
+}
+
+/// What is checked before ONNX Runtime, which is not there, would see the bytes.
+fn model_onnx(data: &[u8]) {
+    let loaded = AnyModel::from_bytes(ModelFormat::Onnx, data, None, None, &Runtimes::default());
+    assert!(loaded.is_err(), "there is no ONNX Runtime here");
 }
 
 fn model_linear_json(data: &[u8]) {
