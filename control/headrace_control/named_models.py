@@ -16,7 +16,10 @@ from headrace_control.errors import ControlError
 Matrix = NDArray[np.float64]
 
 ENDINGS = {
+    ".catboost.json": "catboost-json",
     ".linear.json": "linear-json",
+    ".safetensors": "pipeline-safetensors",
+    ".onnx": "onnx",
     ".json": "xgboost-json",
     ".ubj": "xgboost-ubj",
     ".txt": "lightgbm-text",

@@ -49,7 +49,10 @@ def train(recipe: dict[str, Any]) -> dict[str, Any]:
     features = rng.standard_normal((TRAINED_ROWS, recipe["features"]), dtype=np.float32)
     label = np.sin(features[:, 0]) * features[:, 1] + features[:, 2]
     network = networks.MLPRegressor(
-        recipe["layers"], activation=recipe["activation"], max_iter=2, random_state=recipe["seed"]
+        hidden_layer_sizes=recipe["layers"],
+        activation=recipe["activation"],
+        max_iter=2,
+        random_state=recipe["seed"],
     )
     package("warnings").simplefilter("ignore")
     network.fit(features, label.astype(np.float32))

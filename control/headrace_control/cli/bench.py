@@ -11,7 +11,7 @@ import click
 from headrace_control.cli.output import Output, epilog
 from headrace_control.errors import FAILED, OK
 
-AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "shap", "demo"]
+AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "mlp", "shap", "demo"]
 
 
 @click.command(

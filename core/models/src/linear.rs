@@ -3,10 +3,9 @@
 //! ```json
 //! {"format": 1, "weights": [[0.5, -1.0]], "intercept": [0.1], "link": "identity | logistic | softmax | exponential"}
 //! ```
-//! One row of weights for each output; a margin is `sum of weight x feature + intercept`, features in order, in
-//! float64.
+//! One row of weights for each output; a margin is `sum of weight x feature + intercept`, in float64.
 
-use headrace_cpu::{Features, Precision};
+use headrace_cpu::{Activation, DenseLayer, Features, Mlp, Precision};
 use headrace_types::{Error, ErrorCode, Result};
 
 use crate::document::{Document, corrupt, unsupported};
@@ -22,9 +21,15 @@ pub(crate) struct Linear {
     /// Row-major `[outputs, features]`.
     weights: Vec<f64>,
     intercept: Vec<f64>,
-    /// Float64: the products, features in order, then the intercept. Float32: as XGBoost's gblinear, the intercept, then
-    /// the products, and a missing feature adds nothing.
-    precision: Precision,
+    /// Float64: as a dense layer of the CPU kernels sums. Float32: as XGBoost's gblinear, the intercept, then the products, features
+    /// in order, and a missing feature adds nothing.
+    kernel: Kernel,
+}
+
+#[derive(Debug)]
+enum Kernel {
+    Float32,
+    Float64(Mlp),
 }
 
 pub(crate) fn load(document: &Document) -> Result<NativeModel> {
@@ -76,11 +81,29 @@ impl Linear {
         if weights.is_empty() || intercept.is_empty() || !weights.len().is_multiple_of(intercept.len()) {
             return Err(corrupt(format!("it has {} weights for {} outputs", weights.len(), intercept.len())));
         }
-        Ok(Self { weights, intercept, precision })
+        let (features_count, outputs_count) = (weights.len() / intercept.len(), intercept.len());
+        let kernel = match precision {
+            Precision::Float32 => Kernel::Float32,
+            Precision::Float64 => {
+                let by_feature = |index: usize| weights[index % outputs_count * features_count + index / outputs_count];
+                let layer = DenseLayer {
+                    inputs_count: features_count,
+                    outputs_count,
+                    weights: (0..weights.len()).map(by_feature).collect(),
+                    bias: intercept.clone(),
+                    activation: Activation::Identity,
+                };
+                Kernel::Float64(Mlp::new(precision, vec![layer])?)
+            }
+        };
+        Ok(Self { weights, intercept, kernel })
     }
 
     pub(crate) fn precision(&self) -> Precision {
-        self.precision
+        match self.kernel {
+            Kernel::Float32 => Precision::Float32,
+            Kernel::Float64(_) => Precision::Float64,
+        }
     }
 
     pub(crate) fn features_count(&self) -> usize {
@@ -92,13 +115,14 @@ impl Linear {
     }
 
     pub(crate) fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
-        match features {
-            Features::Float32(values) => self.margins_from(values, rows, margins),
-            Features::Float64(values) => self.margins_from(values, rows, margins),
+        match (&self.kernel, features) {
+            (Kernel::Float64(layer), features) => layer.margins(features, rows, margins),
+            (Kernel::Float32, Features::Float32(values)) => self.margins_f32(values, rows, margins),
+            (Kernel::Float32, Features::Float64(values)) => self.margins_f32(values, rows, margins),
         }
     }
 
-    fn margins_from<T: Copy + Into<f64>>(&self, features: &[T], rows: usize, margins: &mut [f64]) -> Result<()> {
+    fn margins_f32<T: Copy + Into<f64>>(&self, features: &[T], rows: usize, margins: &mut [f64]) -> Result<()> {
         let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
         let is_wrong = rows.checked_mul(features_count) != Some(features.len())
             || rows.checked_mul(outputs_count) != Some(margins.len());
@@ -116,13 +140,7 @@ impl Linear {
         for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(outputs_count)) {
             let weights = self.weights.chunks_exact(features_count);
             for ((margin, weights), intercept) in margins.iter_mut().zip(weights).zip(&self.intercept) {
-                *margin = match self.precision {
-                    Precision::Float32 => margin_f32(weights, row, *intercept),
-                    Precision::Float64 => {
-                        let sum: f64 = weights.iter().zip(row).map(|(weight, &feature)| weight * feature.into()).sum();
-                        sum + intercept
-                    }
-                }
+                *margin = margin_f32(weights, row, *intercept);
             }
         }
         Ok(())
@@ -161,7 +179,7 @@ impl Linear {
             for (values, (weights, intercept)) in values.chunks_exact_mut(features_count + 1).zip(outputs) {
                 for ((value, weight), &feature) in values.iter_mut().zip(weights).zip(row) {
                     let feature = feature.into();
-                    let is_missing = self.precision == Precision::Float32 && feature.is_nan();
+                    let is_missing = self.precision() == Precision::Float32 && feature.is_nan();
                     *value = if is_missing { 0.0 } else { weight * feature };
                 }
                 values[features_count] = *intercept;
@@ -171,7 +189,8 @@ impl Linear {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.weights.as_slice()) + size_of_val(self.intercept.as_slice())
+        let kernel = if let Kernel::Float64(layer) = &self.kernel { layer.bytes() } else { 0 };
+        size_of_val(self.weights.as_slice()) + size_of_val(self.intercept.as_slice()) + kernel
     }
 
     /// The sum of the magnitudes that make a margin, to which its rounding error is in proportion.

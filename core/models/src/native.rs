@@ -11,6 +11,8 @@ use crate::pipeline::Preparation;
 
 /// A further thread is started for each so many rows that are prepared, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
+/// A further thread is started where each has so many products of a network to make, at least: about 0.1 ms.
+const WEIGHTS_PER_THREAD_MIN: usize = 1 << 22;
 
 /// A model that headrace evaluates itself.
 #[derive(Debug)]
@@ -65,8 +67,8 @@ impl NativeModel {
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
     pub fn margins_of(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
-        let Some(preparation) = &self.preparation else { return self.kind.margins(features, rows, margins, threads) };
         self.check_lengths(features, rows, self.outputs_count(), margins.len())?;
+        let Some(preparation) = &self.preparation else { return self.kind.margins(features, rows, margins, threads) };
         match features {
             Features::Float32(values) => self.prepared_margins(preparation, values, margins, threads),
             Features::Float64(values) => self.prepared_margins(preparation, values, margins, threads),
@@ -192,18 +194,8 @@ impl NativeModel {
                 self.kind.margins(Features::Float64(prepared), rows, block, 1)
             })
         };
-        let rows = margins.len() / outputs_count;
-        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
-        if threads == 1 {
-            return run(features, margins);
-        }
-        let rows_per_thread = rows.div_ceil(threads);
-        let parts = features.chunks(rows_per_thread * features_count);
-        let parts = parts.zip(margins.chunks_mut(rows_per_thread * outputs_count));
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = parts.map(|(part, margins)| scope.spawn(move || run(part, margins))).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        })
+        let threads = threads.min(margins.len() / outputs_count / ROWS_PER_THREAD_MIN);
+        in_parts(features, features_count, margins, outputs_count, threads, run)
     }
 
     /// By how much a margin of this row may differ from the trainer's: nothing for trees and XGBoost's linear models,
@@ -232,12 +224,52 @@ impl NativeModel {
     }
 }
 
+/// Evaluates rows on several threads, a part of them on each.
+fn in_parts<T: Sync>(
+    features: &[T],
+    features_count: usize,
+    margins: &mut [f64],
+    outputs_count: usize,
+    threads: usize,
+    run: impl Fn(&[T], &mut [f64]) -> Result<()> + Sync,
+) -> Result<()> {
+    if threads < 2 {
+        return run(features, margins);
+    }
+    let rows_per_thread = (margins.len() / outputs_count).div_ceil(threads);
+    let parts = features.chunks(rows_per_thread * features_count);
+    let parts = parts.zip(margins.chunks_mut(rows_per_thread * outputs_count));
+    let run = &run;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = parts.map(|(part, margins)| scope.spawn(move || run(part, margins))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
 impl Kind {
+    /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
         match self {
             Kind::Trees(forest) => forest.margins_threads(features, rows, margins, threads),
             Kind::Linear(linear) => linear.margins(features, rows, margins),
-            Kind::Network(network) => network.margins(features, rows, margins),
+            Kind::Network(network) => {
+                let threads = threads.min(rows.saturating_mul(network.weights_count()) / WEIGHTS_PER_THREAD_MIN);
+                let (features_count, outputs_count) = (network.features_count(), network.outputs_count());
+                match features {
+                    Features::Float32(values) => {
+                        let run = |part: &[f32], margins: &mut [f64]| {
+                            network.margins(Features::Float32(part), margins.len() / outputs_count, margins)
+                        };
+                        in_parts(values, features_count, margins, outputs_count, threads, run)
+                    }
+                    Features::Float64(values) => {
+                        let run = |part: &[f64], margins: &mut [f64]| {
+                            network.margins(Features::Float64(part), margins.len() / outputs_count, margins)
+                        };
+                        in_parts(values, features_count, margins, outputs_count, threads, run)
+                    }
+                }
+            }
         }
     }
 

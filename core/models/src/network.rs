@@ -27,6 +27,10 @@ impl Network {
         self.mlp.margins(features, rows, margins)
     }
 
+    pub(crate) fn weights_count(&self) -> usize {
+        self.layers.iter().map(|layer| layer.weights.len()).sum()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let numbers = |layer: &DenseLayer| layer.weights.len() + layer.bias.len();
         let count: usize = self.layers.iter().map(numbers).sum();

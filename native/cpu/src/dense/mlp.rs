@@ -9,7 +9,7 @@ use crate::trees::{Features, Precision, check_lengths};
 use crate::vectorized::has_avx2;
 
 /// Rows that go through all layers together: their values stay in the second-level cache. A multiple of the kernel's rows.
-const ROWS_PER_BLOCK: usize = 96;
+const ROWS_PER_BLOCK: usize = 48;
 
 /// A network that evaluates rows in the precision of its trainer.
 ///
