@@ -38,8 +38,18 @@ fn read(document: &Document) -> Result<(Ensemble, Link)> {
         trees.push(tree.map_err(|error| error.within(format!("tree {index}")))?);
     }
     let outputs_count = reader.outputs_count.unwrap_or(1);
-    for (output, &bias) in biases.iter().enumerate().filter(|(_, bias)| **bias != 0.0) {
-        trees.push(Tree { covers: vec![1.0], ..Tree::new(output, vec![Node::Leaf(bias)]) });
+    if biases.iter().any(|&bias| bias != 0.0) {
+        let has_vectors =
+            trees.iter().flat_map(|tree: &Tree| &tree.nodes).any(|node| matches!(node, Node::VectorLeaf(_)));
+        let mut of_all = biases.clone();
+        of_all.resize(outputs_count, 0.0);
+        let leaves = match (has_vectors, outputs_count) {
+            (true, _) => vec![(0, Node::VectorLeaf(of_all.into_boxed_slice()))],
+            (false, _) => of_all.into_iter().enumerate().map(|(output, bias)| (output, Node::Leaf(bias))).collect(),
+        };
+        trees.extend(
+            leaves.into_iter().map(|(output, leaf)| Tree { covers: vec![1.0], ..Tree::new(output, vec![leaf]) }),
+        );
     }
     let ensemble = Ensemble {
         features_precision: Precision::Float32,

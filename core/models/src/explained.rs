@@ -20,7 +20,7 @@ pub(crate) enum Explained {
     /// Trees whose explainer is compiled at the first explanation.
     TreesOf {
         file: ExplainerFile,
-        explainer: OnceLock<Result<Explainer>>,
+        explainer: OnceLock<Explainer>,
     },
     Not(Error),
 }
@@ -57,7 +57,12 @@ impl Explained {
         match self {
             Explained::Trees(explainer) => Ok(explainer),
             Explained::TreesOf { file, explainer } => {
-                explainer.get_or_init(|| file.read()).as_ref().map_err(Error::clone)
+                if let Some(explainer) = explainer.get() {
+                    return Ok(explainer);
+                }
+                // A failure is not kept: the file may be back at the next explanation.
+                let read = file.read()?;
+                Ok(explainer.get_or_init(|| read))
             }
             Explained::Not(error) => Err(error.clone()),
             Explained::Linear => Err(Error::internal("a linear model has no explainer of trees")),
@@ -67,9 +72,7 @@ impl Explained {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Explained::Trees(explainer) => explainer.bytes(),
-            Explained::TreesOf { explainer, .. } => {
-                explainer.get().and_then(|explainer| explainer.as_ref().ok()).map_or(0, Explainer::bytes)
-            }
+            Explained::TreesOf { explainer, .. } => explainer.get().map_or(0, Explainer::bytes),
             Explained::Linear | Explained::Not(_) => 0,
         }
     }

@@ -11,6 +11,8 @@ use crate::pipeline::Preparation;
 
 /// A further thread is started for each so many rows that are prepared, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
+/// Contributions of prepared columns that are in memory together.
+const PREPARED_CONTRIBUTIONS_MAX: usize = 1 << 20;
 /// A further thread is started where each has so many products of a network to make, at least: about 0.1 ms.
 const WEIGHTS_PER_THREAD_MIN: usize = 1 << 22;
 
@@ -136,18 +138,24 @@ impl NativeModel {
         contributions: &mut [f64],
     ) -> Result<()> {
         let sources = preparation.sources()?;
-        let (width, columns) = (self.features_count() + 1, sources.len());
+        let (width, columns, outputs_count) = (self.features_count() + 1, sources.len(), self.outputs_count());
+        // Columns may be many where features are few.
+        let rows_max = (PREPARED_CONTRIBUTIONS_MAX / (outputs_count * (columns + 1))).max(1);
         let mut of_columns = Vec::new();
         let mut rest = contributions;
-        preparation.prepare(features, |prepared, rows| {
-            of_columns.resize(rows * self.outputs_count() * (columns + 1), 0.0);
-            self.contributions_of_kind(Features::Float64(prepared), rows, &mut of_columns, 1)?;
-            let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * self.outputs_count() * width);
-            rest = after;
-            block.fill(0.0);
-            for (of_features, of_columns) in block.chunks_exact_mut(width).zip(of_columns.chunks_exact(columns + 1)) {
-                sources.iter().zip(of_columns).for_each(|(&source, value)| of_features[source] += value);
-                of_features[width - 1] = of_columns[columns];
+        preparation.prepare(features, |prepared, _| {
+            for prepared in prepared.chunks(rows_max * columns) {
+                let rows = prepared.len() / columns;
+                of_columns.resize(rows * outputs_count * (columns + 1), 0.0);
+                self.contributions_of_kind(Features::Float64(prepared), rows, &mut of_columns, 1)?;
+                let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count * width);
+                rest = after;
+                block.fill(0.0);
+                let outputs = block.chunks_exact_mut(width).zip(of_columns.chunks_exact(columns + 1));
+                for (of_features, of_columns) in outputs {
+                    sources.iter().zip(of_columns).for_each(|(&source, value)| of_features[source] += value);
+                    of_features[width - 1] = of_columns[columns];
+                }
             }
             Ok(())
         })

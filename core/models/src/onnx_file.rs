@@ -175,6 +175,10 @@ impl<'a> Iterator for Fields<'a> {
 
 fn field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Value<'a>)> {
     let key = varint(rest)?;
+    // Longer keys are cut off by some readers, which then see another field than this one.
+    if key > u32::MAX.into() {
+        return Err(corrupt("a field has a number that is too large"));
+    }
     let number = key >> 3;
     let value = match key & 7 {
         _ if number == 0 => return Err(corrupt("a field has the number 0")),

@@ -43,7 +43,8 @@ impl<T: Float> PackedLayer<T> {
     pub(super) fn new(layer: &DenseLayer) -> Self {
         let (inputs, outputs) = (layer.inputs_count, layer.outputs_count);
         let weight = |input: usize, output: usize| T::from_f64(layer.weights[input * outputs + output]);
-        let bias = layer.bias.iter().map(|&bias| T::from_f64(bias));
+        // Zero is positive: a sum that begins with a negative one would depend on whether zeros are added to it.
+        let bias = layer.bias.iter().map(|&bias| T::from_f64(bias + 0.0));
         let weights = if outputs <= DOT_OUTPUTS_MAX {
             let weights = (0..outputs).flat_map(|output| (0..inputs).map(move |input| weight(input, output)));
             Weights::Dots { weights: weights.collect(), bias: bias.collect() }

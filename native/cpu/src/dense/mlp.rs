@@ -10,6 +10,8 @@ use crate::vectorized::has_avx2;
 
 /// Rows that go through all layers together: their values stay in the second-level cache. A multiple of the kernel's rows.
 const ROWS_PER_BLOCK: usize = 48;
+/// Fewer of them where a layer is so wide that they would take more.
+const BLOCK_BYTES_MAX: usize = 4 << 20;
 
 /// A network that evaluates rows in the precision of its trainer.
 ///
@@ -27,7 +29,7 @@ impl Mlp {
     /// # Errors
     /// `corrupt_model` when layers do not fit each other, or a weight is not finite.
     pub fn new(precision: Precision, layers: Vec<DenseLayer>) -> Result<Self> {
-        check_layers(&layers)?;
+        check_layers(&layers, precision)?;
         let network: Box<dyn Network> = match precision {
             Precision::Float32 => Box::new(Packed::<f32>::new(&layers)),
             Precision::Float64 => Box::new(Packed::<f64>::new(&layers)),
@@ -95,14 +97,15 @@ impl<T: Float> Packed<T> {
 
     fn run<I: Copy + Into<f64>>(&self, features: &[I], rows: usize, margins: &mut [f64]) {
         let (features_count, outputs_count) = (self.layers[0].inputs_count, margins.len() / rows);
-        let rows_max = rows.min(ROWS_PER_BLOCK) * self.stride_max;
+        let rows_per_block = (BLOCK_BYTES_MAX / (self.stride_max * size_of::<T>())).clamp(1, ROWS_PER_BLOCK);
+        let rows_max = rows.min(rows_per_block) * self.stride_max;
         let mut scratch = Scratch {
             inputs: vec![T::default(); rows_max],
             outputs: vec![T::default(); rows_max],
             nonzero: Vec::with_capacity(self.stride_max),
         };
-        let blocks = features.chunks(ROWS_PER_BLOCK * features_count);
-        for (features, margins) in blocks.zip(margins.chunks_mut(ROWS_PER_BLOCK * outputs_count)) {
+        let blocks = features.chunks(rows_per_block * features_count);
+        for (features, margins) in blocks.zip(margins.chunks_mut(rows_per_block * outputs_count)) {
             for (input, &feature) in scratch.inputs.iter_mut().zip(features) {
                 *input = T::from_f64(feature.into());
             }

@@ -2,6 +2,8 @@
 
 use headrace_types::{Error, ErrorCode, Result};
 
+use crate::trees::{Precision, round_to};
+
 /// Weights that all layers of a network may have together.
 const WEIGHTS_MAX: usize = 1 << 28;
 
@@ -28,11 +30,11 @@ pub struct DenseLayer {
     pub activation: Activation,
 }
 
-/// Checks sizes, and that each layer takes what the one before gives.
+/// Checks sizes, that weights are finite in the network's precision (a zero feature is then one that adds nothing), and that each layer takes what the one before gives.
 ///
 /// # Errors
 /// `corrupt_model` naming the layer.
-pub(super) fn check_layers(layers: &[DenseLayer]) -> Result<()> {
+pub(super) fn check_layers(layers: &[DenseLayer], precision: Precision) -> Result<()> {
     let corrupt =
         |message: String| Error::new(ErrorCode::CorruptModel, message, "export the model again from its library");
     if layers.is_empty() {
@@ -54,7 +56,7 @@ pub(super) fn check_layers(layers: &[DenseLayer]) -> Result<()> {
                 layer.bias.len()
             )));
         }
-        if layer.weights.iter().chain(&layer.bias).any(|value| !value.is_finite()) {
+        if layer.weights.iter().chain(&layer.bias).any(|&value| !round_to(precision, value).is_finite()) {
             return Err(corrupt(format!("layer {index} has a weight that is not finite")));
         }
         weights_count = weights_count.saturating_add(layer.weights.len());

@@ -118,7 +118,7 @@ impl Split {
 pub enum Node {
     /// Adds to the tree's output.
     Leaf(f64),
-    /// Adds a value to each output of the ensemble. A tree has leaves of one kind.
+    /// Adds a value to each output of the ensemble. All leaves of an ensemble are of one kind.
     VectorLeaf(Box<[f64]>),
     Split(Split),
 }
@@ -192,6 +192,10 @@ impl Ensemble {
         let nodes_count = self.trees.iter().try_fold(0usize, |sum, tree| sum.checked_add(tree.nodes.len()));
         if nodes_count.is_none_or(|count| count > NODES_MAX) {
             return Err(corrupt(format!("the model has more than {NODES_MAX} nodes")));
+        }
+        let vectors_count = self.trees.iter().filter(|tree| tree.has_vector_leaves()).count();
+        if vectors_count != 0 && vectors_count != self.trees.len() {
+            return Err(corrupt("some trees have vectors in their leaves, and others numbers".to_string()));
         }
         for (index, tree) in self.trees.iter().enumerate() {
             self.validate_tree(tree).map_err(|error| error.within(format!("tree {index}")))?;
@@ -292,23 +296,5 @@ impl Ensemble {
             node = &tree.nodes[if goes_left { split.left } else { split.right }];
         }
         node
-    }
-
-    /// The same function with a tree of scalar leaves for each output in the place of one with vectors.
-    pub(super) fn with_scalar_leaves(&self) -> Self {
-        let scalar = |node: &Node, output: usize| match node {
-            Node::VectorLeaf(values) => Node::Leaf(values[output]),
-            other => other.clone(),
-        };
-        let mut trees = Vec::with_capacity(self.trees.len());
-        for tree in &self.trees {
-            if tree.has_vector_leaves() {
-                let of = |output| Tree::new(output, tree.nodes.iter().map(|node| scalar(node, output)).collect());
-                trees.extend((0..self.outputs_count).map(of));
-            } else {
-                trees.push(tree.clone());
-            }
-        }
-        Self { trees, ..self.clone() }
     }
 }

@@ -112,15 +112,11 @@ impl Forest {
     /// `corrupt_model`, as [`Ensemble::validate`].
     pub fn new(ensemble: &Ensemble) -> Result<Self> {
         ensemble.validate()?;
-        let vectors_count = ensemble.trees.iter().filter(|tree| tree.has_vector_leaves()).count();
-        let is_mixed = vectors_count > 0 && vectors_count < ensemble.trees.len();
-        let scalar = is_mixed.then(|| ensemble.with_scalar_leaves());
-        let compiled = scalar.as_ref().unwrap_or(ensemble);
         let kernel = match (ensemble.features_precision, ensemble.precision) {
-            (Precision::Float32, Precision::Float32) => compile::<f32, f32>(compiled),
-            (Precision::Float32, Precision::Float64) => compile::<f32, f64>(compiled),
-            (Precision::Float64, Precision::Float32) => compile::<f64, f32>(compiled),
-            (Precision::Float64, Precision::Float64) => compile::<f64, f64>(compiled),
+            (Precision::Float32, Precision::Float32) => compile::<f32, f32>(ensemble),
+            (Precision::Float32, Precision::Float64) => compile::<f32, f64>(ensemble),
+            (Precision::Float64, Precision::Float32) => compile::<f64, f32>(ensemble),
+            (Precision::Float64, Precision::Float64) => compile::<f64, f64>(ensemble),
         };
         Ok(Self {
             kernel,
@@ -186,7 +182,7 @@ impl Forest {
             self.kernel.margins(features, self.features_count, margins);
             return Ok(());
         }
-        let rows_per_thread = rows.div_ceil(threads).next_multiple_of(ROWS_PER_BLOCK);
+        let rows_per_thread = rows.div_ceil(threads).next_multiple_of(SWEPT_ROWS);
         std::thread::scope(|scope| {
             for (index, margins) in margins.chunks_mut(rows_per_thread * self.outputs_count).enumerate() {
                 let begin = index * rows_per_thread * self.features_count;

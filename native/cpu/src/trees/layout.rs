@@ -21,7 +21,7 @@ pub(super) struct PerfectNode<S, B> {
 /// All trees padded to perfect ones of one depth: the children of node `i` are `2 i` and `2 i + 1`, the root is 1.
 ///
 /// Invariants, on which the walk relies: `nodes` has `trees * 2^depth` places with `trees` a multiple of [`LANES`], `leaves` as
-/// many, and each slot is less than the quantizer's number of slots (or zero, where there is none).
+/// many but for the padding, and each slot is less than the quantizer's number of slots (or zero, where there is none).
 #[derive(Debug)]
 pub(super) struct Perfect<S, B, T> {
     pub(super) depth: u32,
@@ -117,7 +117,8 @@ impl<S: Offset, B: Bin, T: Number> Perfect<S, B, T> {
         let size = 1usize << depth;
         let trees = ensemble.trees.len().next_multiple_of(LANES);
         let mut nodes = vec![PerfectNode { slot: S::default(), bin: B::MAX }; trees * size];
-        let mut leaves = Leaves::new(ensemble, trees * size);
+        // What the padding reaches is not added.
+        let mut leaves = Leaves::new(ensemble, ensemble.trees.len() * size);
         for (index, tree) in ensemble.trees.iter().enumerate() {
             let nodes = &mut nodes[index * size..][..size];
             let mut pending = vec![(0, 1)];

@@ -40,3 +40,4 @@ pub use ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, S
 pub use explain::{Explainer, contributions_plain};
 pub(crate) use forest::check_lengths;
 pub use forest::{Features, Forest};
+pub(crate) use number::round_to;

@@ -172,7 +172,7 @@ offset!(u32);
 
 /// `value` in the given precision, as float64.
 #[inline]
-pub(super) fn round_to(precision: Precision, value: f64) -> f64 {
+pub(crate) fn round_to(precision: Precision, value: f64) -> f64 {
     match precision {
         Precision::Float32 => f32::from_f64(value).to_f64(),
         Precision::Float64 => value,

@@ -307,7 +307,10 @@ fn what_is_not_a_forest_is_refused_by_name() {
         }
         bad
     };
-    let cases: [(Ensemble, &str); 9] = [
+    let mut mixed = good.clone();
+    mixed.trees.push(Tree::new(0, vec![Node::VectorLeaf(Box::new([1.0]))]));
+    let cases: [(Ensemble, &str); 10] = [
+        (mixed, "some trees have vectors"),
         (with_split(&|split| split.feature = 3), "node 0 tests feature 3, the model has 3"),
         (with_split(&|split| split.test = Test::Threshold(f64::NAN)), "NaN as its threshold"),
         (with_split(&|split| split.left = 1 << 40), "has child 1099511627776"),

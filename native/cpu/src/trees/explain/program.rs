@@ -35,6 +35,9 @@ pub(super) enum Action {
 }
 
 /// No edge above asks the same feature.
+/// Features of all outputs together that a row's explanation may name.
+const COLUMNS_MAX: usize = 1 << 22;
+
 pub(super) const NOWHERE: u16 = u16::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +136,17 @@ pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questi
     }
     for program in &mut programs {
         program.first_column *= columns.features.len();
+    }
+    if columns.features.len().saturating_mul(ensemble.outputs_count) > COLUMNS_MAX {
+        return Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            format!(
+                "{} outputs of {} features are more than explanations are made of",
+                ensemble.outputs_count,
+                columns.features.len()
+            ),
+            "explain a model of fewer classes or features",
+        ));
     }
     let stride = ensemble.features_count + 1;
     let places = (0..ensemble.outputs_count)
