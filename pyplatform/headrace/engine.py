@@ -77,6 +77,7 @@ class Engine:
             StoreError: `corrupt_store`.
         """
         self._owns_store = not isinstance(project, FeatureStore)
+        self._process = os.getpid()
         self.store = project if isinstance(project, FeatureStore) else FeatureStore(project)
         self.native = _native.Engine(
             clock_us=None if clock_us is None else time_us("clock_us", clock_us),
@@ -250,9 +251,10 @@ class Engine:
     def close(self) -> None:
         """Writes the sampled rows that wait, ends workers of models, and closes the store if the engine opened it."""
         self.native.flush_payload()
-        for model in self.native.models():
-            if model["platform"] == "python_class":
-                self.native.forget_model(model["name"], model["version"])
+        if os.getpid() == self._process:  # a forked child has no workers: they are its parent's
+            for model in self.native.models():
+                if model["platform"] == "python_class":
+                    self.native.forget_model(model["name"], model["version"])
         if self._owns_store:
             self.store.close()
 

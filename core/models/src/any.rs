@@ -172,8 +172,9 @@ impl AnyModel {
         self.native().map_or(0, |model| model.bytes())
     }
 
-    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> Result<f64> {
-        self.native().map_or(Ok(0.0), |model| model.margin_tolerance(features, output))
+    /// By how much each margin of a row may differ from the trainer's.
+    pub(crate) fn margin_tolerances(&self, features: &[f64]) -> Result<Vec<f64>> {
+        self.native().map_or_else(|| Ok(vec![0.0; self.outputs_count()]), |model| model.margin_tolerances(features))
     }
 
     /// The unit of the last place of a score, relative to it.

@@ -47,14 +47,14 @@ impl GoldenRows {
         let mut tolerances = Vec::with_capacity(values.len());
         model.golden_margins(&features, rows, &mut values)?;
         let bounds = bounds(model, &expected_margins);
+        for row in features.chunks_exact(model.features_count()) {
+            let of_row = model.margin_tolerances(row)?;
+            tolerances.extend(of_row.iter().zip(&bounds).map(|(tolerance, bound)| tolerance.max(*bound)));
+        }
         for (index, (&value, &expected)) in values.iter().zip(&expected_margins).enumerate() {
-            let (row, output) = (index / outputs_count, index % outputs_count);
-            let row_features = &features[row * model.features_count()..][..model.features_count()];
-            let tolerance = model.margin_tolerance(row_features, output)?.max(bounds[output]);
-            if !agree(value, expected, tolerance) {
-                return Err(mismatch("margin", row, output, value, expected));
+            if !agree(value, expected, tolerances[index]) {
+                return Err(mismatch("margin", index / outputs_count, index % outputs_count, value, expected));
             }
-            tolerances.push(tolerance);
         }
         model.scores(&mut values);
         let bounds = self::bounds(model, &expected_scores);

@@ -206,16 +206,19 @@ impl NativeModel {
         in_parts(features, features_count, margins, outputs_count, threads, run)
     }
 
-    /// By how much a margin of this row may differ from the trainer's: nothing for trees and XGBoost's linear models,
+    /// By how much each margin of a row may differ from the trainer's: nothing for trees and XGBoost's linear models,
     /// 1e-12 of the summands for others (2e-6 for networks of float32).
-    pub(crate) fn margin_tolerance(&self, features: &[f64], output: usize) -> Result<f64> {
-        let Some(preparation) = &self.preparation else { return Ok(self.kind.margin_tolerance(features, output)) };
-        let mut tolerance = 0.0;
-        preparation.prepare(features, |prepared, _| {
-            tolerance = self.kind.margin_tolerance(prepared, output);
-            Ok(())
-        })?;
-        Ok(tolerance)
+    pub(crate) fn margin_tolerances(&self, features: &[f64]) -> Result<Vec<f64>> {
+        let mut tolerances = vec![0.0; self.outputs_count()];
+        match &self.preparation {
+            _ if self.kind.is_exact() => {}
+            None => self.kind.margin_tolerances(features, &mut tolerances),
+            Some(preparation) => preparation.prepare(features, |prepared, _| {
+                self.kind.margin_tolerances(prepared, &mut tolerances);
+                Ok(())
+            })?,
+        }
+        Ok(tolerances)
     }
 
     /// The trainer's precision: the unit of the last place of its scores, relative to a score.
@@ -281,14 +284,27 @@ impl Kind {
         }
     }
 
-    fn margin_tolerance(&self, features: &[f64], output: usize) -> f64 {
+    /// Whether margins have the trainer's bits.
+    fn is_exact(&self) -> bool {
         match self {
-            Kind::Trees(_) => 0.0,
-            Kind::Linear(linear) => match linear.precision() {
-                Precision::Float32 => 0.0,
-                Precision::Float64 => 1e-12 * linear.magnitude(features, output),
-            },
-            Kind::Network(network) => network.tolerance() * network.magnitude(features, output),
+            Kind::Trees(_) => true,
+            Kind::Linear(linear) => linear.precision() == Precision::Float32,
+            Kind::Network(_) => false,
+        }
+    }
+
+    fn margin_tolerances(&self, features: &[f64], tolerances: &mut [f64]) {
+        match self {
+            Kind::Trees(_) => {}
+            Kind::Linear(linear) => {
+                for (output, tolerance) in tolerances.iter_mut().enumerate() {
+                    *tolerance = 1e-12 * linear.magnitude(features, output);
+                }
+            }
+            Kind::Network(network) => {
+                let magnitudes = network.magnitudes(features).into_iter();
+                tolerances.iter_mut().zip(magnitudes).for_each(|(to, magnitude)| *to = network.tolerance() * magnitude);
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ impl Network {
         count * size_of::<f64>() + self.mlp.bytes()
     }
 
-    /// By how much a margin may differ from the trainer's, relative to [`magnitude`](Self::magnitude).
+    /// By how much a margin may differ from the trainer's, relative to [`magnitudes`](Self::magnitudes).
     pub(crate) fn tolerance(&self) -> f64 {
         match self.mlp.precision() {
             Precision::Float32 => 2e-6,
@@ -45,9 +45,9 @@ impl Network {
         }
     }
 
-    /// What a margin would be were no weight, bias or feature negative and each activation the identity. No activation
+    /// What each margin would be were no weight, bias or feature negative and each activation the identity. No activation
     /// is steeper than that, so rounding errors grow by no more.
-    pub(crate) fn magnitude(&self, features: &[f64], output: usize) -> f64 {
+    pub(crate) fn magnitudes(&self, features: &[f64]) -> Vec<f64> {
         let mut values: Vec<f64> = features.iter().map(|value| value.abs()).collect();
         for layer in &self.layers {
             let mut sums: Vec<f64> = layer.bias.iter().map(|bias| bias.abs()).collect();
@@ -60,6 +60,6 @@ impl Network {
             }
             values = sums;
         }
-        values[output]
+        values
     }
 }

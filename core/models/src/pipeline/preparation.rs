@@ -308,14 +308,15 @@ impl Codes {
 }
 
 impl Norm {
-    /// A row of zeros stays as it is.
+    /// A row whose norm is next to nothing stays as it is.
     fn divide(self, row: &mut [f64]) {
         let norm = match self {
             Norm::L1 => row.iter().map(|value| value.abs()).sum(),
             Norm::L2 => row.iter().map(|value| value * value).sum::<f64>().sqrt(),
             Norm::Max => row.iter().fold(0.0, |max: f64, value| max.max(value.abs())),
         };
-        if norm != 0.0 {
+        let is_nothing = norm < 10.0 * f64::EPSILON;
+        if !is_nothing {
             row.iter_mut().for_each(|value| *value /= norm);
         }
     }
