@@ -54,7 +54,7 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     description = {
         "format": FORMAT,
         "inputs": [{"name": name} for name in names] if names else [{}] * features_count,
-        "stages": preparation.described(),
+        "stages": preparation.described(features_count),
         "estimator": estimator.description,
         "link": estimator.link,
     }

@@ -43,8 +43,9 @@ class Preparation:
         self.stages.append({"columns": [column.described() for column in self.columns]})
         self.columns = [Column(index) for index in range(len(self.columns))]
 
-    def described(self) -> list[dict[str, Any]]:
-        if self.columns == Preparation.of(len(self.columns)).columns and not self.stages:
+    def described(self, inputs_count: int) -> list[dict[str, Any]]:
+        """All stages; none if the pipeline's inputs are the columns."""
+        if self.columns == Preparation.of(inputs_count).columns and not self.stages:
             return []
         self.end_stage()
         return self.stages
@@ -54,10 +55,15 @@ def refuse(message: str, hint: str) -> HeadraceError:
     return make_error("unsupported_model", message, hint)
 
 
+def is_of_library(step: Any) -> bool:
+    """Whether the class is scikit-learn's own: what a class of somebody else's does is not known."""
+    return type(step).__module__.startswith("sklearn.")
+
+
 def kind_of(step: Any) -> str:
     """The class of an estimator of scikit-learn; of somebody else's, its full name, which is in no table."""
     kind = type(step)
-    return kind.__name__ if kind.__module__.startswith("sklearn.") else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__name__ if is_of_library(step) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def named(step: Any, rows: Matrix) -> Any:
@@ -89,7 +95,7 @@ def transform(preparation: Preparation, step: Any) -> None:
         return
     elif kind in STEPS:
         preparation.columns = STEPS[kind](step, preparation.columns)
-    elif hasattr(step, "get_support"):
+    elif is_of_library(step) and hasattr(step, "get_support"):
         preparation.columns = [preparation.columns[index] for index in step.get_support(indices=True)]
     else:
         raise refuse(
