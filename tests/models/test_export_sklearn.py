@@ -62,6 +62,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from headrace import HeadraceError, Model, _native
 from headrace.export import export_sklearn
+from headrace.export.exported import replacing
 from headrace.export.sklearn_links import CLASSIFIERS, linear_link
 
 Matrix = NDArray[np.float64]
@@ -321,6 +322,34 @@ def test_columns_that_are_left_out_at_the_end_stay_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.scores(rows)[:, 0], model.predict(rows), rtol=1e-11, atol=1e-11)
 
 
+def test_a_pipeline_at_the_end_of_a_pipeline_is_taken_apart(tmp_path: Path) -> None:
+    rows = complete_rows()
+    inner = make_pipeline(Normalizer(), make_pipeline("passthrough", LogisticRegression()))
+    model = make_pipeline(make_pipeline(StandardScaler(), PolynomialFeatures(2)), inner)
+    model.fit(rows, answers(rows)["two classes"])
+    exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:5])
+    assert exported.task == "classification"
+    loaded = Model.from_bytes(exported.format, exported.file.read_bytes())
+    np.testing.assert_allclose(loaded.scores(rows)[:, 0], model.predict_proba(rows)[:, 1], rtol=1e-9, atol=1e-11)
+
+
+def test_an_older_file_stays_where_an_export_is_refused(tmp_path: Path) -> None:
+    rows = complete_rows()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"older")
+    with pytest.raises(HeadraceError):
+        export_sklearn(SVC().fit(rows, answers(rows)["two classes"]), path, rows[:5])
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_bytes(b"newer")
+        raise RuntimeError
+    assert path.read_bytes() == b"older"
+    with replacing(path) as aside:
+        aside.write_bytes(b"newer")
+        assert path.read_bytes() == b"older"
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_sparse_coefficients_are_exported(tmp_path: Path) -> None:
     rows = complete_rows()
     model = LogisticRegression().fit(rows, answers(rows)["three classes"]).sparsify()
@@ -394,6 +423,16 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
     class OwnSelection(SelectKBest):  # type: ignore[misc]
         pass
 
+    class Narrow(StandardScaler):  # type: ignore[misc]
+        """What a scaler of another release could do: answer in float32."""
+
+        def transform(self, rows: Any, copy: Any = None) -> Any:
+            return super().transform(rows, copy).astype(np.float32)
+
+    Narrow.__module__, Narrow.__name__ = "sklearn.preprocessing", "StandardScaler"
+    flags = OneHotEncoder(dtype=np.float32, sparse_output=False)
+    narrow_flags = columns((flags, [1]), remainder="passthrough")
+    narrow_bins = KBinsDiscretizer(3, dtype=np.float32, encode="ordinal", strategy="uniform")
     with_text = make_pipeline(columns((OneHotEncoder(), [1])), LinearRegression()).fit(texts, answer["number"])
     number = answer["number"]
     cases: list[tuple[str, str, Any]] = [
@@ -438,6 +477,21 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
                 ),
             )
             for strategy in ("stratified", "uniform")
+        ),
+        (
+            "unsupported_model",
+            "OneHotEncoder answers in float32",
+            make_pipeline(narrow_flags, Ridge()).fit(rows, number),
+        ),
+        (
+            "unsupported_model",
+            "KBinsDiscretizer answers in float32",
+            make_pipeline(narrow_bins, Ridge()).fit(rows, number),
+        ),
+        (
+            "unsupported_model",
+            "StandardScaler answers in float32",
+            make_pipeline(Narrow(), SelectKBest(f_regression, k=2), Ridge()).fit(rows, number),
         ),
         ("unsupported_model", "'a', which is not a number", with_text),
     ]

@@ -83,6 +83,8 @@ def transform(preparation: Preparation, step: Any) -> None:
             return
         raise refuse(f"a step of the pipeline is {step!r}", "leave it out")
     kind = kind_of(step)
+    if kind in DTYPE_OF_ANSWER and step.dtype is not None:
+        _refuse_narrow(kind, np.dtype(step.dtype))
     if kind == "Pipeline":
         for _, inner in step.steps:
             transform(preparation, inner)
@@ -102,6 +104,21 @@ def transform(preparation: Preparation, step: Any) -> None:
             f"the pipeline has a {kind}",
             f"use some of Normalizer, PolynomialFeatures, {', '.join(sorted(STEPS))}, or prepare this feature",
         )
+
+
+def check_precision(step: Any, made: Any) -> None:
+    """Refuses what a transformer made of golden rows, unless it is of full precision: the engine computes in float64.
+
+    Raises:
+        HeadraceError: `unsupported_model`.
+    """
+    for dtype in made.dtypes if hasattr(made, "dtypes") else [made.dtype]:
+        _refuse_narrow(kind_of(step), dtype)
+
+
+def _refuse_narrow(kind: str, dtype: Any) -> None:
+    if dtype in (np.float16, np.float32):
+        raise refuse(f"the {kind} answers in {dtype}", "set dtype=float64, or train the pipeline on float64 rows")
 
 
 def _is_identity(function: Any) -> bool:
@@ -310,6 +327,7 @@ def _weighted(columns: list[Column], weights: dict[str, float] | None, name: str
     return [column.then({"multiply": float(weights[name])}) for column in columns]
 
 
+DTYPE_OF_ANSWER = ("KBinsDiscretizer", "OneHotEncoder", "OrdinalEncoder")
 STEPS: dict[str, Callable[[Any, list[Column]], list[Column]]] = {
     "ColumnTransformer": _column_transformer,
     "FeatureUnion": _feature_union,
