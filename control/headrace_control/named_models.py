@@ -105,7 +105,7 @@ def _registered(project: Path, name: str) -> Path:
     check_project(project)
     models = project / ".headrace" / "models"
     model, _, version = name.partition("/")
-    found = sorted(int(path.name) for path in (models / model).glob("*") if path.name.isdigit()) if model else []
+    found = sorted(int(path.name) for path in (models / model).glob("*") if _is_number(path.name)) if model else []
     if not found:
         known = sorted(path.name for path in models.glob("*") if path.is_dir())
         raise ControlError(
@@ -113,10 +113,15 @@ def _registered(project: Path, name: str) -> Path:
             f"the project has no model '{model}', and there is no file or folder of that name",
             f"it has: {', '.join(known)}" if known else "train one first: headrace train",
         )
-    if version and (not version.isdigit() or int(version) not in found):
+    if version and (not _is_number(version) or int(version) not in found):
         raise ControlError(
             "unknown_model_version",
             f"model '{model}' has no version {version}",
             f"it has: {', '.join(map(str, found))}",
         )
-    return models / model / (version or str(found[-1]))
+    return models / model / str(int(version) if version else found[-1])
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is digits of ASCII, and few enough of them for a version."""
+    return text.isascii() and text.isdecimal() and len(text) <= 20

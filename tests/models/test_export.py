@@ -296,6 +296,31 @@ def test_early_stopping_is_honoured_where_the_library_honours_it(rows: Matrix, t
     )
 
 
+def test_a_linear_booster_predicts_with_its_last_iteration(rows: Matrix, total: Matrix, tmp_path: Path) -> None:
+    noise = np.random.default_rng(9).normal(size=500)
+    model = xgboost.XGBRegressor(
+        n_estimators=40,
+        booster="gblinear",
+        n_jobs=1,
+        early_stopping_rounds=3,
+        learning_rate=0.3,
+        updater="coord_descent",
+    )
+    model.fit(rows, total, eval_set=[(rows[:500], noise)], verbose=False)
+    assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
+    exported = export_xgboost(model, tmp_path / "model.ubj", rows[:50])
+    edge = rows[:300].astype(np.float32).astype(np.float64)
+    assert_same_bits(exported, edge, model.predict(edge, output_margin=True), model.predict(edge))
+
+
+def test_several_targets_have_a_label_each(rows: Matrix, total: Matrix, tmp_path: Path) -> None:
+    targets = np.stack([total > 0, total > 1, total < -1], axis=1).astype(int)
+    model = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(rows, targets)
+    exported = export_xgboost(model, tmp_path / "model.ubj", rows[:5])
+    assert (exported.task, exported.labels) == ("multi_label", ("0", "1", "2"))
+    assert len(exported.golden["scores"][0]) == 3
+
+
 def test_the_class_names_and_the_task_are_told(rows: Matrix, total: Matrix, tmp_path: Path) -> None:
     names = np.array(["early", "late", "on time"])[label(total, 3)]
     light = lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1).fit(rows, names)
@@ -324,6 +349,7 @@ def test_what_cannot_be_exported_is_refused_by_name(rows: Matrix, total: Matrix,
         2,
     )
     shifted = xgboost.XGBClassifier(n_estimators=2, n_jobs=1, missing=-999.0).fit(complete, answer)
+    hasty = lightgbm.LGBMClassifier(n_estimators=2, n_jobs=1, verbose=-1, pred_early_stop=True).fit(rows, answer)
     path = tmp_path / "model.ubj"
     cases: list[tuple[str, str, Any]] = [
         ("invalid_argument", "'model.bin' ends in neither", lambda: export_xgboost(fitted, "model.bin", rows[:5])),
@@ -335,6 +361,7 @@ def test_what_cannot_be_exported_is_refused_by_name(rows: Matrix, total: Matrix,
         ("invalid_argument", "infinite", lambda: export_xgboost(fitted, path, np.full((1, 8), np.inf))),
         ("invalid_argument", "not a LightGBM", lambda: export_lightgbm(fitted, path, rows[:5])),
         ("invalid_argument", "not fitted", lambda: export_lightgbm(lightgbm.LGBMRegressor(), path, rows[:5])),
+        ("unsupported_model", "has pred_early_stop", lambda: export_lightgbm(hasty, path, rows[:5])),
         ("unsupported_model", "linear trees", lambda: export_lightgbm(linear_trees, path, rows[:5])),
     ]
     for code, message, export in cases:

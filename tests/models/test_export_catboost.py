@@ -146,3 +146,31 @@ def test_what_cannot_be_represented_is_refused_by_name(rows: Matrix, total: Matr
     named.save_model(str(path), format="json")
     with pytest.raises(HeadraceError, match="no whole number from 0 to 65535"):
         Model.from_bytes("catboost-json", path.read_bytes())
+    path.write_bytes(b"older")
+    with pytest.raises(HeadraceError, match="statistics of the training set"):
+        export_catboost(statistics, path, np.nan_to_num(rows[:5]))
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_category_that_is_no_whole_number_is_refused(rows: Matrix, tmp_path: Path) -> None:
+    coded = rows.astype(object)
+    coded[:, 3:] = rows[:, 3:].astype(int)
+    model = catboost.CatBoostClassifier(**FIXED, one_hot_max_size=10)
+    model.fit(catboost.Pool(coded, (rows[:, 3] > 2).astype(int), cat_features=[3, 4]))
+    asked = rows[:5].copy()
+    asked[2, 3] = 1.5
+    with pytest.raises(HeadraceError, match=r"category 1\.5, which is no whole number") as caught:
+        export_catboost(model, tmp_path / "model.json", asked)
+    assert caught.value.code == "invalid_argument"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sum_of_models_answers_with_its_margins(rows: Matrix, total: Matrix, tmp_path: Path) -> None:
+    first = catboost.CatBoost({**FIXED, "loss_function": "RMSE"}).fit(rows, total)
+    second = catboost.CatBoost({**FIXED, "loss_function": "RMSE"}).fit(rows, -2 * total)
+    both = catboost.sum_models([first, second], weights=[0.5, 0.5])
+    exported = export_catboost(both, tmp_path / "model.json", rows[:80])
+    assert (exported.task, exported.labels) == ("regression", None)
+    edge = edges(both, rows)
+    assert_same_bits(exported, edge, both.predict(edge, prediction_type="RawFormulaVal"))

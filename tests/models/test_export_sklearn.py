@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -23,7 +24,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     ElasticNet,
@@ -61,6 +62,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from headrace import HeadraceError, Model, _native
 from headrace.export import export_sklearn
+from headrace.export.exported import replacing
+from headrace.export.sklearn_links import CLASSIFIERS, linear_link
 
 Matrix = NDArray[np.float64]
 
@@ -284,6 +287,77 @@ def test_what_a_pipeline_prepares_is_prepared_to_the_bit(case: str, tmp_path: Pa
     np.testing.assert_array_equal(margins, expected)
 
 
+@pytest.mark.parametrize("classes", ["two classes", "three classes"])
+@pytest.mark.parametrize("loss", ["modified_huber", "log_loss"])
+def test_the_link_is_that_of_the_loss_where_golden_rows_are_saturated(loss: str, classes: str, tmp_path: Path) -> None:
+    rows = complete_rows()
+    model = SGDClassifier(loss=loss, random_state=1).fit(rows * 1000, answers(rows)[classes])
+    exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:5] * 1000)
+    loaded = Model.from_bytes(exported.format, exported.file.read_bytes())
+    near = rows / np.abs(model.coef_).max()
+    expected = model.predict_proba(near)
+    scores = loaded.scores(near)
+    np.testing.assert_allclose(scores, expected[:, 1:] if scores.shape[1] == 1 else expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_link_that_the_class_does_not_tell_is_found_near_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = complete_rows()
+    model = SGDClassifier(loss="modified_huber", random_state=1).fit(rows * 1000, answers(rows)["two classes"])
+    monkeypatch.delitem(CLASSIFIERS, "SGDClassifier")
+    assert linear_link(model, rows[:5] * 1000, model.coef_, model.intercept_) == "modified_huber"
+    nothing = np.zeros_like(model.coef_)
+    monkeypatch.setattr(model, "coef_", nothing)  # the answers are all the same: 1, which several links give
+    monkeypatch.setattr(model, "intercept_", np.array([100.0]))
+    with pytest.raises(HeadraceError, match="which of the links"):
+        linear_link(model, rows[:5], nothing, model.intercept_)
+
+
+def test_columns_that_are_left_out_at_the_end_stay_out(tmp_path: Path) -> None:
+    rows = complete_rows()
+    answer = rows[:, 0] + 3 * rows[:, 1]
+    model = make_pipeline(SelectKBest(f_regression, k=2), LinearRegression()).fit(rows, answer)
+    assert list(model[0].get_support(indices=True)) == [0, 1]
+    exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:5])
+    loaded = Model.from_bytes(exported.format, exported.file.read_bytes())
+    np.testing.assert_allclose(loaded.scores(rows)[:, 0], model.predict(rows), rtol=1e-11, atol=1e-11)
+
+
+def test_a_pipeline_at_the_end_of_a_pipeline_is_taken_apart(tmp_path: Path) -> None:
+    rows = complete_rows()
+    inner = make_pipeline(Normalizer(), make_pipeline("passthrough", LogisticRegression()))
+    model = make_pipeline(make_pipeline(StandardScaler(), PolynomialFeatures(2)), inner)
+    model.fit(rows, answers(rows)["two classes"])
+    exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:5])
+    assert exported.task == "classification"
+    loaded = Model.from_bytes(exported.format, exported.file.read_bytes())
+    np.testing.assert_allclose(loaded.scores(rows)[:, 0], model.predict_proba(rows)[:, 1], rtol=1e-9, atol=1e-11)
+
+
+def test_an_older_file_stays_where_an_export_is_refused(tmp_path: Path) -> None:
+    rows = complete_rows()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"older")
+    with pytest.raises(HeadraceError):
+        export_sklearn(SVC().fit(rows, answers(rows)["two classes"]), path, rows[:5])
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_bytes(b"newer")
+        raise RuntimeError
+    assert path.read_bytes() == b"older"
+    with replacing(path) as aside:
+        aside.write_bytes(b"newer")
+        assert path.read_bytes() == b"older"
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sparse_coefficients_are_exported(tmp_path: Path) -> None:
+    rows = complete_rows()
+    model = LogisticRegression().fit(rows, answers(rows)["three classes"]).sparsify()
+    exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:5])
+    loaded = Model.from_bytes(exported.format, exported.file.read_bytes())
+    np.testing.assert_allclose(loaded.scores(rows), model.predict_proba(rows), rtol=1e-9, atol=1e-11)
+
+
 def test_unknown_categories_are_what_the_encoder_says(tmp_path: Path) -> None:
     rows = complete_rows()
     encoders = columns(
@@ -342,6 +416,23 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
     class OwnScaler(StandardScaler):  # type: ignore[misc]
         """Somebody's own: what it does is not known."""
 
+    class OwnRidge(Ridge):  # type: ignore[misc]
+        def predict(self, rows: Any) -> Any:
+            return np.maximum(super().predict(rows), -1e9)
+
+    class OwnSelection(SelectKBest):  # type: ignore[misc]
+        pass
+
+    class Narrow(StandardScaler):  # type: ignore[misc]
+        """What a scaler of another release could do: answer in float32."""
+
+        def transform(self, rows: Any, copy: Any = None) -> Any:
+            return super().transform(rows, copy).astype(np.float32)
+
+    Narrow.__module__, Narrow.__name__ = "sklearn.preprocessing", "StandardScaler"
+    flags = OneHotEncoder(dtype=np.float32, sparse_output=False)
+    narrow_flags = columns((flags, [1]), remainder="passthrough")
+    narrow_bins = KBinsDiscretizer(3, dtype=np.float32, encode="ordinal", strategy="uniform")
     with_text = make_pipeline(columns((OneHotEncoder(), [1])), LinearRegression()).fit(texts, answer["number"])
     number = answer["number"]
     cases: list[tuple[str, str, Any]] = [
@@ -370,6 +461,38 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
             make_pipeline(FunctionTransformer(np.abs), LinearRegression()).fit(rows, number),
         ),
         ("unsupported_model", "OwnScaler", make_pipeline(OwnScaler(), LinearRegression()).fit(rows, number)),
+        ("unsupported_model", "OwnRidge", OwnRidge().fit(rows, number)),
+        ("unsupported_model", "OwnRidge", make_pipeline(StandardScaler(), OwnRidge()).fit(rows, number)),
+        (
+            "unsupported_model",
+            "OwnSelection",
+            make_pipeline(OwnSelection(f_regression, k=2), Ridge()).fit(rows, number),
+        ),
+        *(
+            (
+                "unsupported_model",
+                strategy,
+                GradientBoostingClassifier(n_estimators=2, init=DummyClassifier(strategy=strategy)).fit(
+                    rows, answer["two classes"]
+                ),
+            )
+            for strategy in ("stratified", "uniform")
+        ),
+        (
+            "unsupported_model",
+            "OneHotEncoder answers in float32",
+            make_pipeline(narrow_flags, Ridge()).fit(rows, number),
+        ),
+        (
+            "unsupported_model",
+            "KBinsDiscretizer answers in float32",
+            make_pipeline(narrow_bins, Ridge()).fit(rows, number),
+        ),
+        (
+            "unsupported_model",
+            "StandardScaler answers in float32",
+            make_pipeline(Narrow(), SelectKBest(f_regression, k=2), Ridge()).fit(rows, number),
+        ),
         ("unsupported_model", "'a', which is not a number", with_text),
     ]
     for code, message, model in cases:

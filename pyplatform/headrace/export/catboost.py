@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
+from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library, replacing
 
 # What a model answers with: `predict` with this prediction type.
 PROBABILITY = {"Logloss", "CrossEntropy", "Focal"}
@@ -30,8 +30,9 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         golden: rows of shape (rows, features), NaN where a value is missing; categories as their numbers.
 
     Raises:
-        HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted), `unsupported_model`
-            (features of text or embeddings, statistics of categories, a scale), `length_mismatch` (golden rows).
+        HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted, categories of golden rows
+            that are no whole numbers), `unsupported_model` (features of text or embeddings, statistics of categories, a
+            scale), `length_mismatch` (golden rows).
     """
     catboost = library("catboost")
     if not isinstance(model, catboost.CatBoost):
@@ -40,14 +41,16 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     if not model.is_fitted():
         raise make_error("invalid_argument", "the CatBoost model is not fitted", "call fit before exporting it")
     rows = golden_matrix(golden, len(model.feature_names_))
-    loss = str(model.get_all_params().get("loss_function", "")).split(":")[0]
+    given = _given(model, rows)
+    loss = _loss(model)
     _refuse(model, loss)
     file = Path(path)
-    model.save_model(str(file), format="json")
-    _refuse_statistics(file)
-    given = _given(model, rows)
-    is_classifier = loss in PROBABILITY | PROBABILITIES
-    scores = model.predict(given, prediction_type=_prediction_type(loss))
+    with replacing(file) as aside:
+        model.save_model(str(aside), format="json")
+        _refuse_statistics(aside)
+        is_classifier = loss in PROBABILITY | PROBABILITIES
+        margins = model.predict(given, prediction_type="RawFormulaVal")
+        scores = model.predict(given, prediction_type=_prediction_type(loss))
     if loss in PROBABILITY:
         scores = scores[:, 1]
     return ExportedModel(
@@ -56,10 +59,17 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         task=_task(loss, is_classifier),
         labels=label_names(list(model.classes_)) if is_classifier else None,
         features=label_names(model.feature_names_),
-        golden=golden_rows(rows, model.predict(given, prediction_type="RawFormulaVal"), scores),
+        golden=golden_rows(rows, margins, scores),
         library="catboost",
         library_version=catboost.__version__,
     )
+
+
+def _loss(model: Any) -> str:
+    """The name of the loss without its parameters; "" of a sum of models, which keeps none."""
+    if "params" not in model.get_metadata():
+        return ""
+    return str(model.get_all_params().get("loss_function", "")).split(":")[0]
 
 
 def _prediction_type(loss: str) -> str:
@@ -95,17 +105,25 @@ def _refuse(model: Any, loss: str) -> None:
 def _refuse_statistics(file: Path) -> None:
     document = json.loads(file.read_text("utf-8"))
     if "ctr_data" in document or document["features_info"].get("ctrs"):
-        file.unlink()
         message = "the model replaces categories by statistics of the training set (CTR)"
         hint = "train with one_hot_max_size at least the number of categories of each feature, or encode them first"
         raise make_error("unsupported_model", message, hint)
 
 
 def _given(model: Any, rows: Matrix) -> Any:
-    """Rows as CatBoost takes them: categories as whole numbers, not as floats."""
+    """Rows as CatBoost takes them: categories as whole numbers, not as floats.
+
+    Raises:
+        HeadraceError: `invalid_argument`, a category is no whole number.
+    """
     places = model.get_cat_feature_indices()
     if not places:
         return rows
+    codes = rows[:, places]
+    odd = codes[~np.isnan(codes) & (codes != np.floor(codes))]
+    if len(odd):
+        message = f"golden rows hold the category {odd[0]}, which is no whole number"
+        raise make_error("invalid_argument", message, "give categories as the numbers that the model was trained on")
     given = rows.astype(object)
     for place in places:
         given[:, place] = ["nan" if code != code else int(code) for code in rows[:, place]]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +70,20 @@ def library(name: str) -> ModuleType:
         package = PACKAGES.get(name, name)
         message = f"exporting this model needs the Python package '{package}': {error}"
         raise make_error("unavailable", message, f"pip install {package}") from error
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A file aside in the same folder, of the same ending, that takes the place of `file` when the block ends well.
+
+    If the block raises, an older file stays as it was.
+    """
+    aside = file.with_name(f".{secrets.token_hex(8)}{file.suffix}")
+    try:
+        yield aside
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def golden_matrix(golden: Any, features_count: int) -> Matrix:

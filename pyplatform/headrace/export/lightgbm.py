@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library
+from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library, replacing
 
 CLASSIFICATION = {"binary", "multiclass", "multiclassova"}
 RANKING = {"lambdarank", "rank_xendcg"}
@@ -23,7 +23,7 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted), `unsupported_model`
-            (linear trees), `length_mismatch` (golden rows).
+            (linear trees, early stopping of predictions), `length_mismatch` (golden rows).
     """
     lightgbm = library("lightgbm")
     booster = _booster(lightgbm, model)
@@ -33,14 +33,16 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         raise make_error("unsupported_model", "the model has linear trees", "train with linear_tree = false")
     rows = golden_matrix(golden, booster.num_feature())
     file = Path(path)
-    file.write_text(text, "utf-8", newline="\n")
+    golden_answers = golden_rows(rows, booster.predict(rows, raw_score=True), booster.predict(rows))
+    with replacing(file) as aside:
+        aside.write_text(text, "utf-8", newline="\n")
     return ExportedModel(
         file=file,
         format="lightgbm-text",
         task=_task(header),
         labels=label_names(getattr(model, "classes_", None)) if hasattr(model, "predict_proba") else None,
         features=label_names(booster.feature_name()),
-        golden=golden_rows(rows, booster.predict(rows, raw_score=True), booster.predict(rows)),
+        golden=golden_answers,
         library="lightgbm",
         library_version=lightgbm.__version__,
     )
@@ -54,6 +56,13 @@ def _booster(lightgbm: Any, model: Any) -> Any:
         raise make_error("invalid_argument", message, "give a lightgbm.Booster or a fitted lightgbm.LGBMModel")
     if not model.__sklearn_is_fitted__():
         raise make_error("invalid_argument", "the LightGBM model is not fitted", "call fit before exporting it")
+    # LightGBM reads the parameter under each of its names.
+    names = ("pred_early_stop", "is_pred_early_stop", "predict_early_stop", "prediction_early_stop")
+    parameters = model.get_params()
+    for name in names:
+        if str(parameters.get(name, False)).lower() in ("true", "1", "+"):
+            message = f"the model has {name}, and so leaves trees out of its predictions"
+            raise make_error("unsupported_model", message, f"call set_params({name}=False) before exporting it")
     return model.booster_
 
 

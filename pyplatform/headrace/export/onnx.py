@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
+from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library, replacing
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -63,7 +63,8 @@ def export_onnx(
     margins = _run(session, name, rows)
     scores = scores_of_margins(margins, task, logits)
     file = Path(path)
-    file.write_bytes(data)
+    with replacing(file) as aside:
+        aside.write_bytes(data)
     settings: dict[str, Any] = {"output": name}
     if task in PROBABILITY_TASKS:
         settings["answers"] = "logit" if logits else "probability"

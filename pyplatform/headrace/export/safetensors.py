@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.export.exported import replacing
+
 DTYPES = {"f8": "F64", "i8": "I64", "u4": "U32", "u1": "U8"}
 
 
@@ -25,4 +27,5 @@ def write_safetensors(file: Path, tensors: Mapping[str, NDArray[Any]], metadata:
         data.append(content)
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    file.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data))
+    with replacing(file) as aside:
+        aside.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data))

@@ -12,7 +12,7 @@ from headrace.errors import make_error
 from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
 from headrace.export.safetensors import write_safetensors
 from headrace.export.sklearn_estimators import estimate
-from headrace.export.sklearn_steps import Preparation, kind_of, named, transform
+from headrace.export.sklearn_steps import Preparation, check_precision, kind_of, named, transform
 
 FORMAT = 1
 DESCRIPTION_KEY = "headrace.pipeline"
@@ -39,14 +39,16 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     sklearn = library("sklearn")
     features_count = _check_fitted(sklearn, model)
     rows = golden_matrix(golden, features_count)
-    steps = [step for _, step in model.steps] if kind_of(model) == "Pipeline" else [model]
+    steps = _steps(model)
     preparation = Preparation.of(features_count)
     for step in steps[:-1]:
         transform(preparation, step)
     asked = named(model, rows)
     prepared = asked
-    if len(steps) > 1:
-        prepared = model[:-1].transform(asked)
+    for step in steps[:-1]:
+        if step is not None and not isinstance(step, str):
+            prepared = step.transform(prepared)
+            check_precision(step, prepared)
     prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)
     names = label_names(getattr(model, "feature_names_in_", None))
     last = steps[-1]
@@ -54,10 +56,11 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     description = {
         "format": FORMAT,
         "inputs": [{"name": name} for name in names] if names else [{}] * features_count,
-        "stages": preparation.described(),
+        "stages": preparation.described(features_count),
         "estimator": estimator.description,
         "link": estimator.link,
     }
+    golden_answers = golden_rows(rows, estimator.margins, _scores(model, asked, estimator.margins))
     file = Path(path)
     write_safetensors(file, estimator.tensors, {DESCRIPTION_KEY: json.dumps(description, allow_nan=False)})
     classes = getattr(last, "classes_", None)
@@ -70,7 +73,7 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         task="multi_label" if is_multi_label else "regression" if classes is None else "classification",
         labels=label_names(classes),
         features=names,
-        golden=golden_rows(rows, estimator.margins, _scores(model, asked, estimator.margins)),
+        golden=golden_answers,
         library="scikit-learn",
         library_version=sklearn.__version__,
     )
@@ -85,6 +88,13 @@ def _check_fitted(sklearn: Any, model: Any) -> int:
     except AttributeError:
         message = f"the {type(model).__name__} is not fitted"
         raise make_error("invalid_argument", message, "call fit before exporting it") from None
+
+
+def _steps(model: Any) -> list[Any]:
+    """The steps of a pipeline, and of the pipelines in it."""
+    if kind_of(model) != "Pipeline":
+        return [model]
+    return [inner for _, step in model.steps for inner in _steps(step)]
 
 
 def _is_multi_label(network: Any) -> bool:

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.export.exported import Matrix
-from headrace.export.sklearn_steps import Preparation, kind_of, named, refuse, transform
-
-Link = str | dict[str, Any]
-TOLERANCE = 1e-9
+from headrace.export.sklearn_links import Link, linear_link, link_of_loss
+from headrace.export.sklearn_steps import Preparation, is_of_library, kind_of, named, refuse, transform
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,8 @@ def estimate(step: Any, rows: Matrix, preparation: Preparation) -> Estimator:
     kind = kind_of(step)
     if kind in ESTIMATORS:
         return ESTIMATORS[kind](step, rows, preparation)
-    if hasattr(step, "coef_") and hasattr(step, "intercept_") and not hasattr(step, "dual_coef_"):
-        return _linear(step, rows, preparation)
-    if kind == "SVR" and step.kernel == "linear":
+    is_linear = hasattr(step, "coef_") and hasattr(step, "intercept_") and not hasattr(step, "dual_coef_")
+    if is_of_library(step) and (is_linear or (kind == "SVR" and step.kernel == "linear")):
         return _linear(step, rows, preparation)
     known = ", ".join([*sorted(ESTIMATORS), "the linear models"])
     raise refuse(f"the estimator is a {kind}", f"use one of {known}, or export the model to ONNX")
@@ -99,12 +96,6 @@ def _class_values(tree: Any, estimator: Any) -> NDArray[np.float64]:
     if not np.allclose(sums, 1.0):  # before scikit-learn 1.3 these were counts
         shares = shares / sums
     return shares[:, 1:] if shares.shape[1] == 2 else shares
-
-
-def _answers(estimator: Any, rows: Any) -> Matrix:
-    answers: Matrix = estimator.predict_proba(rows) if hasattr(estimator, "classes_") else estimator.predict(rows)
-    answers = answers.reshape(len(rows), -1)
-    return answers[:, 1:] if hasattr(estimator, "classes_") and answers.shape[1] == 2 else answers
 
 
 def _check_classes(step: Any) -> None:
@@ -137,25 +128,14 @@ def _forest(step: Any, rows: Matrix, estimators: Sequence[Any], averaged_over: i
     return Estimator(description, trees.tensors(), "probability" if is_probability else "identity", margins)
 
 
-def _link_of(loss: Any, kind: str) -> Link:
-    name = type(loss.link).__name__
-    links: dict[str, Link] = {
-        "IdentityLink": "identity",
-        "LogLink": "exponential",
-        "LogitLink": {"logistic": {"scale": 1.0}},
-        "HalfLogitLink": {"logistic": {"scale": 2.0}},
-        "MultinomialLogit": "softmax",
-    }
-    if name not in links:
-        raise refuse(f"{kind} has the link {name}", f"use a loss with one of {', '.join(links)}")
-    return links[name]
-
-
 def _gradient_boosting(step: Any, rows: Matrix, _: Preparation) -> Estimator:
     kind = kind_of(step)
     init = step.init_
     if not isinstance(init, str) and kind_of(init) not in ("DummyClassifier", "DummyRegressor"):
         raise refuse(f"{kind} starts from a {kind_of(init)}", "train it with init=None or init='zero'")
+    if getattr(init, "strategy", None) in ("stratified", "uniform"):
+        message = f"{kind} starts from a DummyClassifier(strategy={init.strategy!r}), which answers at random"
+        raise refuse(message, "train it with init=None or init='zero'")
     trees = Trees(step.estimators_.shape[1])
     for stage in step.estimators_:
         for output, estimator in enumerate(stage):
@@ -163,7 +143,7 @@ def _gradient_boosting(step: Any, rows: Matrix, _: Preparation) -> Estimator:
     base = step._raw_predict_init(np.zeros((1, step.n_features_in_), dtype=np.float32))[0]
     margins = step._raw_predict(rows.astype(np.float32)).reshape(len(rows), -1)
     description = {"kind": "trees", "features_precision": "float32"}
-    return Estimator(description, trees.tensors(base), _link_of(step._loss, kind), margins)
+    return Estimator(description, trees.tensors(base), link_of_loss(step._loss, kind), margins)
 
 
 def _hist_gradient_boosting(step: Any, rows: Matrix, preparation: Preparation) -> Estimator:
@@ -191,43 +171,16 @@ def _hist_gradient_boosting(step: Any, rows: Matrix, preparation: Preparation) -
     margins = step._raw_predict(named(step, rows)).reshape(len(rows), -1)
     base = np.asarray(step._baseline_prediction).reshape(-1)
     description = {"kind": "trees", "features_precision": "float64"}
-    return Estimator(description, trees.tensors(base), _link_of(step._loss, kind_of(step)), margins)
+    return Estimator(description, trees.tensors(base), link_of_loss(step._loss, kind_of(step)), margins)
 
 
 def _linear(step: Any, rows: Matrix, _: Preparation) -> Estimator:
-    weights = np.atleast_2d(np.asarray(step.coef_, dtype=np.float64))
+    coefficients = step.coef_.toarray() if hasattr(step.coef_, "toarray") else step.coef_
+    weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
     intercept = np.broadcast_to(np.asarray(step.intercept_, dtype=np.float64).reshape(-1), (len(weights),))
     margins = rows @ weights.T + intercept
     tensors = {"linear.weights": weights, "linear.intercept": intercept}
-    return Estimator({"kind": "linear"}, tensors, _linear_link(step, rows, margins), margins)
-
-
-def _linear_link(step: Any, rows: Matrix, margins: Matrix) -> Link:
-    """The link that leads from the margins to the answers, found by asking the model."""
-    if hasattr(step, "classes_") and not hasattr(step, "predict_proba"):
-        return "identity"  # the label is that of the largest margin, or of the sign of one
-    answers = _answers(step, named(step, rows))
-    with np.errstate(over="ignore", invalid="ignore"):
-        raised = np.exp(margins - margins.max(axis=1, keepdims=True))
-        logistic = 1.0 / (1.0 + np.exp(-margins))
-        clipped = (np.clip(margins, -1.0, 1.0) + 1.0) / 2.0
-        if margins.shape[1] > 1:
-            clipped[(clipped == 0.0).all(axis=1)] = 1.0
-            clipped /= clipped.sum(axis=1, keepdims=True)
-        candidates: list[tuple[Link, Matrix]] = [
-            ("identity", margins),
-            ({"logistic": {"scale": 1.0}}, logistic),
-            ({"logistic": {"scale": 2.0}}, 1.0 / (1.0 + np.exp(-2.0 * margins))),
-            ("softmax", raised / raised.sum(axis=1, keepdims=True)),
-            ("one_against_rest", logistic / logistic.sum(axis=1, keepdims=True)),
-            ("modified_huber", clipped),
-            ("exponential", np.exp(margins)),
-        ]
-    for link, values in candidates:
-        if values.shape == answers.shape and np.allclose(values, answers, rtol=TOLERANCE, atol=TOLERANCE):
-            return link
-    message = f"no known link leads from the margins of {kind_of(step)} to its answers"
-    raise refuse(message, "use one with the link identity, logistic, softmax or exponential")
+    return Estimator({"kind": "linear"}, tensors, linear_link(step, rows, weights, intercept), margins)
 
 
 ACTIVATIONS: dict[str, Callable[[Matrix], Matrix]] = {

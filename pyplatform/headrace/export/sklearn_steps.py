@@ -43,8 +43,9 @@ class Preparation:
         self.stages.append({"columns": [column.described() for column in self.columns]})
         self.columns = [Column(index) for index in range(len(self.columns))]
 
-    def described(self) -> list[dict[str, Any]]:
-        if self.columns == Preparation.of(len(self.columns)).columns and not self.stages:
+    def described(self, inputs_count: int) -> list[dict[str, Any]]:
+        """All stages; none if the pipeline's inputs are the columns."""
+        if self.columns == Preparation.of(inputs_count).columns and not self.stages:
             return []
         self.end_stage()
         return self.stages
@@ -54,10 +55,15 @@ def refuse(message: str, hint: str) -> HeadraceError:
     return make_error("unsupported_model", message, hint)
 
 
+def is_of_library(step: Any) -> bool:
+    """Whether the class is scikit-learn's own: what a class of somebody else's does is not known."""
+    return type(step).__module__.startswith("sklearn.")
+
+
 def kind_of(step: Any) -> str:
     """The class of an estimator of scikit-learn; of somebody else's, its full name, which is in no table."""
     kind = type(step)
-    return kind.__name__ if kind.__module__.startswith("sklearn.") else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__name__ if is_of_library(step) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def named(step: Any, rows: Matrix) -> Any:
@@ -77,6 +83,8 @@ def transform(preparation: Preparation, step: Any) -> None:
             return
         raise refuse(f"a step of the pipeline is {step!r}", "leave it out")
     kind = kind_of(step)
+    if kind in DTYPE_OF_ANSWER and step.dtype is not None:
+        _refuse_narrow(kind, np.dtype(step.dtype))
     if kind == "Pipeline":
         for _, inner in step.steps:
             transform(preparation, inner)
@@ -89,13 +97,28 @@ def transform(preparation: Preparation, step: Any) -> None:
         return
     elif kind in STEPS:
         preparation.columns = STEPS[kind](step, preparation.columns)
-    elif hasattr(step, "get_support"):
+    elif is_of_library(step) and hasattr(step, "get_support"):
         preparation.columns = [preparation.columns[index] for index in step.get_support(indices=True)]
     else:
         raise refuse(
             f"the pipeline has a {kind}",
             f"use some of Normalizer, PolynomialFeatures, {', '.join(sorted(STEPS))}, or prepare this feature",
         )
+
+
+def check_precision(step: Any, made: Any) -> None:
+    """Refuses what a transformer made of golden rows, unless it is of full precision: the engine computes in float64.
+
+    Raises:
+        HeadraceError: `unsupported_model`.
+    """
+    for dtype in made.dtypes if hasattr(made, "dtypes") else [made.dtype]:
+        _refuse_narrow(kind_of(step), dtype)
+
+
+def _refuse_narrow(kind: str, dtype: Any) -> None:
+    if dtype in (np.float16, np.float32):
+        raise refuse(f"the {kind} answers in {dtype}", "set dtype=float64, or train the pipeline on float64 rows")
 
 
 def _is_identity(function: Any) -> bool:
@@ -304,6 +327,7 @@ def _weighted(columns: list[Column], weights: dict[str, float] | None, name: str
     return [column.then({"multiply": float(weights[name])}) for column in columns]
 
 
+DTYPE_OF_ANSWER = ("KBinsDiscretizer", "OneHotEncoder", "OrdinalEncoder")
 STEPS: dict[str, Callable[[Any, list[Column]], list[Column]]] = {
     "ColumnTransformer": _column_transformer,
     "FeatureUnion": _feature_union,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library
+from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library, replacing
 
 FORMATS = {".ubj": "xgboost-ubj", ".json": "xgboost-json"}
 
@@ -21,7 +21,7 @@ def export_xgboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         model: a `Booster`, which predicts with all its trees, or an `XGBModel`, which predicts with those up to the
             best iteration when early stopping was on.
         path: the file to write; `.ubj` or `.json`.
-        golden: rows of shape (rows, features), NaN where a value is missing.
+        golden: rows of shape (rows, features), NaN where a value is missing; categories as their codes.
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a path of another ending, a model that is not
@@ -34,7 +34,7 @@ def export_xgboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     booster = _booster(xgboost, model)
     config = json.loads(booster.save_config())["learner"]
     rows = golden_matrix(golden, booster.num_features()).astype(np.float32)
-    booster.save_model(file)
+    content = bytes(booster.save_raw(file.suffix.removeprefix(".")))
     objective = config["objective"]["name"]
     data = xgboost.DMatrix(
         rows, feature_names=booster.feature_names, feature_types=booster.feature_types, enable_categorical=True
@@ -44,11 +44,15 @@ def export_xgboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         booster = xgboost.Booster(model_file=bytearray(booster.save_raw("ubj")))
         booster.set_param({"objective": "multi:softprob"})
     scores = booster.predict(data)
+    targets = int(config["learner_model_param"].get("num_target", "1"))
+    task = _task(objective, targets)
+    with replacing(file) as aside:
+        aside.write_bytes(content)
     return ExportedModel(
         file=file,
         format=FORMATS[file.suffix],
-        task=_task(objective, int(config["learner_model_param"].get("num_target", "1"))),
-        labels=label_names(getattr(model, "classes_", None)) if hasattr(model, "predict_proba") else None,
+        task=task,
+        labels=_labels(model, task, targets),
         features=label_names(booster.feature_names),
         golden=golden_rows(rows.astype(np.float64), margins, scores),
         library="xgboost",
@@ -69,11 +73,20 @@ def _booster(xgboost: Any, model: Any) -> Any:
         message = f"the model takes {model.missing!r} for a missing value; the engine takes NaN"
         raise make_error("unsupported_model", message, "replace it by NaN before fit, and leave `missing` alone")
     booster = model.get_booster()
+    if json.loads(booster.save_config())["learner"]["gradient_booster"]["name"] == "gblinear":
+        return booster  # a linear model keeps the weights of its last iteration only, and predicts with them
     try:
         best = int(model.best_iteration)
     except AttributeError:  # early stopping was off
         return booster
     return booster[: best + 1]
+
+
+def _labels(model: Any, task: str, targets: int) -> tuple[str, ...] | None:
+    """The classes; of several targets, each of them yes or no, the targets' numbers."""
+    if not hasattr(model, "predict_proba"):
+        return None
+    return label_names(range(targets) if task == "multi_label" else getattr(model, "classes_", None))
 
 
 def _task(objective: str, targets: int) -> str:
