@@ -265,6 +265,28 @@ def test_exporting_a_class_that_does_not_work_says_why(text: str, part: str, tmp
     assert caught.value.code == "model_failed" and part in caught.value.message, caught.value
 
 
+def test_an_answer_of_any_size_is_exported_while_a_grandchild_lives(tmp_path: Path) -> None:
+    text = (
+        "import subprocess\nsubprocess.Popen(['sleep', '10'], close_fds=False)\n"
+        "class Model:\n    def predict(self, batch): return [[0.125] * 400] * batch.num_rows\n"
+    )
+    rows = np.zeros((100, 3))
+    source = write_class(tmp_path / "c", text)
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    exported = export_python_class(source, rows, FEATURES, task="multi_label", settings=ModelsSection(start_seconds=30))
+    assert np.shape(exported.golden["margins"]) == (100, 400)
+    assert len(list(Path("/proc/self/fd").iterdir())) == held
+
+
+def test_exporting_without_python_or_features_is_refused(source: Path) -> None:
+    with pytest.raises(HeadraceError) as caught:
+        export_python_class(source, ROWS, FEATURES, task="regression", settings=ModelsSection(python="/nowhere/python"))
+    assert caught.value.code == "unavailable" and "/nowhere/python" in caught.value.message
+    with pytest.raises(HeadraceError) as caught:
+        export_python_class(source, np.zeros((3, 0)), {}, task="regression")
+    assert caught.value.code == "invalid_argument" and "no feature" in caught.value.message
+
+
 def test_a_class_whose_answers_have_changed_is_refused(models: Path, exported: ExportedModel, tmp_path: Path) -> None:
     folder = tmp_path / "churn" / "1"
     shutil.copytree(models / "churn" / "1", folder)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from headrace.errors import make_error
 from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names
 from headrace.export.onnx import scores_of_margins
 from headrace.runtimes import Runtimes, find_runtimes
+
+ERROR_BYTES_MAX = 2_000
+"""The last bytes of what a failed process has said that its error quotes."""
 
 
 def export_python_class(
@@ -53,12 +58,16 @@ def export_python_class(
         settings: the section `models` of headrace.toml, which may name another Python.
 
     Raises:
-        HeadraceError: `model_failed` with the class's exception, `deadline_exceeded`, `invalid_argument` (no module, or
-            files in several folders), `length_mismatch` (golden rows).
+        HeadraceError: `model_failed` with the class's exception, `deadline_exceeded`, `unavailable` (Python cannot be
+            started), `invalid_argument` (no module, no feature, or files in several folders), `length_mismatch`
+            (golden rows).
     """
     file = Path(source)
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise make_error("invalid_argument", f"'{file}' is no module", "name a .py file whose name is an identifier")
+    if not features:
+        message = f"class '{name}' takes no feature"
+        raise make_error("invalid_argument", message, "name at least one: a batch has the rows of its columns")
     rows = golden_matrix(golden, len(features))
     beside = tuple(Path(path) for path in files)
     chosen = settings or ModelsSection()
@@ -107,33 +116,43 @@ def _run(
         "columns": list(features.items()),
         "rows": rows.tolist(),
     }
-    reader, writer = os.pipe()
-    command = [runtimes["python"], "-I", "-B", "-X", "faulthandler", runtimes["worker_file"], str(writer)]
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answered, tempfile.TemporaryFile() as said:
+        # Files, not pipes: an answer of any size fits, and what the class has started cannot hold their end open.
+        asked.write(json.dumps(start).encode())
+        asked.seek(0)
+        descriptor = answered.fileno()
+        command = [runtimes["python"], "-I", "-B", "-X", "faulthandler", runtimes["worker_file"], str(descriptor)]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=asked,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=[descriptor],
+                env=dict(runtimes["environment"]),
+                start_new_session=True,
+            )
+        except OSError as error:
+            message = f"Python '{runtimes['python']}' cannot be started: {error.strerror}"
+            raise make_error("unavailable", message, "check [models] python in headrace.toml") from None
+        try:
+            process.wait(timeout_seconds)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            hint = "make it faster, or raise [models] start_seconds"
+            message = f"class '{name}' did not answer the golden rows within {timeout_seconds} s"
+            raise make_error("deadline_exceeded", message, hint) from None
+        answered.seek(0)
+        text = answered.read()
+        said.seek(max(0, said.seek(0, os.SEEK_END) - ERROR_BYTES_MAX))
+        errors = said.read().decode(errors="replace")
     try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[writer],
-            env=dict(runtimes["environment"]),
-            text=True,
-        ) as process:
-            os.close(writer)
-            try:
-                _, errors = process.communicate(json.dumps(start), timeout=timeout_seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                hint = "make it faster, or raise [models] start_seconds"
-                message = f"class '{name}' did not answer the golden rows within {timeout_seconds} s"
-                raise make_error("deadline_exceeded", message, hint) from None
-        with os.fdopen(reader, encoding="utf-8", closefd=False) as answers:
-            text = answers.read()
-    finally:
-        os.close(reader)
-    answer: dict[str, Any] = (
-        json.loads(text) if text else {"error": f"its process ended with {process.returncode}. {errors[-2000:]}"}
-    )
+        answer: dict[str, Any] = json.loads(text)
+    except ValueError:
+        answer = {"error": f"its process ended with {process.returncode}. {errors}"}
     if "error" in answer:
         message = f"class '{name}' in '{source}': {answer['error']}"
         raise make_error("model_failed", message, "correct the class")
