@@ -149,10 +149,9 @@ impl AnyModel {
         contributions: &mut [f64],
         threads: usize,
     ) -> Result<()> {
-        self.check_explainable()?;
-        match self {
-            AnyModel::Native(model) => model.contributions_of(features, rows, contributions, threads),
-            AnyModel::Onnx(_) | AnyModel::Python(_) => Ok(()),
+        match self.native() {
+            Some(model) => model.contributions_of(features, rows, contributions, threads),
+            None => self.check_explainable(),
         }
     }
 

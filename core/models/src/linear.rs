@@ -114,66 +114,41 @@ impl Linear {
         self.intercept.len()
     }
 
+    /// Lengths were checked by the caller.
     pub(crate) fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
         match (&self.kernel, features) {
             (Kernel::Float64(layer), features) => layer.margins(features, rows, margins),
-            (Kernel::Float32, Features::Float32(values)) => self.margins_f32(values, rows, margins),
-            (Kernel::Float32, Features::Float64(values)) => self.margins_f32(values, rows, margins),
+            (Kernel::Float32, features) => {
+                match features {
+                    Features::Float32(values) => self.margins_f32(values, margins),
+                    Features::Float64(values) => self.margins_f32(values, margins),
+                }
+                Ok(())
+            }
         }
     }
 
-    fn margins_f32<T: Copy + Into<f64>>(&self, features: &[T], rows: usize, margins: &mut [f64]) -> Result<()> {
+    fn margins_f32<T: Copy + Into<f64>>(&self, features: &[T], margins: &mut [f64]) {
         let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
-        let is_wrong = rows.checked_mul(features_count) != Some(features.len())
-            || rows.checked_mul(outputs_count) != Some(margins.len());
-        if is_wrong {
-            return Err(Error::new(
-                ErrorCode::LengthMismatch,
-                format!(
-                    "{rows} rows take {features_count} features and {outputs_count} margins each, there are {} and {}",
-                    features.len(),
-                    margins.len()
-                ),
-                "give one value for each feature of the model, in its order, and room for each output",
-            ));
-        }
         for (row, margins) in features.chunks_exact(features_count).zip(margins.chunks_exact_mut(outputs_count)) {
             let weights = self.weights.chunks_exact(features_count);
             for ((margin, weights), intercept) in margins.iter_mut().zip(weights).zip(&self.intercept) {
                 *margin = margin_f32(weights, row, *intercept);
             }
         }
-        Ok(())
     }
 
-    /// A weight times its feature; the intercept stands for the expected value, since the file does not tell the features' means.
-    pub(crate) fn contributions(&self, features: Features<'_>, rows: usize, contributions: &mut [f64]) -> Result<()> {
+    /// A weight times its feature; the intercept stands for the expected value, since the file does not tell the features' means. Lengths
+    /// were checked by the caller.
+    pub(crate) fn contributions(&self, features: Features<'_>, contributions: &mut [f64]) {
         match features {
-            Features::Float32(values) => self.contributions_from(values, rows, contributions),
-            Features::Float64(values) => self.contributions_from(values, rows, contributions),
+            Features::Float32(values) => self.contributions_from(values, contributions),
+            Features::Float64(values) => self.contributions_from(values, contributions),
         }
     }
 
-    fn contributions_from<T: Copy + Into<f64>>(
-        &self,
-        features: &[T],
-        rows: usize,
-        contributions: &mut [f64],
-    ) -> Result<()> {
+    fn contributions_from<T: Copy + Into<f64>>(&self, features: &[T], contributions: &mut [f64]) {
         let (features_count, width) = (self.features_count(), self.outputs_count() * (self.features_count() + 1));
-        if rows.checked_mul(features_count) != Some(features.len())
-            || rows.checked_mul(width) != Some(contributions.len())
-        {
-            return Err(Error::new(
-                ErrorCode::LengthMismatch,
-                format!(
-                    "{rows} rows take {features_count} features and {width} contributions each, there are {} and {}",
-                    features.len(),
-                    contributions.len()
-                ),
-                "give one value for each feature of the model, and room for each feature and the expected value of each output",
-            ));
-        }
         for (row, values) in features.chunks_exact(features_count).zip(contributions.chunks_exact_mut(width)) {
             let outputs = self.weights.chunks_exact(features_count).zip(&self.intercept);
             for (values, (weights, intercept)) in values.chunks_exact_mut(features_count + 1).zip(outputs) {
@@ -185,7 +160,6 @@ impl Linear {
                 values[features_count] = *intercept;
             }
         }
-        Ok(())
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,6 +1,6 @@
-use std::panic::resume_unwind;
-
-use headrace_cpu::{DenseLayer, Ensemble, Features, Forest, Precision};
+use headrace_cpu::{
+    DenseLayer, Ensemble, Features, Forest, Precision, check_contributions_lengths, check_lengths, spread,
+};
 use headrace_types::{Error, ErrorCode, Model, Objective, Result};
 
 use crate::explained::{Explained, ExplainerFile};
@@ -69,29 +69,9 @@ impl NativeModel {
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
     pub fn margins_of(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
-        self.check_lengths(features, rows, self.outputs_count(), margins.len())?;
+        check_lengths(self.features_count(), self.outputs_count(), features.len(), rows, margins.len())?;
         let Some(preparation) = &self.preparation else { return self.kind.margins(features, rows, margins, threads) };
-        match features {
-            Features::Float32(values) => self.prepared_margins(preparation, values, margins, threads),
-            Features::Float64(values) => self.prepared_margins(preparation, values, margins, threads),
-        }
-    }
-
-    /// `width` is the number of values that a row gets.
-    fn check_lengths(&self, features: Features<'_>, rows: usize, width: usize, out: usize) -> Result<()> {
-        let features_count = self.features_count();
-        let len = match features {
-            Features::Float32(values) => values.len(),
-            Features::Float64(values) => values.len(),
-        };
-        if rows.checked_mul(features_count) == Some(len) && rows.checked_mul(width) == Some(out) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorCode::LengthMismatch,
-            format!("{rows} rows take {features_count} features and {width} results each, there are {len} and {out}"),
-            "give one value for each feature of the model, in its order, and room for each result",
-        ))
+        self.prepared_margins(preparation, features, margins, threads)
     }
 
     /// As [`Model::contributions`], of float32 or float64 features and spread over at most `threads` threads.
@@ -106,15 +86,12 @@ impl NativeModel {
         threads: usize,
     ) -> Result<()> {
         self.check_explainable()?;
+        let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
+        check_contributions_lengths(features_count, outputs_count, features.len(), rows, contributions.len())?;
         let Some(preparation) = &self.preparation else {
             return self.contributions_of_kind(features, rows, contributions, threads);
         };
-        let width = self.features_count() + 1;
-        self.check_lengths(features, rows, self.outputs_count() * width, contributions.len())?;
-        match features {
-            Features::Float32(values) => self.prepared_contributions(preparation, values, contributions),
-            Features::Float64(values) => self.prepared_contributions(preparation, values, contributions),
-        }
+        self.prepared_contributions(preparation, features, contributions)
     }
 
     fn contributions_of_kind(
@@ -125,16 +102,19 @@ impl NativeModel {
         threads: usize,
     ) -> Result<()> {
         match &self.kind {
-            Kind::Linear(linear) => linear.contributions(features, rows, contributions),
+            Kind::Linear(linear) => {
+                linear.contributions(features, contributions);
+                Ok(())
+            }
             _ => self.explained.explainer()?.contributions(features, rows, contributions, threads),
         }
     }
 
     /// A feature adds what all columns that are made of it add. Lengths were checked by the caller.
-    fn prepared_contributions<T: Copy + Into<f64>>(
+    fn prepared_contributions(
         &self,
         preparation: &Preparation,
-        features: &[T],
+        features: Features<'_>,
         contributions: &mut [f64],
     ) -> Result<()> {
         let sources = preparation.sources()?;
@@ -186,24 +166,23 @@ impl NativeModel {
     }
 
     /// Lengths were checked by the caller.
-    fn prepared_margins<T: Copy + Into<f64> + Sync>(
+    fn prepared_margins(
         &self,
         preparation: &Preparation,
-        features: &[T],
+        features: Features<'_>,
         margins: &mut [f64],
         threads: usize,
     ) -> Result<()> {
         let (features_count, outputs_count) = (self.features_count(), self.outputs_count());
-        let run = |features: &[T], margins: &mut [f64]| {
+        let threads = threads.min(margins.len() / outputs_count / ROWS_PER_THREAD_MIN);
+        spread(features, features_count, margins, outputs_count, threads, 1, |features, margins| {
             let mut rest = margins;
             preparation.prepare(features, |prepared, rows| {
                 let (block, after) = std::mem::take(&mut rest).split_at_mut(rows * outputs_count);
                 rest = after;
                 self.kind.margins(Features::Float64(prepared), rows, block, 1)
             })
-        };
-        let threads = threads.min(margins.len() / outputs_count / ROWS_PER_THREAD_MIN);
-        in_parts(features, features_count, margins, outputs_count, threads, run)
+        })
     }
 
     /// By how much each margin of a row may differ from the trainer's: nothing for trees and XGBoost's linear models,
@@ -213,7 +192,7 @@ impl NativeModel {
         match &self.preparation {
             _ if self.kind.is_exact() => {}
             None => self.kind.margin_tolerances(features, &mut tolerances),
-            Some(preparation) => preparation.prepare(features, |prepared, _| {
+            Some(preparation) => preparation.prepare(Features::Float64(features), |prepared, _| {
                 self.kind.margin_tolerances(prepared, &mut tolerances);
                 Ok(())
             })?,
@@ -235,28 +214,6 @@ impl NativeModel {
     }
 }
 
-/// Evaluates rows on several threads, a part of them on each.
-fn in_parts<T: Sync>(
-    features: &[T],
-    features_count: usize,
-    margins: &mut [f64],
-    outputs_count: usize,
-    threads: usize,
-    run: impl Fn(&[T], &mut [f64]) -> Result<()> + Sync,
-) -> Result<()> {
-    if threads < 2 {
-        return run(features, margins);
-    }
-    let rows_per_thread = (margins.len() / outputs_count).div_ceil(threads);
-    let parts = features.chunks(rows_per_thread * features_count);
-    let parts = parts.zip(margins.chunks_mut(rows_per_thread * outputs_count));
-    let run = &run;
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = parts.map(|(part, margins)| scope.spawn(move || run(part, margins))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-    })
-}
-
 impl Kind {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64], threads: usize) -> Result<()> {
@@ -266,20 +223,9 @@ impl Kind {
             Kind::Network(network) => {
                 let threads = threads.min(rows.saturating_mul(network.weights_count()) / WEIGHTS_PER_THREAD_MIN);
                 let (features_count, outputs_count) = (network.features_count(), network.outputs_count());
-                match features {
-                    Features::Float32(values) => {
-                        let run = |part: &[f32], margins: &mut [f64]| {
-                            network.margins(Features::Float32(part), margins.len() / outputs_count, margins)
-                        };
-                        in_parts(values, features_count, margins, outputs_count, threads, run)
-                    }
-                    Features::Float64(values) => {
-                        let run = |part: &[f64], margins: &mut [f64]| {
-                            network.margins(Features::Float64(part), margins.len() / outputs_count, margins)
-                        };
-                        in_parts(values, features_count, margins, outputs_count, threads, run)
-                    }
-                }
+                spread(features, features_count, margins, outputs_count, threads, 1, |features, margins| {
+                    network.margins(features, margins.len() / outputs_count, margins)
+                })
             }
         }
     }

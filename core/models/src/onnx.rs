@@ -1,6 +1,6 @@
 //! ONNX models: run by ONNX Runtime's library, as rows of numbers in the model's feature order.
 
-use headrace_cpu::Features;
+use headrace_cpu::{Features, check_lengths, spread};
 use headrace_onnx::{ElementType, Output, Session, Shape, Tensor, ValueInfo, ValueType};
 use headrace_types::{Error, ErrorCode, Model, Objective, Result, Task};
 use serde::Deserialize;
@@ -90,32 +90,11 @@ impl OnnxModel {
         margins: &mut [f64],
         threads: usize,
     ) -> Result<()> {
-        if rows.checked_mul(self.features_count) != Some(features_length(features))
-            || rows.checked_mul(self.outputs_count) != Some(margins.len())
-        {
-            return Err(Error::new(
-                ErrorCode::LengthMismatch,
-                format!("{rows} rows, {} features and {} margins do not fit", features_length(features), margins.len()),
-                "give whole rows",
-            ));
-        }
-        let parts = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
-        if parts == 1 {
-            return self.run(features, rows, margins);
-        }
-        let part_rows = rows.div_ceil(parts);
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = margins
-                .chunks_mut(part_rows * self.outputs_count)
-                .enumerate()
-                .map(|(part, margins)| {
-                    let rows = margins.len() / self.outputs_count;
-                    let features = slice(features, part * part_rows * self.features_count, rows * self.features_count);
-                    scope.spawn(move || self.run(features, rows, margins))
-                })
-                .collect();
-            let panicked = |_| Err(Error::internal("a thread of a batch panicked"));
-            handles.into_iter().try_for_each(|handle| handle.join().unwrap_or_else(panicked))
+        let (features_count, outputs_count) = (self.features_count, self.outputs_count);
+        check_lengths(features_count, outputs_count, features.len(), rows, margins.len())?;
+        let threads = threads.min(rows / ROWS_PER_THREAD_MIN);
+        spread(features, features_count, margins, outputs_count, threads, 1, |features, margins| {
+            self.run(features, margins.len() / outputs_count, margins)
         })
     }
 
@@ -123,7 +102,8 @@ impl OnnxModel {
         if self.is_one_row {
             for row in 0..rows {
                 let margins = &mut margins[row * self.outputs_count..][..self.outputs_count];
-                self.run_batch(slice(features, row * self.features_count, self.features_count), 1, margins)?;
+                let places = row * self.features_count..(row + 1) * self.features_count;
+                self.run_batch(features.slice(places), 1, margins)?;
             }
             return Ok(());
         }
@@ -261,20 +241,6 @@ impl Columns<'_> {
             Columns::Int64(values) => Tensor::Int64(values),
             Columns::Bool(values) => Tensor::Bool(values),
         }
-    }
-}
-
-fn slice(features: Features<'_>, start: usize, count: usize) -> Features<'_> {
-    match features {
-        Features::Float32(values) => Features::Float32(&values[start..start + count]),
-        Features::Float64(values) => Features::Float64(&values[start..start + count]),
-    }
-}
-
-fn features_length(features: Features<'_>) -> usize {
-    match features {
-        Features::Float32(values) => values.len(),
-        Features::Float64(values) => values.len(),
     }
 }
 

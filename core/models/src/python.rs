@@ -128,7 +128,7 @@ impl Model for PythonModel {
     }
 
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
-        if rows == 0 { Ok(()) } else { self.pool.run(features, rows, margins) }
+        self.margins_of(Features::Float64(features), rows, margins)
     }
 
     fn scores(&self, margins: &mut [f64]) {

@@ -5,11 +5,13 @@
 //! native/README.md.
 
 mod dense;
+mod rows;
 mod table;
 mod trees;
 mod vectorized;
 
 pub use dense::{Activation, DenseLayer, Mlp};
+pub use rows::{Features, check_contributions_lengths, check_lengths, spread};
 #[cfg(feature = "testing")]
 pub use table::testing;
 pub use table::{
@@ -18,7 +20,7 @@ pub use table::{
     TableSnapshot, TableStats, TableWriter, UpsertOutcome, VAR_BYTES_MAX, ViewSchema, encode_var,
 };
 pub use trees::{
-    Categories, Comparison, Ensemble, Explainer, Features, Forest, Missing, Node, Precision, Split, Test, Tree,
-    ZERO_THRESHOLD, contributions_plain,
+    Categories, Comparison, Ensemble, Explainer, Forest, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD,
+    contributions_plain,
 };
 pub use vectorized::{Vectorized, vectorized};

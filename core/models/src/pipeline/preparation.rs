@@ -4,6 +4,7 @@
 //! Rows are prepared in blocks, one column after another, so that an operation is a loop over neighbouring values and
 //! nothing is allocated for a row.
 
+use headrace_cpu::Features;
 use headrace_types::Result;
 use serde::Deserialize;
 
@@ -158,7 +159,14 @@ impl Preparation {
     ///
     /// # Errors
     /// Those of `take`.
-    pub(crate) fn prepare<T: Copy + Into<f64>>(
+    pub(crate) fn prepare(&self, features: Features<'_>, take: impl FnMut(&[f64], usize) -> Result<()>) -> Result<()> {
+        match features {
+            Features::Float32(values) => self.prepare_values(values, take),
+            Features::Float64(values) => self.prepare_values(values, take),
+        }
+    }
+
+    fn prepare_values<T: Copy + Into<f64>>(
         &self,
         features: &[T],
         mut take: impl FnMut(&[f64], usize) -> Result<()>,

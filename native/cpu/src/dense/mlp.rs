@@ -5,7 +5,8 @@ use headrace_types::Result;
 use super::activation::Float;
 use super::kernel::PackedLayer;
 use super::plain::{DenseLayer, check_layers};
-use crate::trees::{Features, Precision, check_lengths};
+use crate::rows::{Features, check_lengths};
+use crate::trees::Precision;
 use crate::vectorized::has_avx2;
 
 /// Rows that go through all layers together: their values stay in the second-level cache. A multiple of the kernel's rows.

@@ -5,7 +5,8 @@ use headrace_types::ErrorCode;
 
 use super::plain::evaluate_plain;
 use super::*;
-use crate::trees::{Features, Precision};
+use crate::rows::Features;
+use crate::trees::Precision;
 
 /// Numbers from -1 to 1 that repeat for a seed.
 fn numbers(seed: u64) -> impl FnMut() -> f64 {

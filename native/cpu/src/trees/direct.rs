@@ -70,8 +70,7 @@ impl<F: Number, T: Number> Direct<F, T> {
         let (order, depth) = in_level_order(tree);
         self.starts.push(self.nodes.len());
         self.depths.push(depth);
-        let mut next_child = 1;
-        for (place, &from) in order.iter().enumerate() {
+        for (from, step) in order {
             match &tree.nodes[from] {
                 Node::Split(split) => {
                     let Test::Threshold(threshold) = split.test else { unreachable!("checked by `new`") };
@@ -81,13 +80,12 @@ impl<F: Number, T: Number> Direct<F, T> {
                         Missing::Left | Missing::ZeroLeft => false,
                         Missing::AsZero => F::default() >= start,
                     };
-                    let distance = u32::try_from(next_child - place).expect("checked by `new`");
+                    let distance = u32::try_from(step).expect("checked by `new`");
                     self.nodes.push(DirectNode {
                         start,
                         feature: u32::try_from(split.feature).expect("an ensemble has fewer features"),
                         step: 2 * distance + u32::from(missing_right),
                     });
-                    next_child += 2;
                 }
                 leaf => {
                     self.leaves.set(self.nodes.len(), leaf);

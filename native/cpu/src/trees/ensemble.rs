@@ -1,6 +1,7 @@
 use headrace_types::{Error, ErrorCode, Result};
 
 use super::number::{Number, round_to};
+use crate::rows::check_lengths;
 
 /// A feature whose magnitude is at most this counts as zero where zero means missing (LightGBM's `kZeroThreshold`).
 pub const ZERO_THRESHOLD: f64 = 1.000_000_018_002_509_5e-35;
@@ -257,7 +258,7 @@ impl Ensemble {
     /// `corrupt_model` as [`validate`](Self::validate); `length_mismatch` when a slice does not fit `rows`.
     pub fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
         self.validate()?;
-        super::forest::check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
+        check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
         for row in 0..rows {
             let features = &features[row * self.features_count..][..self.features_count];
             let margins = &mut margins[row * self.outputs_count..][..self.outputs_count];

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::Result;
 
 use super::direct::Direct;
 use super::ensemble::{Ensemble, Precision};
@@ -12,7 +12,8 @@ use super::plan::{Plan, Way};
 use super::quantize::{Quantizer, Questions};
 use super::sweep::{SWEPT_ROWS, SWEPT_ROWS_FEW, Sweep, Swept, can_sweep};
 use super::sweep_perfect::SweptPerfect;
-use super::walk::{AddRows, WalkRow};
+use super::walk::{WalkRow, WalkRows};
+use crate::rows::{Features, check_lengths, spread};
 
 /// Rows that are quantized and then walked together: one tree in the first-level cache serves so many.
 const ROWS_PER_BLOCK: usize = 256;
@@ -24,22 +25,6 @@ const TIME_PER_THREAD_MIN: Duration = Duration::from_micros(150);
 const MEASURED_FEATURES_MAX: usize = 1 << 16;
 /// Slots that fit into the buffer on the stack; a wider row allocates.
 const STACK_SLOTS_MAX: usize = 256;
-
-/// Row-major features as the caller holds them. A missing value is NaN.
-#[derive(Debug, Clone, Copy)]
-pub enum Features<'a> {
-    Float32(&'a [f32]),
-    Float64(&'a [f64]),
-}
-
-impl Features<'_> {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Features::Float32(values) => values.len(),
-            Features::Float64(values) => values.len(),
-        }
-    }
-}
 
 /// A float type that features may come in.
 pub(super) trait Input: Copy + Sync {
@@ -58,29 +43,6 @@ impl Input for f64 {
     fn number<T: Number>(self) -> T {
         T::from_f64(self)
     }
-}
-
-pub(crate) fn check_lengths(
-    features_count: usize,
-    outputs_count: usize,
-    features_len: usize,
-    rows: usize,
-    margins_len: usize,
-) -> Result<()> {
-    let wrong = |what: &str, have: usize, count: usize| {
-        Error::new(
-            ErrorCode::LengthMismatch,
-            format!("{what} have {have} values, {rows} rows of {count} were expected"),
-            "give one value for each feature of the model, in its order, and room for each output",
-        )
-    };
-    if rows.checked_mul(features_count) != Some(features_len) {
-        return Err(wrong("features", features_len, features_count));
-    }
-    if rows.checked_mul(outputs_count) != Some(margins_len) {
-        return Err(wrong("margins", margins_len, outputs_count));
-    }
-    Ok(())
 }
 
 /// A compiled [`Ensemble`]: the same margins, bit for bit, much sooner.
@@ -158,9 +120,7 @@ impl Forest {
     /// # Errors
     /// `length_mismatch` when a slice does not fit `rows`.
     pub fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
-        check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
-        self.kernel.margins(features, self.features_count, margins);
-        Ok(())
+        self.margins_threads(features, rows, margins, 1)
     }
 
     /// As [`margins`](Self::margins), with the rows spread over at most `threads` threads (0 counts as 1) where there
@@ -177,24 +137,12 @@ impl Forest {
     ) -> Result<()> {
         check_lengths(self.features_count, self.outputs_count, features.len(), rows, margins.len())?;
         let time = self.kernel.row_cost().saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
-        let threads = threads.min((time.as_nanos() / TIME_PER_THREAD_MIN.as_nanos()) as usize).max(1);
-        if threads == 1 {
-            self.kernel.margins(features, self.features_count, margins);
-            return Ok(());
-        }
-        let rows_per_thread = rows.div_ceil(threads).next_multiple_of(SWEPT_ROWS);
-        std::thread::scope(|scope| {
-            for (index, margins) in margins.chunks_mut(rows_per_thread * self.outputs_count).enumerate() {
-                let begin = index * rows_per_thread * self.features_count;
-                let end = begin + margins.len() / self.outputs_count * self.features_count;
-                let features = match features {
-                    Features::Float32(values) => Features::Float32(&values[begin..end]),
-                    Features::Float64(values) => Features::Float64(&values[begin..end]),
-                };
-                scope.spawn(move || self.kernel.margins(features, self.features_count, margins));
-            }
-        });
-        Ok(())
+        let threads = threads.min((time.as_nanos() / TIME_PER_THREAD_MIN.as_nanos()) as usize);
+        let (features_count, outputs_count) = (self.features_count, self.outputs_count);
+        spread(features, features_count, margins, outputs_count, threads, SWEPT_ROWS, |features, margins| {
+            self.kernel.margins(features, features_count, margins);
+            Ok(())
+        })
     }
 }
 
@@ -264,7 +212,7 @@ trait Kernel: Send + Sync {
 }
 
 type Row<B, T> = Arc<dyn WalkRow<B, T>>;
-type Walked<B, T> = Arc<dyn AddRows<B, T, LANES>>;
+type Walked<B, T> = Arc<dyn WalkRows<B, T>>;
 
 struct Compiled<F, T, B> {
     base: Vec<T>,
@@ -334,13 +282,19 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
                 self.run_rows(features, features_count, margins, |row, sums| direct.add_row(row, sums));
             }
             (Way::Walk, _, Some(walked), _) => {
-                self.run_blocks::<I, LANES>(features, features_count, margins, &**walked);
+                self.run_blocks::<I, LANES>(features, features_count, margins, |bins, slots_count, sums| {
+                    walked.add_rows(bins, slots_count, self.base.len(), sums);
+                });
             }
             (Way::SweepFew, .., Some(swept)) => {
-                self.run_blocks::<I, SWEPT_ROWS_FEW>(features, features_count, margins, swept.few());
+                self.run_blocks::<I, SWEPT_ROWS_FEW>(features, features_count, margins, |bins, slots_count, sums| {
+                    swept.add_few(bins, slots_count, self.base.len(), sums);
+                });
             }
             (Way::SweepMany, .., Some(swept)) => {
-                self.run_blocks::<I, SWEPT_ROWS>(features, features_count, margins, swept.many());
+                self.run_blocks::<I, SWEPT_ROWS>(features, features_count, margins, |bins, slots_count, sums| {
+                    swept.add_many(bins, slots_count, self.base.len(), sums);
+                });
             }
             _ => self.run_quantized_rows(features, features_count, margins),
         }
@@ -417,7 +371,7 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
         features: &[I],
         features_count: usize,
         margins: &mut [f64],
-        trees: &(impl AddRows<B, T, GROUP> + ?Sized),
+        add_rows: impl Fn(&[B], usize, &mut [T]),
     ) {
         let (outputs_count, slots_count) = (self.base.len(), self.slots_count());
         let rows_per_block = (BLOCK_BYTES_MAX / (slots_count * size_of::<B>())).clamp(GROUP, ROWS_PER_BLOCK);
@@ -433,7 +387,7 @@ impl<F: Number, T: Number, B: Bin> Compiled<F, T, B> {
             for sums in sums.chunks_exact_mut(outputs_count) {
                 sums.copy_from_slice(&self.base);
             }
-            trees.add_rows(bins, slots_count, outputs_count, sums);
+            add_rows(bins, slots_count, sums);
             for (margin, sum) in margins.iter_mut().zip(sums) {
                 *margin = sum.to_f64();
             }

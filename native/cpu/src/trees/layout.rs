@@ -1,6 +1,6 @@
 //! The forms in which trees that are walked lie in memory.
 
-use super::ensemble::{Ensemble, Node, Tree};
+use super::ensemble::{Ensemble, Node, Split, Tree};
 use super::leaves::Leaves;
 use super::number::{Bin, Number, Offset};
 use super::quantize::Questions;
@@ -92,16 +92,18 @@ impl Shape {
     }
 }
 
-/// The nodes that the root reaches, level by level and children in pairs, and the depth of the last.
-pub(super) fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
-    let mut order = vec![0];
+/// The nodes that the root reaches, level by level and children in pairs, each with how far behind it its left child comes (0 for a leaf);
+/// and the depth of the last.
+pub(super) fn in_level_order(tree: &Tree) -> (Vec<(usize, usize)>, u32) {
+    let mut order = vec![(0, 0)];
     let mut level_begin = 0;
     let mut depth = 0;
     loop {
         let level_end = order.len();
         for place in level_begin..level_end {
-            if let Node::Split(split) = &tree.nodes[order[place]] {
-                order.extend([split.left, split.right]);
+            if let Node::Split(split) = &tree.nodes[order[place].0] {
+                order[place].1 = order.len() - place;
+                order.extend([(split.left, 0), (split.right, 0)]);
             }
         }
         if order.len() == level_end {
@@ -109,6 +111,31 @@ pub(super) fn in_level_order(tree: &Tree) -> (Vec<usize>, u32) {
         }
         level_begin = level_end;
         depth += 1;
+    }
+}
+
+/// Pads a tree to a perfect one of `size` leaves, in which the children of node `i` are `2 i` and `2 i + 1` and the root is 1: hands out
+/// each split with its place, and each leaf with its place among the leaves. The padding below a leaf must always go left.
+pub(super) fn pad(
+    tree: &Tree,
+    size: usize,
+    mut split_at: impl FnMut(usize, &Split),
+    mut leaf_at: impl FnMut(usize, &Node),
+) {
+    let mut pending = vec![(0, 1)];
+    while let Some((from, mut to)) = pending.pop() {
+        match &tree.nodes[from] {
+            Node::Split(split) => {
+                split_at(to, split);
+                pending.extend([(split.left, 2 * to), (split.right, 2 * to + 1)]);
+            }
+            leaf => {
+                while to < size {
+                    to *= 2;
+                }
+                leaf_at(to - size, leaf);
+            }
+        }
     }
 }
 
@@ -121,23 +148,11 @@ impl<S: Offset, B: Bin, T: Number> Perfect<S, B, T> {
         let mut leaves = Leaves::new(ensemble, ensemble.trees.len() * size);
         for (index, tree) in ensemble.trees.iter().enumerate() {
             let nodes = &mut nodes[index * size..][..size];
-            let mut pending = vec![(0, 1)];
-            while let Some((from, mut to)) = pending.pop() {
-                match &tree.nodes[from] {
-                    Node::Split(split) => {
-                        let (slot, bin) = (questions.slot_of(split), questions.bin_of(split));
-                        nodes[to] = PerfectNode { slot: S::from_usize(slot), bin: B::from_bin(bin) };
-                        pending.extend([(split.left, 2 * to), (split.right, 2 * to + 1)]);
-                    }
-                    leaf => {
-                        // The padding below a leaf always goes left.
-                        while to < size {
-                            to *= 2;
-                        }
-                        leaves.set(index * size + to - size, leaf);
-                    }
-                }
-            }
+            let split_at = |to: usize, split: &Split| {
+                let (slot, bin) = (questions.slot_of(split), questions.bin_of(split));
+                nodes[to] = PerfectNode { slot: S::from_usize(slot), bin: B::from_bin(bin) };
+            };
+            pad(tree, size, split_at, |place, leaf| leaves.set(index * size + place, leaf));
         }
         Self { depth, nodes, leaves }
     }
@@ -163,17 +178,13 @@ impl<C: Offset, S: Offset, B: Bin, T: Number> Linked<C, S, B, T> {
         let (order, depth) = in_level_order(tree);
         self.starts.push(self.nodes.len());
         self.depths.push(depth);
-        let mut next_child = 1;
-        for (place, &from) in order.iter().enumerate() {
+        for (from, step) in order {
             match &tree.nodes[from] {
-                Node::Split(split) => {
-                    self.nodes.push(LinkedNode {
-                        step: C::from_usize(next_child - place),
-                        slot: S::from_usize(questions.slot_of(split)),
-                        bin: B::from_bin(questions.bin_of(split)),
-                    });
-                    next_child += 2;
-                }
+                Node::Split(split) => self.nodes.push(LinkedNode {
+                    step: C::from_usize(step),
+                    slot: S::from_usize(questions.slot_of(split)),
+                    bin: B::from_bin(questions.bin_of(split)),
+                }),
                 leaf => {
                     self.leaves.set(self.nodes.len(), leaf);
                     self.push_leaf();

@@ -38,6 +38,5 @@ mod walk;
 
 pub use ensemble::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
 pub use explain::{Explainer, contributions_plain};
-pub(crate) use forest::check_lengths;
-pub use forest::{Features, Forest};
+pub use forest::Forest;
 pub(crate) use number::round_to;

@@ -1,7 +1,7 @@
-//! Trees of which every node is asked, for 32 rows at a time.
+//! Trees of which every node is asked, for 32 or 64 rows at a time.
 //!
 //! A walk asks few questions, each of which waits for the answer before. A sweep asks all of them, in vector instructions that
-//! answer for 32 rows at once and wait for nothing: for a tree of 64 leaves that is a quarter of the instructions, and none of
+//! answer for all rows at once and wait for nothing: for a tree of 64 leaves that is a quarter of the instructions, and none of
 //! them depends on a row. From the leaves upwards, a node takes for each row what its left or its right child gave, which is
 //! the number of a leaf:
 //!
@@ -17,7 +17,6 @@ use super::layout::Shape;
 use super::leaves::{Leaves, SWEPT_TREES};
 use super::number::{Bin, Number};
 use super::quantize::Questions;
-use super::walk::AddRows;
 use crate::vectorized::{Vectorized, vectorized};
 
 /// Rows that are swept together where there are enough: two vector registers of bytes, so that what is read of a node serves both.
@@ -36,15 +35,81 @@ struct SweptNode<B> {
     bin: B,
 }
 
-/// Trees in a form that is swept.
+/// Trees that are swept, in one form or the other.
 pub(super) trait Sweep<B, T>: Send + Sync {
-    fn many(&self) -> &dyn AddRows<B, T, SWEPT_ROWS>;
-    fn few(&self) -> &dyn AddRows<B, T, SWEPT_ROWS_FEW>;
+    /// Groups of [`SWEPT_ROWS`] rows: adds the leaves that they reach to their sums. `bins` has `slots_count * SWEPT_ROWS` for each
+    /// group, `sums` row-major `[rows, outputs_count]`, for as many groups as it has room for.
+    fn add_many(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]);
+    /// The same for groups of [`SWEPT_ROWS_FEW`].
+    fn add_few(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]);
     /// The memory that nodes and leaves take.
     fn bytes(&self) -> usize;
 
     fn name(&self) -> &'static str {
         std::any::type_name::<Self>()
+    }
+}
+
+/// A form of trees, as far as the sweep of one tree depends on it.
+///
+/// # Safety
+/// `first_leaf` plus each number of `leaf_numbers` is below the number of `leaves`.
+pub(super) unsafe trait Form<B, T>: Send + Sync {
+    fn leaves(&self) -> &Leaves<T>;
+    fn first_leaf(&self, tree: usize) -> usize;
+    /// The places for what nodes give.
+    fn places<const ROWS: usize>(&self) -> Vec<[B; ROWS]>;
+    /// The number of the leaf of one tree that each row reaches. `bins` has a group for each slot; `given` is what `places` made.
+    fn leaf_numbers<const ROWS: usize>(&self, tree: usize, bins: &[[B; ROWS]], given: &mut [[B; ROWS]]) -> [B; ROWS];
+    fn nodes_bytes(&self) -> usize;
+}
+
+impl<B: Bin, T: Number, F: Form<B, T>> Sweep<B, T> for F {
+    fn add_many(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]) {
+        vectorized(Work::<_, _, _, SWEPT_ROWS> { form: self, bins, slots_count, outputs_count, sums });
+    }
+
+    fn add_few(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]) {
+        vectorized(Work::<_, _, _, SWEPT_ROWS_FEW> { form: self, bins, slots_count, outputs_count, sums });
+    }
+
+    fn bytes(&self) -> usize {
+        self.nodes_bytes() + self.leaves().bytes()
+    }
+}
+
+struct Work<'a, F, B, T, const ROWS: usize> {
+    form: &'a F,
+    bins: &'a [B],
+    slots_count: usize,
+    outputs_count: usize,
+    sums: &'a mut [T],
+}
+
+impl<B: Bin, T: Number, F: Form<B, T>, const ROWS: usize> Vectorized for Work<'_, F, B, T, ROWS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let leaves = self.form.leaves();
+        let trees_count = leaves.trees_count();
+        let mut given = self.form.places::<ROWS>();
+        let (bins, _) = self.bins.as_chunks::<ROWS>();
+        let mut numbers = [[B::MIN; ROWS]; SWEPT_TREES];
+        for first_tree in (0..trees_count).step_by(SWEPT_TREES) {
+            let trees = first_tree..(first_tree + SWEPT_TREES).min(trees_count);
+            let mut first_leaves = [0; SWEPT_TREES];
+            trees.clone().zip(&mut first_leaves).for_each(|(tree, first)| *first = self.form.first_leaf(tree));
+            let first_leaves = &first_leaves[..trees.len()];
+            let groups = bins.chunks_exact(self.slots_count);
+            for (bins, sums) in groups.zip(self.sums.chunks_exact_mut(ROWS * self.outputs_count)) {
+                for (tree, numbers) in trees.clone().zip(&mut numbers) {
+                    *numbers = self.form.leaf_numbers(tree, bins, &mut given);
+                }
+                // SAFETY: what a form promises.
+                unsafe { leaves.add_swept(first_tree, first_leaves, &numbers, sums) };
+            }
+        }
     }
 }
 
@@ -139,23 +204,39 @@ impl<B: Bin, T: Number> Swept<B, T> {
     }
 }
 
-impl<B: Bin, T: Number> Sweep<B, T> for Swept<B, T> {
-    fn many(&self) -> &dyn AddRows<B, T, SWEPT_ROWS> {
-        self
+// SAFETY: what a root gives is the number of one of its leaves.
+unsafe impl<B: Bin, T: Number> Form<B, T> for Swept<B, T> {
+    fn leaves(&self) -> &Leaves<T> {
+        &self.leaves
     }
 
-    fn few(&self) -> &dyn AddRows<B, T, SWEPT_ROWS_FEW> {
-        self
+    fn first_leaf(&self, tree: usize) -> usize {
+        self.trees[tree].first_leaf
     }
 
-    fn bytes(&self) -> usize {
-        size_of_val(self.nodes.as_slice()) + size_of_val(self.trees.as_slice()) + self.leaves.bytes()
+    fn places<const ROWS: usize>(&self) -> Vec<[B; ROWS]> {
+        let mut given = vec![[B::MIN; ROWS]; self.places];
+        for (number, given) in given[..self.numbers].iter_mut().enumerate() {
+            *given = [B::from_number(number); ROWS];
+        }
+        given
     }
-}
 
-impl<B: Bin, T: Number, const ROWS: usize> AddRows<B, T, ROWS> for Swept<B, T> {
-    fn add_rows(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]) {
-        vectorized(Work::<B, T, ROWS> { swept: self, bins, slots_count, outputs_count, sums });
+    #[inline(always)]
+    fn leaf_numbers<const ROWS: usize>(&self, tree: usize, bins: &[[B; ROWS]], given: &mut [[B; ROWS]]) -> [B; ROWS] {
+        let tree = &self.trees[tree];
+        let (lowest, others) = self.nodes[tree.nodes.clone()].split_at(tree.lowest_count);
+        for node in lowest {
+            sweep_lowest(node, bins, given);
+        }
+        for node in others {
+            sweep_node(node, bins, given);
+        }
+        given[usize::from(tree.root)]
+    }
+
+    fn nodes_bytes(&self) -> usize {
+        size_of_val(self.nodes.as_slice()) + size_of_val(self.trees.as_slice())
     }
 }
 
@@ -172,49 +253,6 @@ fn in_postorder(tree: &Tree) -> Vec<usize> {
     }
     order.reverse();
     order
-}
-
-struct Work<'a, B, T, const ROWS: usize> {
-    swept: &'a Swept<B, T>,
-    bins: &'a [B],
-    slots_count: usize,
-    outputs_count: usize,
-    sums: &'a mut [T],
-}
-
-impl<B: Bin, T: Number, const ROWS: usize> Vectorized for Work<'_, B, T, ROWS> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Swept { trees, nodes, numbers, places, leaves } = self.swept;
-        let mut given = vec![[B::MIN; ROWS]; *places];
-        for (number, given) in given[..*numbers].iter_mut().enumerate() {
-            *given = [B::from_number(number); ROWS];
-        }
-        let (bins, _) = self.bins.as_chunks::<ROWS>();
-        let mut numbers = [[B::MIN; ROWS]; SWEPT_TREES];
-        for (chunk, trees) in trees.chunks(SWEPT_TREES).enumerate() {
-            let mut first_leaves = [0; SWEPT_TREES];
-            trees.iter().zip(&mut first_leaves).for_each(|(tree, first_leaf)| *first_leaf = tree.first_leaf);
-            let first_leaves = &first_leaves[..trees.len()];
-            let groups = bins.chunks_exact(self.slots_count);
-            for (bins, sums) in groups.zip(self.sums.chunks_exact_mut(ROWS * self.outputs_count)) {
-                for (tree, numbers) in trees.iter().zip(&mut numbers) {
-                    let (lowest, others) = nodes[tree.nodes.clone()].split_at(tree.lowest_count);
-                    for node in lowest {
-                        sweep_lowest(node, bins, &mut given);
-                    }
-                    for node in others {
-                        sweep_node(node, bins, &mut given);
-                    }
-                    *numbers = given[usize::from(tree.root)];
-                }
-                // SAFETY: what a root gives is the number of one of its leaves.
-                unsafe { leaves.add_swept(chunk * SWEPT_TREES, first_leaves, &numbers, sums) };
-            }
-        }
-    }
 }
 
 /// A node between two leaves, whose numbers follow each other.

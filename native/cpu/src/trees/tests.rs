@@ -5,6 +5,7 @@ use headrace_types::ErrorCode;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rows::Features;
 
 /// A small generator, so that one seed names a whole forest.
 pub(super) struct Random(pub(super) u64);

@@ -24,9 +24,9 @@ pub(super) trait WalkRow<B, T>: Debug + Send + Sync {
     }
 }
 
-/// Groups of `ROWS` rows, a tree at a time.
-pub(super) trait AddRows<B, T, const ROWS: usize>: Debug + Send + Sync {
-    /// `bins` has `slots_count * ROWS` for each group, `sums` row-major `[rows, outputs_count]`, for as many groups as it has room for.
+/// Groups of [`LANES`] rows, a tree at a time.
+pub(super) trait WalkRows<B, T>: Debug + Send + Sync {
+    /// `bins` has `slots_count * LANES` for each group, `sums` row-major `[rows, outputs_count]`, for as many groups as it has room for.
     fn add_rows(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]);
 }
 
@@ -106,7 +106,7 @@ impl<C: Offset, S: Offset, B: Bin, T: Number> WalkRow<B, T> for Linked<C, S, B, 
     }
 }
 
-impl<C: Offset, S: Offset, B: Bin, T: Number> AddRows<B, T, LANES> for Linked<C, S, B, T> {
+impl<C: Offset, S: Offset, B: Bin, T: Number> WalkRows<B, T> for Linked<C, S, B, T> {
     fn add_rows(&self, bins: &[B], slots_count: usize, outputs_count: usize, sums: &mut [T]) {
         let trees = self.starts.iter().zip(&self.depths).enumerate();
         for (tree, (&start, &depth)) in trees.take(self.leaves.trees_count()) {

@@ -41,16 +41,18 @@ mod tests;
 
 use std::fmt;
 
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::Result;
 
 use super::ensemble::{Ensemble, Precision};
-use super::forest::{Features, Input};
+use super::forest::Input;
 use super::number::{Bin, Number};
 use super::quantize::{Quantizer, Questions};
 pub use plain::contributions_plain;
 use program::Program;
 use quadrature::Rules;
 use sweep::{LANES, LANES_FEW, Lanes, Sweeper};
+
+use crate::rows::{Features, check_contributions_lengths, spread};
 
 /// Rows that are quantized together and then pass through one tree after the other, at most.
 const ROWS_PER_BLOCK: usize = 128;
@@ -117,41 +119,15 @@ impl Explainer {
         contributions: &mut [f64],
         threads: usize,
     ) -> Result<()> {
-        check_lengths(self.features_count, self.outputs_count, features.len(), rows, contributions.len())?;
-        let threads = threads.min(rows / ROWS_PER_THREAD_MIN).max(1);
-        if threads == 1 {
-            self.kernel.contributions(features, self.features_count, contributions);
-            return Ok(());
-        }
-        let width = self.outputs_count * (self.features_count + 1);
-        let rows_per_thread = rows.div_ceil(threads).next_multiple_of(LANES);
-        std::thread::scope(|scope| {
-            for (index, contributions) in contributions.chunks_mut(rows_per_thread * width).enumerate() {
-                let begin = index * rows_per_thread * self.features_count;
-                let end = begin + contributions.len() / width * self.features_count;
-                let features = match features {
-                    Features::Float32(values) => Features::Float32(&values[begin..end]),
-                    Features::Float64(values) => Features::Float64(&values[begin..end]),
-                };
-                scope.spawn(move || self.kernel.contributions(features, self.features_count, contributions));
-            }
-        });
-        Ok(())
+        let (features_count, outputs_count) = (self.features_count, self.outputs_count);
+        check_contributions_lengths(features_count, outputs_count, features.len(), rows, contributions.len())?;
+        let threads = threads.min(rows / ROWS_PER_THREAD_MIN);
+        let width = outputs_count * (features_count + 1);
+        spread(features, features_count, contributions, width, threads, LANES, |features, contributions| {
+            self.kernel.contributions(features, features_count, contributions);
+            Ok(())
+        })
     }
-}
-
-fn check_lengths(features_count: usize, outputs_count: usize, features: usize, rows: usize, out: usize) -> Result<()> {
-    let width = outputs_count * (features_count + 1);
-    if rows.checked_mul(features_count) == Some(features) && rows.checked_mul(width) == Some(out) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::LengthMismatch,
-        format!(
-            "{rows} rows take {features_count} features and {width} contributions each, there are {features} and {out}"
-        ),
-        "give one value for each feature of the model, and room for each feature and the expected value of each output",
-    ))
 }
 
 /// Chooses the width of the bins.

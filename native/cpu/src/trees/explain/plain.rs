@@ -6,6 +6,7 @@ use headrace_types::Result;
 use super::super::ensemble::{Ensemble, Node, Tree};
 use super::super::number::round_to;
 use super::program::left_shares;
+use crate::rows::check_contributions_lengths;
 
 /// A feature on the path, with the shares of the training rows (`zero`) and of the row itself (`one`) that pass it, and the weight of
 /// the sets of so many features.
@@ -31,7 +32,7 @@ pub fn contributions_plain(
 ) -> Result<()> {
     ensemble.validate()?;
     let (features_count, outputs_count) = (ensemble.features_count, ensemble.outputs_count);
-    super::check_lengths(features_count, outputs_count, features.len(), rows, contributions.len())?;
+    check_contributions_lengths(features_count, outputs_count, features.len(), rows, contributions.len())?;
     let stride = features_count + 1;
     let rows = features.chunks_exact(features_count).zip(contributions.chunks_exact_mut(outputs_count * stride));
     for (features, contributions) in rows {

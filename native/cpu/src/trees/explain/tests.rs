@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 //! Contributions against their definition on small trees, and the sweep against its plain twin on any.
 
+use headrace_types::ErrorCode;
 use proptest::prelude::*;
 
 use super::super::ensemble::{Missing, Node, Split, Test, Tree};
