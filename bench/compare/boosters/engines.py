@@ -8,37 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine import Call, Engine, package
-from inputs import Array, Inputs
+from boosters import LightgbmModel, XgboostModel
+from engine import Call, Engine, ours, package
+from inputs import Array
 
 
-class Xgboost(Engine):
+class Xgboost(XgboostModel):
     """`Booster.inplace_predict`, margins."""
 
-    wants = "features"
     note = "inplace_predict, predict_type='margin', nthread 1"
-
-    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
-        xgboost = package("xgboost")
-        self.version = xgboost.__version__
-        self.booster = xgboost.Booster(model_file=options["model"])
-        self.booster.set_param({"nthread": 1})
 
     def caller(self, rows: int) -> Call:
         predict = self.booster.inplace_predict
         return lambda features: predict(features, predict_type="margin")
 
 
-class Lightgbm(Engine):
+class Lightgbm(LightgbmModel):
     """`Booster.predict`, raw scores."""
 
-    wants = "features"
     note = "Booster.predict, raw_score=True, num_threads 1"
-
-    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
-        lightgbm = package("lightgbm")
-        self.version = lightgbm.__version__
-        self.booster = lightgbm.Booster(model_file=options["model"])
 
     def caller(self, rows: int) -> Call:
         predict = self.booster.predict
@@ -87,20 +75,9 @@ def versions(options: dict[str, Any]) -> dict[str, Any]:
     return {name: package(name).__version__ for name in options["packages"]}
 
 
-def headrace() -> Engine:
-    """The engine under test, imported only when it is asked for: peers are measured without it too."""
-    engine: Engine = package("headrace_engines").HeadraceTrees()
-    return engine
-
-
-def headrace_two_threads() -> Engine:
-    engine: Engine = package("headrace_engines").HeadraceTreesTwoThreads()
-    return engine
-
-
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "headrace": headrace,
-    "headrace, 2 threads": headrace_two_threads,
+    "headrace": ours("HeadraceTrees"),
+    "headrace, 2 threads": ours("HeadraceTreesTwoThreads"),
     "xgboost": Xgboost,
     "lightgbm": Lightgbm,
 }

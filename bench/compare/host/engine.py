@@ -44,3 +44,13 @@ class Engine:
 def package(name: str) -> Any:
     """A peer's package. Imported late: a worker runs with any one of its engines, and the type checker with none."""
     return importlib.import_module(name)
+
+
+def ours(name: str) -> Callable[[], Engine]:
+    """One of our own engines, by its class. Imported only when it is asked for: peers are measured without it too."""
+
+    def make() -> Engine:
+        engine: Engine = getattr(package("headrace_engines"), name)()
+        return engine
+
+    return make

@@ -8,35 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine import Call, Engine, package
-from inputs import Array, Inputs
+from engine import Engine, ours, package
+from inputs import Inputs
+from onnx_session import OnnxSession
 
 OPSET = 17
 TRAINED_ROWS = 4096
 
 
-class OnnxRuntime(Engine):
+class OnnxRuntime(OnnxSession):
     """`InferenceSession.run` on the CPU, one thread."""
 
-    wants = "features"
     note = "by skl2onnx, 1 thread"
 
     def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
-        onnxruntime = package("onnxruntime")
-        self.version = onnxruntime.__version__
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.inter_op_num_threads = 1
-        path = str(Path(options["folder"]) / "model.onnx")
-        self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-
-    def caller(self, rows: int) -> Call:
-        run = self.session.run
-        return lambda features: run(None, {"x": features})
-
-    def answer(self, rows: int, asked: Array) -> Array:
-        output: Array = self.session.run(None, {"x": asked})[0]
-        return output.reshape(-1)
+        self.open(Path(options["folder"]) / "model.onnx")
 
 
 def train(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -73,16 +59,10 @@ def train(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"sklearn": exported.library_version}
 
 
-def headrace() -> Engine:
-    """The engine under test, imported only when it is asked for: peers are measured without it too."""
-    engine: Engine = package("headrace_engines").HeadraceNetworks()
-    return engine
-
-
 def versions(options: dict[str, Any]) -> dict[str, Any]:
     """Versions that a trained network depends on."""
     return {name: package(name).__version__ for name in ("sklearn", "skl2onnx")}
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"headrace": headrace, "onnxruntime": OnnxRuntime}
+ENGINES: dict[str, Callable[[], Engine]] = {"headrace": ours("HeadraceNetworks"), "onnxruntime": OnnxRuntime}
 JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"train": train, "versions": versions}

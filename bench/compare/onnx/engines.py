@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine import Call, Engine, package
-from inputs import Array, Inputs, TreeInputs
+from engine import Engine, package
+from inputs import Inputs, TreeInputs
+from onnx_session import OnnxSession
 
 OPSET = 15
 """The newest that onnxmltools' tree converters write."""
@@ -28,31 +29,17 @@ def convert(options: dict[str, Any], features: int, target: Path) -> None:
     unfinished.replace(target)
 
 
-class OnnxRuntime(Engine):
+class OnnxRuntime(OnnxSession):
     """`InferenceSession.run` on the CPU, one thread."""
 
-    wants = "features"
     note = "TreeEnsembleRegressor by onnxmltools, 1 thread"
 
     def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
         assert isinstance(inputs, TreeInputs)
-        onnxruntime = package("onnxruntime")
-        self.version = onnxruntime.__version__
         path = Path(options["model"]).with_suffix(".onnx")
         if not path.exists():
             convert(options, inputs.features, path)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-
-    def caller(self, rows: int) -> Call:
-        run = self.session.run
-        return lambda features: run(None, {"x": features})
-
-    def answer(self, rows: int, asked: Array) -> Array:
-        output: Array = self.session.run(None, {"x": asked})[0]
-        return output.reshape(-1)
+        self.open(path)
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {"onnxruntime": OnnxRuntime}

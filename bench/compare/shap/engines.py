@@ -7,38 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from engine import Call, Engine, package
+from boosters import LightgbmModel, XgboostModel
+from engine import Call, Engine, ours, package
 from inputs import Array, Inputs
 
 
-class Xgboost(Engine):
+class Xgboost(XgboostModel):
     """`Booster.predict` with `pred_contribs`; making the DMatrix is part of the call, since rows come as an array."""
 
-    wants = "features"
     note = "predict(DMatrix, pred_contribs=True, approx_contribs=False), nthread 1"
-
-    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
-        xgboost = package("xgboost")
-        self.version = xgboost.__version__
-        self.booster = xgboost.Booster(model_file=options["model"])
-        self.booster.set_param({"nthread": 1})
-        self.matrix = xgboost.DMatrix
 
     def caller(self, rows: int) -> Call:
         predict, matrix = self.booster.predict, self.matrix
         return lambda features: predict(matrix(features, nthread=1), pred_contribs=True, approx_contribs=False)
 
 
-class Lightgbm(Engine):
+class Lightgbm(LightgbmModel):
     """`Booster.predict` with `pred_contrib`."""
 
-    wants = "features"
     note = "Booster.predict, pred_contrib=True, num_threads 1"
-
-    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
-        lightgbm = package("lightgbm")
-        self.version = lightgbm.__version__
-        self.booster = lightgbm.Booster(model_file=options["model"])
 
     def caller(self, rows: int) -> Call:
         predict = self.booster.predict
@@ -72,14 +59,8 @@ class Shap(Engine):
         return np.hstack([values, expected])
 
 
-def headrace() -> Engine:
-    """The engine under test, imported only when it is asked for: peers are measured without it too."""
-    engine: Engine = package("headrace_engines").HeadraceContributions()
-    return engine
-
-
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "headrace": headrace,
+    "headrace": ours("HeadraceContributions"),
     "xgboost": Xgboost,
     "lightgbm": Lightgbm,
     "shap": Shap,

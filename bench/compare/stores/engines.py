@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import writers
-from engine import Call, Engine, package
+from engine import Call, Engine, ours, package
 from inputs import Array, Inputs, LookupInputs
 
 LOAD_BATCH = 20_000
@@ -264,14 +264,8 @@ def version_of(distribution: str) -> str:
     return version(distribution)
 
 
-def headrace() -> Engine:
-    """The engine under test, imported only when it is asked for: peers are measured without it too."""
-    engine: Engine = package("headrace_engines").HeadraceLookup()
-    return engine
-
-
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "headrace": headrace,
+    "headrace": ours("HeadraceLookup"),
     "numpy_take": NumpyTake,
     "numpy_take_new": NumpyTakeNew,
     "dict": Dict,

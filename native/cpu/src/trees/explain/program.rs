@@ -13,6 +13,8 @@ use super::quadrature;
 
 /// Levels that a tree may have: a sweep keeps a frame for each.
 const LEVELS_MAX: usize = 4_096;
+/// Features of all outputs together that a row's explanation may name.
+const COLUMNS_MAX: usize = 1 << 22;
 
 /// What a sweep does next. Inner nodes and leaves are taken from their lists in the order in which actions need them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +37,6 @@ pub(super) enum Action {
 }
 
 /// No edge above asks the same feature.
-/// Features of all outputs together that a row's explanation may name.
-const COLUMNS_MAX: usize = 1 << 22;
-
 pub(super) const NOWHERE: u16 = u16::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +113,7 @@ pub(super) struct Programs<B> {
 }
 
 /// # Errors
-/// `unsupported_model` naming the tree.
+/// `unsupported_model` naming the tree, or for too many features of too many outputs.
 pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Programs<B>> {
     let mut columns = Columns::default();
     let mut expected = ensemble.base.clone();
