@@ -343,6 +343,15 @@ class Engine:
         id: str | None = None,
         explain: bool | Mapping[str, int] | None = None,
     ) -> dict[str, Any]: ...
+    def predict_arrays(
+        self,
+        name: str,
+        entities: Mapping[str, Any] | None = None,
+        request: Mapping[str, Any] | None = None,
+        features: Mapping[str, Any] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> dict[str, Any]: ...
 
 @final
 class Profile:

@@ -29,6 +29,8 @@ from headrace.registry import model_manifests
 from headrace.runtimes import find_runtimes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headrace.definitions import FeatureService
 
 LOG = logging.getLogger("headrace.engine")
@@ -195,6 +197,34 @@ class Engine:
         """
         try:
             return self.native.predict(model, entities, request, features, outputs, version, id, explain)
+        except UnknownNameError as error:
+            raise self._fault_of(model, version) or error from None
+
+    def predict_arrays(
+        self,
+        model: str,
+        *,
+        entities: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+        request: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+        features: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> dict[str, Any]:
+        """As `predict`, answered in arrays instead of an object for each row: the way for many rows.
+
+        A NumPy array of a column's own type (int64, float32, float64) is taken without a look at each value.
+
+        Returns:
+            `{"deployment", "model_version", "classes", "labels"?, "scores", "margins"?, "errors"}`: `scores` is float64
+            `[rows, classes]`, for a regression `[rows, 1]` values; `labels` int64 `[rows]`, places in `classes`, for a
+            classification; `margins` float64 `[rows, margins]` when `outputs` names "margin"; `errors` row -> exception
+            of the rows that failed, whose scores are NaN and whose label is -1.
+
+        Raises:
+            As `predict`.
+        """
+        try:
+            return self.native.predict_arrays(model, entities, request, features, outputs, version)
         except UnknownNameError as error:
             raise self._fault_of(model, version) or error from None
 

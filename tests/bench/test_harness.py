@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace_control.bench import Report, Session, Settings
-from headrace_control.bench.areas import expr, lookup, pit, shap, trees, windows
+from headrace_control.bench.areas import expr, lookup, pit, predict, shap, trees, windows
 from headrace_control.bench.measure import difference
 from headrace_control.bench.workers import Worker, WorkerError
 
@@ -115,6 +115,13 @@ def test_explanations_agree_with_those_of_the_library() -> None:
         report = shap.run(session, (SMALL_MODEL,), (16,))
     assert {(one.engine, one.rows) for one in report.results} == {(engine, 16) for engine in ("headrace", "xgboost")}
     assert "headrace xgboost-100x6" in report.machine["outputs_compared"]
+
+
+def test_one_call_answers_as_two() -> None:
+    with Session(small_settings(), note=lambda text: None) as session:
+        report = predict.run(session, (SMALL_MODEL,))
+    assert {one.engine for one in report.results} == {"headrace", "headrace, two calls"}
+    assert report.machine["outputs_compared"]["headrace xgboost-100x6"] == "the same bits as headrace, two calls"
 
 
 def test_expressions_of_both_engines_agree() -> None:

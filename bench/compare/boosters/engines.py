@@ -78,6 +78,8 @@ def versions(options: dict[str, Any]) -> dict[str, Any]:
 ENGINES: dict[str, Callable[[], Engine]] = {
     "headrace": ours("HeadraceTrees"),
     "headrace, 2 threads": ours("HeadraceTreesTwoThreads"),
+    "headrace, one call": ours("HeadraceOneCall"),
+    "headrace, two calls": ours("HeadraceTwoCalls"),
     "xgboost": Xgboost,
     "lightgbm": Lightgbm,
 }

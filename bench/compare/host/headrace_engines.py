@@ -211,16 +211,68 @@ class HeadraceContributions(HeadraceTrees):
         return np.asarray(self.model.contributions(asked, threads=1))
 
 
-def register(models: Path, name: str, library: str, file: Path, rows: Array) -> _native.Model:
+class HeadraceTwoCalls(HeadraceLookup):
+    """`OnlinePlan.read_into` a reused buffer, then `Model.margins` of it."""
+
+    note = "OnlinePlan.read_into, then Model.margins, threads=1"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        super().load(inputs, options)
+        assert isinstance(inputs, LookupInputs)
+        names = [f"{view_name(view)}_{at}" for view in range(inputs.views) for at in range(inputs.fields)]
+        found = {
+            "service": SERVICE,
+            "features": [{"name": name, "dtype": "float32"} for name in names],
+            "join_keys": [{"name": KEY, "dtype": "int64"}],
+        }
+        self.models, self.case = Path(options["folder"]) / type(self).__name__, options["case"]
+        file, golden = Path(options["model"]), inputs.table[:GOLDEN_ROWS]
+        self.model = register(self.models, self.case, options["library"], file, golden, found)
+
+    def caller(self, rows: int) -> Call:
+        look_up, out, margins = super().caller(rows), self.buffers[rows], self.model.margins
+
+        def call(keys: Array) -> object:
+            look_up(keys)
+            return margins(out, threads=1)
+
+        return call
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        return np.asarray(self.caller(rows)(asked)).reshape(-1)
+
+
+class HeadraceOneCall(HeadraceTwoCalls):
+    """`Engine.predict_arrays`: the same store and model behind one call."""
+
+    note = "Engine.predict_arrays"
+
+    def load(self, inputs: Inputs, options: dict[str, Any]) -> None:
+        super().load(inputs, options)
+        self.engine = _native.Engine(_native.Plan.from_json(self.plan_json(inputs)), self.store)
+        self.engine.add_model(self.models / self.case / str(self.model.version))
+
+    def caller(self, rows: int) -> Call:
+        predict, case = self.engine.predict_arrays, self.case
+        return lambda keys: predict(case, {KEY: keys})
+
+    def answer(self, rows: int, asked: Array) -> Array:
+        return np.asarray(self.engine.predict_arrays(self.case, {KEY: asked})["scores"]).reshape(-1)
+
+
+def register(
+    models: Path, name: str, library: str, file: Path, rows: Array, signature: dict[str, Any] | None = None
+) -> _native.Model:
     """The next version of a model, exported as a user would: the engine's golden rows are the library's answers."""
     with tempfile.TemporaryDirectory() as folder:
         exported = export(library, file, Path(folder), rows)
         data = exported.file.read_bytes()
+    given = {"features": [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]}
     draft = {
         "task": exported.task,
         "format": exported.format,
         "golden": exported.golden,
-        "signature": {"features": [{"name": f"f{at}", "dtype": "float32"} for at in range(rows.shape[1])]},
+        "signature": signature or given,
         "trainer": {"library": exported.library, "version": exported.library_version},
         "created_at": "1970-01-01T00:00:00Z",
     }

@@ -36,6 +36,8 @@ class LookupInputs:
     views: int
     fields: int
     seed: int
+    is_normal: bool = False
+    """Whether values are normal, as those of the tree area are; else they are between 0 and 1."""
     keys: NDArray[np.int64] = field(init=False)
     table: NDArray[np.float32] = field(init=False)
     kinds: dict[str, Array] = field(init=False)
@@ -45,7 +47,8 @@ class LookupInputs:
         span = np.iinfo(np.int64)
         drawn = np.unique(rng.integers(span.min, span.max, self.keys_count + 1024, dtype=np.int64, endpoint=True))
         self.keys = rng.permutation(drawn)[: self.keys_count]
-        self.table = rng.random((self.keys_count, self.views * self.fields), dtype=np.float32)
+        draw = rng.standard_normal if self.is_normal else rng.random
+        self.table = draw((self.keys_count, self.views * self.fields), dtype=np.float32)
         row_numbers = rng.integers(0, self.keys_count, DRAWS, dtype=np.int64)
         sequence = np.arange(self.keys_count, dtype=np.int64)
         self.kinds = {"row_numbers": row_numbers, "keys": self.keys[row_numbers], "sequence": sequence}
@@ -125,7 +128,7 @@ Inputs = LookupInputs | TreeInputs | ExpressionInputs | WindowInputs | EventInpu
 def make_inputs(spec: dict[str, Any]) -> Inputs:
     """The inputs that a spec of the harness describes."""
     if spec["area"] == "lookup":
-        return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"])
+        return LookupInputs(spec["keys"], spec["views"], spec["fields"], spec["seed"], spec.get("normal", False))
     if spec["area"] == "expr":
         return ExpressionInputs(spec["rows"], spec["seed"])
     if spec["area"] == "windows":

@@ -11,7 +11,7 @@ import click
 from headrace_control.cli.output import Output, epilog
 from headrace_control.errors import FAILED, OK
 
-AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "mlp", "shap", "demo"]
+AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "mlp", "shap", "predict", "demo"]
 
 
 @click.command(
@@ -49,7 +49,7 @@ def command(
     seed: int,
 ) -> int:
     """Measure our engine beside its peers: AREA is lookup, online, ingest, pit, windows, expr, trees,
-    shap or demo.
+    shap, predict or demo.
 
     Each peer runs in an environment of its own, made at first use. Outputs are compared before anything is timed,
     engines take turns, and inputs differ on every call. Needs a checkout; bench/README.md says how to read the figures.

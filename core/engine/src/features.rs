@@ -136,21 +136,16 @@ impl Engine {
         rows: usize,
         scratch: &mut Scratch,
     ) -> Result<FeatureResponse> {
-        scratch.start(0, 0, 0);
+        scratch.start(0, 0);
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let inputs = Inputs::of_lookup(service, request, rows, &mut scratch.row_errors)?;
         let (now_us, started) = (self.clock().now_us(), Instant::now());
         service.binding.fill_columns(&inputs, rows, now_us, scratch)?;
         if let Some(log) = &self.options.payload {
-            let served = Served {
-                inputs: &inputs,
-                rows,
-                at_us: now_us,
-                request_id: None,
-                queue: None,
-                compute: started.elapsed(),
-            };
-            service.binding.log(log, &served, scratch);
+            let served =
+                Served { inputs: &inputs, at_us: now_us, request_id: None, queue: None, compute: started.elapsed() };
+            let logged = service.binding.sampled(log, &inputs, rows);
+            service.binding.log(log, &served, scratch, &logged);
         }
         let plan = &service.compiled().plan;
         let (mut columns, mut statuses) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ use crate::numbers::copy_numbers;
 use crate::request::{PredictRequest, RowErrors};
 use crate::request_id::new_request_id;
 use crate::response::{NO_LABEL, PredictResponse, Timing};
-use crate::scratch::Scratch;
+use crate::scratch::{Matrix, Scratch};
 use crate::served::Served;
 
 impl Engine {
@@ -65,22 +65,34 @@ impl Engine {
             check_explainable(deployment, rows)?;
         }
         let id = request.id.clone().unwrap_or_else(|| new_request_id(now_us));
-        scratch.start(rows, deployment.features().len(), deployment.margins_count());
+        scratch.start(rows, deployment.margins_count());
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let transform_started = Instant::now();
         if let Some(matrix) = &request.matrix {
-            scratch.matrix.copy_from_slice(matrix);
+            scratch.missing_float64(matrix.len()).copy_from_slice(matrix);
         } else {
             let inputs = Inputs::of_predict(deployment, request, rows, &mut scratch.row_errors)?;
             match &deployment.features_from {
-                FeaturesFrom::Request => fill_from_columns(deployment, &inputs, scratch)?,
+                FeaturesFrom::Request => {
+                    fill_from_columns(
+                        deployment,
+                        &inputs,
+                        scratch.missing_float64(rows * deployment.features().len()),
+                    )?;
+                }
                 FeaturesFrom::Service(binding) => {
-                    binding.fill(&inputs, rows, now_us, scratch, timing)?;
-                    if let Some(log) = &self.options.payload {
+                    let log = self.options.payload.as_deref();
+                    let logged = log.map_or_else(Vec::new, |log| binding.sampled(log, &inputs, rows));
+                    // What is logged has types and statuses, which a matrix has not; what is explained is explained in float64.
+                    let is_plain = logged.is_empty() && request.explain.is_none();
+                    if !(is_plain && binding.fill_by_lookup(&inputs, rows, now_us, scratch, timing)?) {
+                        binding.fill(&inputs, rows, now_us, scratch, timing)?;
+                    }
+                    if let Some(log) = log {
                         let (queue, compute) = (Some(timing.queue), transform_started.elapsed());
-                        let request_id = Some(id.as_str());
-                        let served = Served { inputs: &inputs, rows, at_us: now_us, request_id, queue, compute };
-                        binding.log(log, &served, scratch);
+                        let served =
+                            Served { inputs: &inputs, at_us: now_us, request_id: Some(id.as_str()), queue, compute };
+                        binding.log(log, &served, scratch, &logged);
                     }
                 }
                 FeaturesFrom::Nowhere(fault) => return Err(fault.clone()),
@@ -127,12 +139,12 @@ fn matrix_rows(deployment: &Deployment, values: usize) -> Result<usize> {
     Ok(values / features)
 }
 
-fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, scratch: &mut Scratch) -> Result<()> {
+fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, matrix: &mut [f64]) -> Result<()> {
     let width = deployment.features().len();
     for (index, field) in deployment.features().iter().enumerate() {
         let column =
             inputs.overrides(index).ok_or_else(|| missing_column(deployment.name(), Section::Features, field))?;
-        copy_numbers(column, &mut scratch.matrix, width, index);
+        copy_numbers(column, matrix, width, index);
     }
     Ok(())
 }
@@ -166,12 +178,17 @@ fn answer(
     let margins_count = deployment.margins_count();
     let model = &deployment.core.spec.model;
     if rows > 0 {
-        model.margins(&scratch.matrix, rows, &mut scratch.margins)?;
+        match &scratch.matrix {
+            Matrix { is_float32: true, float32, .. } => {
+                model.margins_of_float32(float32, rows, &mut scratch.margins)?;
+            }
+            Matrix { float64, .. } => model.margins(float64, rows, &mut scratch.margins)?,
+        }
     }
     let mut contributions = Vec::new();
     if request.explain.is_some() && rows > 0 {
         contributions.resize(deployment.explained_values(rows).unwrap_or_default(), 0.0);
-        model.contributions(&scratch.matrix, rows, &mut contributions)?;
+        model.contributions(&scratch.matrix.float64, rows, &mut contributions)?;
     }
     let mut margins = if request.outputs.margin { scratch.margins.clone() } else { Vec::new() };
     model.scores(&mut scratch.margins);
@@ -180,7 +197,9 @@ fn answer(
     let mut scores = Vec::with_capacity(rows * scores_count);
     kind.fill_scores(&scratch.margins, &mut scores);
     let mut without_score = RowErrors::default();
-    for (row, row_scores) in scores.chunks_exact(scores_count).enumerate() {
+    let is_all_finite = |numbers: &[f64]| numbers.iter().fold(true, |all, number| all & number.is_finite());
+    let told = if is_all_finite(&scores) && is_all_finite(&margins) { &[][..] } else { &scores[..] };
+    for (row, row_scores) in told.chunks_exact(scores_count).enumerate() {
         let row_margins =
             margins.get(row * margins_count..).map_or(&[][..], |rest| &rest[..margins_count.min(rest.len())]);
         let numbers = || row_scores.iter().chain(row_margins);

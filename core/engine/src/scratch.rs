@@ -13,10 +13,19 @@ const KEPT_ROWS_MAX: usize = 4096;
 /// Memories kept for one model version; more threads at a time than this make their own.
 const KEPT_COUNT_MAX: usize = 64;
 
+/// A model's features in one of two precisions; both memories are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Matrix {
+    pub(crate) float64: Vec<f64>,
+    pub(crate) float32: Vec<f32>,
+    /// Which of them a request has filled.
+    pub(crate) is_float32: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Row-major `[rows, features]`, what the model gets.
-    pub(crate) matrix: Vec<f64>,
+    pub(crate) matrix: Matrix,
     /// The canonical keys of the tables.
     pub(crate) keys: Vec<EncodedKeys>,
     pub(crate) stored: StoredColumns,
@@ -28,12 +37,19 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn start(&mut self, rows: usize, features: usize, margins: usize) {
-        self.matrix.clear();
-        self.matrix.resize(rows * features, f64::NAN);
+    pub(crate) fn start(&mut self, rows: usize, margins: usize) {
         self.margins.clear();
         self.margins.resize(rows * margins, 0.0);
         self.row_errors.clear();
+    }
+
+    /// Room for so many features of float64, all of them missing.
+    pub(crate) fn missing_float64(&mut self, values: usize) -> &mut [f64] {
+        let Matrix { float64, is_float32, .. } = &mut self.matrix;
+        *is_float32 = false;
+        float64.clear();
+        float64.resize(values, f64::NAN);
+        float64
     }
 
     /// What a lookup found of a stored feature in a row.

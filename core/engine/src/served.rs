@@ -17,7 +17,6 @@ use crate::service::{Binding, nulls};
 #[derive(Debug)]
 pub(crate) struct Served<'a, 'b> {
     pub(crate) inputs: &'a Inputs<'b>,
-    pub(crate) rows: usize,
     /// The time as of which was looked up.
     pub(crate) at_us: TimestampUs,
     /// `None` where the answer has none; the log makes one.
@@ -27,13 +26,17 @@ pub(crate) struct Served<'a, 'b> {
 }
 
 impl Binding {
-    /// Logs the rows whose keys are sampled.
-    pub(crate) fn log(&self, log: &PayloadLog, served: &Served<'_, '_>, scratch: &Scratch) {
-        let key = |index: usize| self.key_column(served.inputs, index);
+    /// The rows of a request whose keys are sampled: those that are to be logged.
+    pub(crate) fn sampled(&self, log: &PayloadLog, inputs: &Inputs<'_>, rows: usize) -> Vec<usize> {
+        let key = |index: usize| self.key_column(inputs, index);
         let keys_count = self.shape.keys().len();
-        let rows: Vec<usize> = (0..served.rows).filter(|&row| log.takes((0..keys_count).map(key), row)).collect();
+        (0..rows).filter(|&row| log.takes((0..keys_count).map(key), row)).collect()
+    }
+
+    /// Logs some rows.
+    pub(crate) fn log(&self, log: &PayloadLog, served: &Served<'_, '_>, scratch: &Scratch, rows: &[usize]) {
         if !rows.is_empty() {
-            log.offer(self.chunk(log, served, scratch, &rows));
+            log.offer(self.chunk(log, served, scratch, rows));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use headrace_expr::ColumnView;
 use headrace_features::{FeatureFrom, InputFrom, LocalStore, OnlinePlan, Plan, ServicePlan};
-use headrace_types::{Batch, Column, ColumnData, Error, ErrorCode, Field, Result, TimestampUs};
+use headrace_types::{Batch, Column, ColumnData, Error, ErrorCode, Field, Result, ScalarType, TimestampUs};
 
 use crate::deployment::Section;
 use crate::inputs::{Inputs, missing_column};
@@ -45,8 +45,17 @@ pub(crate) struct Binding {
     request: Vec<Option<usize>>,
     /// What a request without given features must bring.
     demands: Demands,
+    /// How the lookup fills the model's matrix by itself: where the model takes all stored features, in their order, and nothing else.
+    direct: Option<Direct>,
     /// The columns of its payloads.
     pub(crate) shape: Arc<Shape>,
+}
+
+/// The precision in which a lookup loses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direct {
+    Float32,
+    Float64,
 }
 
 /// Which of a service's parts a request needs, after the features that it gives itself.
@@ -163,10 +172,11 @@ impl Binding {
         };
         let keys = matched(join_keys, &plan.join_keys, &demands.keys)?;
         let request = matched(request_fields, &plan.request_fields, &demands.request)?;
+        let direct = Direct::of(plan, &places);
         let model = version.map(|version| (model, version));
         let (digest, keys_of, fields) = (&service.plan_digest, &plan.join_keys, &plan.request_fields);
         let shape = Arc::new(Shape::of_lookup(&plan.name, digest, model, keys_of, fields, features));
-        Ok(Self { service: Arc::clone(service), features: places, keys, request, demands, shape })
+        Ok(Self { service: Arc::clone(service), features: places, keys, request, demands, direct, shape })
     }
 
     /// Fills the scratch's matrix with the model's features: looks up, computes, and puts given features in their place.
@@ -197,21 +207,57 @@ impl Binding {
             self.compute(inputs, rows, demands, scratch)?;
         }
         let width = self.features.len();
+        scratch.missing_float64(rows * width);
+        let matrix = &mut scratch.matrix.float64;
         for (index, &feature) in self.features.iter().enumerate() {
             if let Some(column) = inputs.overrides(index) {
-                copy_numbers(column, &mut scratch.matrix, width, index);
+                copy_numbers(column, matrix, width, index);
                 continue;
             }
             match self.service.plan.features[feature].from {
                 FeatureFrom::Stored(stored) => {
-                    copy_numbers(&scratch.stored.columns[stored], &mut scratch.matrix, width, index);
+                    copy_numbers(&scratch.stored.columns[stored], matrix, width, index);
                 }
                 FeatureFrom::OnDemand(output) => {
-                    copy_output(&scratch.expr.outputs()[output], &mut scratch.matrix, width, index);
+                    copy_output(&scratch.expr.outputs()[output], matrix, width, index);
                 }
             }
         }
         Ok(())
+    }
+
+    /// As [`Binding::fill`], where the lookup's rows are the model's: false, and nothing done, where they are not.
+    ///
+    /// # Errors
+    /// As [`Binding::fill`].
+    pub(crate) fn fill_by_lookup(
+        &self,
+        inputs: &Inputs<'_>,
+        rows: usize,
+        now_us: TimestampUs,
+        scratch: &mut Scratch,
+        timing: &mut Timing,
+    ) -> Result<bool> {
+        let Some(direct) = self.direct.filter(|_| inputs.overrides.is_empty()) else { return Ok(false) };
+        let started = Instant::now();
+        let keys = self.keys(inputs, rows, &self.demands)?;
+        let online = &self.service.online;
+        let encoded = online.encode_keys(&keys, &mut scratch.keys)?;
+        let (matrix, values) = (&mut scratch.matrix, rows * self.features.len());
+        matrix.is_float32 = direct == Direct::Float32;
+        // Every value is written: a lookup says NaN where it finds nothing.
+        match direct {
+            Direct::Float32 => {
+                matrix.float32.resize(values, f32::NAN);
+                online.read_f32(&encoded, now_us, &mut matrix.float32, None)?;
+            }
+            Direct::Float64 => {
+                matrix.float64.resize(values, f64::NAN);
+                online.read_f64(&encoded, now_us, &mut matrix.float64, None)?;
+            }
+        }
+        timing.lookup = started.elapsed();
+        Ok(true)
     }
 
     /// As [`Binding::fill`], without given features, and the values stay columns in the scratch: `stored` and `expr`.
@@ -342,6 +388,33 @@ impl Binding {
             }
         }
         stored.columns.get(index)
+    }
+}
+
+impl Direct {
+    /// `places` are those of the model's features among the service's.
+    fn of(plan: &ServicePlan, places: &[usize]) -> Option<Self> {
+        if places.len() != plan.stored.len() {
+            return None;
+        }
+        let mut direct = Direct::Float32;
+        for (place, &feature) in places.iter().enumerate() {
+            let feature = &plan.features[feature];
+            if feature.from != FeatureFrom::Stored(place) || feature.dtype.is_list() {
+                return None;
+            }
+            match feature.dtype.element() {
+                ScalarType::Bool
+                | ScalarType::Int8
+                | ScalarType::Int16
+                | ScalarType::UInt8
+                | ScalarType::UInt16
+                | ScalarType::Float32 => {}
+                ScalarType::Timestamp | ScalarType::String | ScalarType::Bytes => return None,
+                _ => direct = Direct::Float64,
+            }
+        }
+        Some(direct)
     }
 }
 

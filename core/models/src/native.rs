@@ -283,6 +283,10 @@ impl Model for NativeModel {
         self.margins_of(Features::Float64(features), rows, margins, 1)
     }
 
+    fn margins_of_float32(&self, features: &[f32], rows: usize, margins: &mut [f64]) -> Result<()> {
+        self.margins_of(Features::Float32(features), rows, margins, 1)
+    }
+
     fn scores(&self, margins: &mut [f64]) {
         self.link.apply(margins, self.outputs_count());
     }

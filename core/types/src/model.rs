@@ -52,6 +52,15 @@ pub trait Model: Send + Sync + Debug {
     /// `length_mismatch` when a slice's length is not as stated.
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()>;
 
+    /// As [`margins`](Self::margins), of float32 features.
+    ///
+    /// # Errors
+    /// As [`margins`](Self::margins).
+    fn margins_of_float32(&self, features: &[f32], rows: usize, margins: &mut [f64]) -> Result<()> {
+        let widened: Vec<f64> = features.iter().copied().map(f64::from).collect();
+        self.margins(&widened, rows, margins)
+    }
+
     /// Margins turned into scores in place, with the trainer's own arithmetic and precision.
     fn scores(&self, margins: &mut [f64]);
 

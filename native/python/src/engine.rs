@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headrace_engine::{
-    EngineOptions, Explain, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest, RowError, Section,
+    Deployment, EngineOptions, Explain, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest,
+    PredictResponse, RowError, Section,
 };
 use headrace_types::{Batch, Clock, Error, ErrorCode, SystemClock, VirtualClock};
 use pyo3::prelude::*;
@@ -16,7 +17,7 @@ use crate::error::{Outcome, detached, guarded, type_mismatch};
 use crate::fork::ForkGuard;
 use crate::local_store::LocalStore;
 use crate::plan::Plan;
-use crate::response::response_dict;
+use crate::response::{response_arrays, response_dict};
 use crate::runtimes::runtimes_of;
 use crate::values::{column_of, columns_of, list_of};
 
@@ -230,37 +231,70 @@ impl Engine {
         id: Option<String>,
         explain: Option<&Bound<'py, PyAny>>,
     ) -> Outcome<Bound<'py, PyDict>> {
-        let engine = self.checked()?;
-        let deployment = engine.deployment(name, version)?;
-        let mut row_errors: Vec<RowError> = Vec::new();
-        let mut batch = |section: Section, given: Option<&Bound<'py, PyAny>>| -> Outcome<Batch> {
-            let Some(given) = given else { return Ok(Batch::default()) };
-            let mut columns = Vec::new();
-            for (name, values) in columns_of(section.name(), given)? {
-                let field = deployment.field(section, &name)?;
-                let column = column_of(&name, field.dtype, &values, &mut row_errors)?;
-                columns.push((name, column));
-            }
-            Ok(Batch { rows: columns.first().map_or(0, |(_, column)| column.len()), columns })
-        };
-        let entities = batch(Section::Entities, entities)?;
-        let fields = batch(Section::Request, request)?;
-        let features = batch(Section::Features, features)?;
+        let deployment = self.checked()?.deployment(name, version)?;
         let ask = PredictRequest {
             id,
-            entities,
-            features,
-            request: fields,
-            row_errors,
             outputs: outputs_of(outputs)?,
             explain: explain.map(explain_of).transpose()?.flatten(),
-            ..PredictRequest::default()
+            ..request_of(&deployment, entities, request, features)?
         };
-        let run = || engine.predict_on(&deployment, &ask);
-        let response =
-            if ask.rows() < DETACH_ROWS_MIN && !deployment.waits() { guarded(run) } else { detached(py, run) }?;
+        let response = self.answered(py, &deployment, &ask)?;
         response_dict(py, &deployment, &response)
     }
+
+    /// As `predict`, answered in arrays.
+    #[pyo3(signature = (name, entities=None, request=None, features=None, outputs=None, version=None))]
+    #[allow(clippy::too_many_arguments)] // as above
+    fn predict_arrays<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        entities: Option<&Bound<'py, PyAny>>,
+        request: Option<&Bound<'py, PyAny>>,
+        features: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        version: Option<u32>,
+    ) -> Outcome<Bound<'py, PyDict>> {
+        let deployment = self.checked()?.deployment(name, version)?;
+        let ask = PredictRequest {
+            id: Some(String::new()),
+            outputs: outputs_of(outputs)?,
+            ..request_of(&deployment, entities, request, features)?
+        };
+        response_arrays(py, self.answered(py, &deployment, &ask)?)
+    }
+}
+
+impl Engine {
+    fn answered(&self, py: Python<'_>, deployment: &Deployment, ask: &PredictRequest) -> Outcome<PredictResponse> {
+        let run = || self.inner.predict_on(deployment, ask);
+        let is_short = ask.rows() < DETACH_ROWS_MIN && !deployment.waits();
+        Ok(if is_short { guarded(run) } else { detached(py, run) }?)
+    }
+}
+
+/// The rows of a request; everything else has its default.
+fn request_of(
+    deployment: &Deployment,
+    entities: Option<&Bound<'_, PyAny>>,
+    request: Option<&Bound<'_, PyAny>>,
+    features: Option<&Bound<'_, PyAny>>,
+) -> Outcome<PredictRequest> {
+    let mut row_errors: Vec<RowError> = Vec::new();
+    let mut batch = |section: Section, given: Option<&Bound<'_, PyAny>>| -> Outcome<Batch> {
+        let Some(given) = given else { return Ok(Batch::default()) };
+        let mut columns = Vec::new();
+        for (name, values) in columns_of(section.name(), given)? {
+            let field = deployment.field(section, &name)?;
+            let column = column_of(&name, field.dtype, &values, &mut row_errors)?;
+            columns.push((name, column));
+        }
+        Ok(Batch { rows: columns.first().map_or(0, |(_, column)| column.len()), columns })
+    };
+    let entities = batch(Section::Entities, entities)?;
+    let request = batch(Section::Request, request)?;
+    let features = batch(Section::Features, features)?;
+    Ok(PredictRequest { entities, request, features, row_errors, ..PredictRequest::default() })
 }
 
 fn payload_options<'py>(given: &Bound<'py, PyDict>) -> Outcome<PayloadOptions> {

@@ -1,12 +1,14 @@
 //! A prediction as the dictionary of the Common API: the same names, nesting and nulls as `headrace_protocol` writes in JSON.
 
 use headrace_engine::{Deployment, Explanation, NO_LABEL, Phase, PredictResponse, RowError};
-use headrace_types::Task;
+use headrace_types::{Error, Task};
+use numpy::ndarray::Array2;
+use numpy::{IntoPyArray, PyArray2};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 
 const API_VERSION: &str = "v1";
 
@@ -36,6 +38,36 @@ pub(crate) fn response_dict<'py>(
     answer.set_item(intern!(py, "predictions"), predictions)?;
     answer.set_item(intern!(py, "timing_us"), timing(py, response)?)?;
     Ok(answer)
+}
+
+/// `{"deployment", "model_version", "classes", "labels"?, "scores", "margins"?, "errors"}`: a float64 array of `[rows, classes]` scores (of
+/// values `[rows, 1]`), an int64 array of label places, -1 in a failed row, a float64 array `[rows, margins]`, and the failed rows' errors.
+pub(crate) fn response_arrays(py: Python<'_>, response: PredictResponse) -> Outcome<Bound<'_, PyDict>> {
+    let answer = PyDict::new(py);
+    let (rows, scores_count) = (response.rows, response.scores_count());
+    answer.set_item(intern!(py, "deployment"), &*response.deployment)?;
+    answer.set_item(intern!(py, "model_version"), response.model_version)?;
+    answer.set_item(intern!(py, "classes"), PyList::new(py, response.classes.iter())?)?;
+    if response.outputs.label && response.task == Task::Classification {
+        let place = |&label: &u32| if label == NO_LABEL { -1 } else { i64::from(label) };
+        let labels: Vec<i64> = response.labels.iter().map(place).collect();
+        answer.set_item(intern!(py, "labels"), labels.into_pyarray(py))?;
+    }
+    answer.set_item(intern!(py, "scores"), array(py, response.scores, rows, scores_count)?)?;
+    if response.outputs.margin {
+        answer.set_item(intern!(py, "margins"), array(py, response.margins, rows, response.margins_count)?)?;
+    }
+    let errors = PyDict::new(py);
+    for RowError { row, error } in &response.row_errors {
+        errors.set_item(row, PyErr::from(Failure::from(Error::clone(error))).into_value(py))?;
+    }
+    answer.set_item(intern!(py, "errors"), errors)?;
+    Ok(answer)
+}
+
+fn array(py: Python<'_>, values: Vec<f64>, rows: usize, width: usize) -> Outcome<Bound<'_, PyArray2<f64>>> {
+    let values = Array2::from_shape_vec((rows, width), values).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(values.into_pyarray(py))
 }
 
 fn task_name<'py>(py: Python<'py>, task: Task) -> &'py Bound<'py, PyString> {

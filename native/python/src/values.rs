@@ -3,13 +3,15 @@
 //! Whole frames cross as Arrow ([`crate::frame`]) and tensors as NumPy ([`crate::tensor`]); nothing here is made for millions of values.
 
 use headrace_engine::{ColumnBuilder, RowError};
-use headrace_types::{Column, ColumnData, DType, Error, TimestampUs, Value, days_from_civil};
+use headrace_types::{Column, ColumnData, DType, Error, ScalarType, TimestampUs, Value, days_from_civil};
+use numpy::PyUntypedArray;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::error::{Outcome, text_of, type_mismatch};
+use crate::tensor::{Element, View};
 
 /// A sequence of Python values as a column; a value that does not fit spoils its row only.
 pub(crate) fn column_of(
@@ -29,6 +31,8 @@ pub(crate) fn column_of(
         for value in tuple.iter_borrowed() {
             push(&mut builder, &value)?;
         }
+    } else if let Some(data) = array_of(dtype, values) {
+        return Ok(Column::new(data));
     } else {
         let items = items_of(name, values)?;
         builder = ColumnBuilder::new(name, dtype, items.len());
@@ -39,6 +43,21 @@ pub(crate) fn column_of(
     let (column, errors) = builder.finish();
     row_errors.extend(errors);
     Ok(column)
+}
+
+/// A NumPy array of exactly the column's type; none for anything else, which goes value by value.
+fn array_of(dtype: DType, values: &Bound<'_, PyAny>) -> Option<ColumnData> {
+    let array = values.cast::<PyUntypedArray>().ok()?;
+    let view = View::of("values", array).ok().filter(|view| view.dimensions == 1)?;
+    // SAFETY: `values` keeps the array alive, and the element type is matched; nothing runs meanwhile that could write to it.
+    unsafe {
+        match (view.element, dtype) {
+            (Element::Int64, DType::Scalar(ScalarType::Int64)) => Some(ColumnData::Int64(view.slice().to_vec())),
+            (Element::Float32, DType::Scalar(ScalarType::Float32)) => Some(ColumnData::Float32(view.slice().to_vec())),
+            (Element::Float64, DType::Scalar(ScalarType::Float64)) => Some(ColumnData::Float64(view.slice().to_vec())),
+            _ => None,
+        }
+    }
 }
 
 /// What a NumPy array, an Arrow array, a pandas or Polars column holds, as a list.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, ingest, lookup, mlp, online, pit, shap, trees, windows
+from headrace_control.bench.areas import demo, expr, ingest, lookup, mlp, online, pit, predict, shap, trees, windows
 
 AREAS = {
     "lookup": lookup,
@@ -14,5 +14,6 @@ AREAS = {
     "trees": trees,
     "mlp": mlp,
     "shap": shap,
+    "predict": predict,
     "demo": demo,
 }

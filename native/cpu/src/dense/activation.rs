@@ -4,6 +4,7 @@ use super::plain::Activation;
 
 /// A float type that a network computes in.
 pub(super) trait Float: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
+    fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
     fn to_f64(self) -> f64;
     fn is_zero(self) -> bool;
@@ -17,6 +18,11 @@ macro_rules! float {
     ($type:ty, $logistic:path, $tanh:path) => {
         #[allow(clippy::cast_possible_truncation)] // rounding to the network's precision is the purpose
         impl Float for $type {
+            #[inline(always)]
+            #[allow(clippy::cast_lossless)] // one of the two types is the value's own
+            fn from_f32(value: f32) -> Self {
+                value as $type
+            }
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as $type
@@ -64,7 +70,7 @@ fn logistic_f32(value: f32) -> f32 {
     1.0 / (1.0 + exp_f32(-value))
 }
 
-/// Within 3 units in the last place. Below 0.625 a series in odd powers, as 1 is then too large to be subtracted from.
+/// Within 3 units in the last place. Below 0.3 a series in odd powers, as 1 is then too large to be subtracted from.
 #[inline(always)]
 fn tanh_f32(value: f32) -> f32 {
     let square = value * value;

@@ -19,8 +19,9 @@ const PANEL_BYTES: usize = 64;
 const PANELS: usize = 4;
 /// A layer of at most so many outputs is made of dot products.
 const DOT_OUTPUTS_MAX: usize = 3;
-/// Sums of a dot product that go on together.
-const DOT_LANES: usize = 32;
+/// Sums of a dot product that go on together: so many vectors of so many values.
+const DOT_VECTORS: usize = 4;
+const DOT_LANES: usize = 8;
 
 /// A layer in the form that runs.
 #[derive(Debug)]
@@ -103,9 +104,7 @@ impl<T: Float> PackedLayer<T> {
                 }
             }
             Weights::Panels { weights, bias } if rows == 1 => {
-                nonzero.clear();
-                let numbered = (0u32..).zip(&inputs[..self.inputs_count]);
-                nonzero.extend(numbered.filter(|(_, input)| !input.is_zero()).map(|(index, _)| index));
+                list_nonzero(&inputs[..self.inputs_count], nonzero);
                 let mut done = 0;
                 while done + PANELS * WIDTH <= stride {
                     let weights = &weights[done * self.inputs_count..][..PANELS * WIDTH * self.inputs_count];
@@ -222,26 +221,37 @@ fn one_row<T: Float, const WIDTH: usize, const PANELS: usize, const FMA: bool>(
     }
 }
 
-/// `a . b`, in lanes that are summed at the end.
+/// The places of the values that are not zero. Which those are is as good as random, so nothing branches on it.
+#[inline(always)]
+fn list_nonzero<T: Float>(values: &[T], nonzero: &mut Vec<u32>) {
+    nonzero.resize(values.len(), 0);
+    let mut count = 0;
+    for (place, value) in (0u32..).zip(values) {
+        nonzero[count] = place;
+        count += usize::from(!value.is_zero());
+    }
+    nonzero.truncate(count);
+}
+
+/// `a . b`, in lanes that are summed at the end. Every array has a length that is known here, or it would lie in memory.
 #[inline(always)]
 fn dot<T: Float, const FMA: bool>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [T::default(); DOT_LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<DOT_LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<DOT_LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane = T::multiply_add::<FMA>(*a, *b, *lane);
+    let mut lanes = [[T::default(); DOT_LANES]; DOT_VECTORS];
+    let (a_lines, a_rest) = a.as_chunks::<{ DOT_LANES * DOT_VECTORS }>();
+    let (b_lines, b_rest) = b.as_chunks::<{ DOT_LANES * DOT_VECTORS }>();
+    for (a, b) in a_lines.iter().zip(b_lines) {
+        let (a, b) = (a.as_chunks::<DOT_LANES>().0, b.as_chunks::<DOT_LANES>().0);
+        for ((lanes, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = T::multiply_add::<FMA>(*a, *b, *lane);
+            }
         }
     }
-    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = T::multiply_add::<FMA>(*a, *b, *lane);
+    let eight: [T; 8] = std::array::from_fn(|at| lanes[0][at].add(lanes[2][at]).add(lanes[1][at].add(lanes[3][at])));
+    let four: [T; 4] = std::array::from_fn(|at| eight[at].add(eight[at + 4]));
+    let mut sum = four[0].add(four[2]).add(four[1].add(four[3]));
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum = T::multiply_add::<FMA>(*a, *b, sum);
     }
-    let mut width = DOT_LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            lanes[lane] = lanes[lane].add(lanes[lane + width]);
-        }
-    }
-    lanes[0]
+    sum
 }

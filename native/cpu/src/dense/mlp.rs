@@ -96,7 +96,8 @@ impl<T: Float> Packed<T> {
         Self { layers, stride_max }
     }
 
-    fn run<I: Copy + Into<f64>>(&self, features: &[I], rows: usize, margins: &mut [f64]) {
+    /// `convert` takes a feature to the precision of the network.
+    fn run<I: Copy>(&self, features: &[I], convert: impl Fn(I) -> T, rows: usize, margins: &mut [f64]) {
         let (features_count, outputs_count) = (self.layers[0].inputs_count, margins.len() / rows);
         let rows_per_block = (BLOCK_BYTES_MAX / (self.stride_max * size_of::<T>())).clamp(1, ROWS_PER_BLOCK);
         let rows_max = rows.min(rows_per_block) * self.stride_max;
@@ -108,7 +109,7 @@ impl<T: Float> Packed<T> {
         let blocks = features.chunks(rows_per_block * features_count);
         for (features, margins) in blocks.zip(margins.chunks_mut(rows_per_block * outputs_count)) {
             for (input, &feature) in scratch.inputs.iter_mut().zip(features) {
-                *input = T::from_f64(feature.into());
+                *input = convert(feature);
             }
             self.run_block(margins.len() / outputs_count, &mut scratch);
             let stride = self.layers[self.layers.len() - 1].stride();
@@ -159,8 +160,8 @@ impl<T: Float> Network for Packed<T> {
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) {
         match features {
             _ if rows == 0 => {}
-            Features::Float32(values) => self.run(values, rows, margins),
-            Features::Float64(values) => self.run(values, rows, margins),
+            Features::Float32(values) => self.run(values, T::from_f32, rows, margins),
+            Features::Float64(values) => self.run(values, T::from_f64, rows, margins),
         }
     }
 }
