@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headrace.consistency import ConsistencyReport
     from headrace.datasets import Dataset, DatasetFolder, Split
     from headrace.definitions import FeatureService, FileFormat
+    from headrace.export import ExportedModel
     from headrace.historical import JoinRequest
     from headrace.history import Compaction, ViewHistory
     from headrace.history_export import Exported
@@ -787,6 +788,65 @@ class FeatureStore:
         store.refresh()
         bind_functions(store.plan, self.project)
         return store.local.online_plan(service_name(service))
+
+    # models
+
+    def register_model(
+        self,
+        name: str,
+        exported: ExportedModel,
+        service: str | FeatureService | None = None,
+        *,
+        features: Sequence[str] | Mapping[str, str] | None = None,
+        task: str | None = None,
+        labels: Sequence[str] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> _native.Model:
+        """Makes the next version of a model, which engines over this project serve from then on.
+
+        ```python
+        exported = export_sklearn(pipeline, "risk.safetensors", golden=rows[:50])
+        model = store.register_model("risk", exported, service="departure_risk")
+        ```
+
+        Args:
+            name: the model's; a plain name.
+            exported: what an exporter of `headrace.export` returned.
+            service: the feature service whose features the model takes; None for a model that is given its features.
+            features: the names of the model's features in its order, where the exporter found none or others; a mapping
+                also gives their types, for a model without a service.
+            task: `classification`, `regression`, `multi_label` or `ranking`; by default what the exporter found.
+            labels: the names of the classes in the order of the scores; by default what the exporter found.
+            metrics: measures that the version keeps, in any form that JSON has.
+            lineage: where the model came from, likewise.
+
+        Returns:
+            The version, loaded: the engine has reproduced the golden rows that the exporter computed.
+
+        Raises:
+            UnknownNameError: `unknown_feature_service`, `unknown_feature`, or `not_found`: nothing has been applied.
+            InputError: `length_mismatch`, names for another number of features; `invalid_argument`.
+            StoreError: `golden_row_mismatch`, `unsupported_model`, `unavailable`; no version is made then.
+        """
+        from headrace.registration import create_version, signature_of
+
+        compiled, digest = None, None
+        if service is not None:
+            plan = self.applied
+            compiled, digest = json.loads(plan.service(service_name(service))), plan.digest
+        signature = signature_of(exported, compiled, digest, features)
+        return create_version(
+            self.config.state / "models",
+            name,
+            exported,
+            signature,
+            self.config.models,
+            task=task,
+            labels=labels,
+            metrics=metrics,
+            lineage=lineage,
+        )
 
     # the catalogue
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace import Model
 from headrace.export import export_lightgbm, export_xgboost
+from headrace.registration import create_version
 from headrace_control.training.config import ModelConfig
 from headrace_control.training.fit import Matrix, Trained
 
@@ -86,19 +86,17 @@ def register(
     export, file_name = EXPORTERS[trained.library]
     with tempfile.TemporaryDirectory() as folder:
         exported = export(trained.booster, Path(folder) / file_name, golden)
-        data = exported.file.read_bytes()
-    draft = {
-        "task": config.task,
-        "labels": list(config.labels) or None,
-        "format": exported.format,
-        "golden": exported.golden,
-        "signature": signature,
-        "metrics": metrics,
-        "lineage": lineage,
-        "trainer": {"library": exported.library, "version": exported.library_version},
-        "created_at": created_at,
-    }
-    model = Model.create(models, config.name, json.dumps(draft), data)
+        model = create_version(
+            models,
+            config.name,
+            exported,
+            signature,
+            task=config.task,
+            labels=config.labels,
+            metrics=metrics,
+            lineage=lineage,
+            created_at=created_at,
+        )
     return read_version(models / config.name / str(model.version))
 
 
