@@ -1,4 +1,4 @@
-"""From an exporter to an answer: `FeatureStore.register_model`."""
+"""From an exporter, or from a file, to an answer: `FeatureStore.register_model` and `headrace register`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import catboost
 import lightgbm
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import xgboost
 
 from headrace import Engine, FeatureStore, HeadraceError
 from headrace.export import ExportedModel, export_lightgbm
+from headrace_control.errors import ControlError
+from headrace_control.registering import register_file
 
 NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 DEFINITIONS = """
@@ -110,4 +115,65 @@ def test_what_does_not_fit_is_named(
         store.register_model("late", exported, service, features=features)
     assert caught.value.code == code
     assert part in str(caught.value)
+    assert not (store.config.state / "models" / "late").exists()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({name: ROWS[:, at] for at, name in enumerate("abc")}), path)
+    return path
+
+
+def write_model(library: str, folder: Path, names: list[str] | None) -> Path:
+    """A model file as its library writes it."""
+    label = ROWS[:, 0] > ROWS[:, 1]
+    if library == "xgboost":
+        path = folder / "model.ubj"
+        matrix = xgboost.DMatrix(ROWS, label, feature_names=names)
+        xgboost.train({"objective": "binary:logistic", "nthread": 1}, matrix, 3).save_model(path)
+    elif library == "lightgbm":
+        path = folder / "model.txt"
+        trained(folder, names)[0].save_model(path)
+    else:
+        path = folder / "model.cbm"
+        model = catboost.CatBoostClassifier(iterations=3, verbose=False, thread_count=1, allow_writing_files=False)
+        model.fit(catboost.Pool(ROWS, label, feature_names=names)).save_model(str(path))
+    return path
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+@pytest.mark.parametrize("service", ["stored", None])
+def test_a_file_becomes_a_version(
+    store: FeatureStore, tmp_path: Path, rows: Path, library: str, service: str | None
+) -> None:
+    project = store.config.root
+    named = register_file(project, "late", write_model(library, tmp_path, list("abc")), rows, service)
+    assert (named.version, named.features, named.golden_rows) == (1, ("a", "b", "c"), 64)
+    unnamed = write_model(library, tmp_path, None)
+    given = () if service else ("a", "b", "c")
+    assert register_file(project, "late", unnamed, rows, service, given).version == 2
+    with Engine(store, clock_us=NOW) as engine:
+        asked: dict[str, Any] = {"features": {"a": [0.5], "b": [0.25], "c": [1]}, "outputs": ["margin"]}
+        found = [margin(engine.predict("late", version=version, **asked)) for version in (1, 2)]
+    assert found[0] == found[1]
+
+
+def test_what_is_wrong_with_a_file_is_named(store: FeatureStore, tmp_path: Path, rows: Path) -> None:
+    project, unnamed = store.config.root, write_model("lightgbm", tmp_path, None)
+    broken, other = tmp_path / "broken.ubj", tmp_path / "model.pkl"
+    broken.write_bytes(b"no model")
+    other.write_bytes(b"")
+    network = tmp_path / "model.onnx"
+    network.write_bytes(b"")
+    wrong: list[tuple[Path, str, dict[str, Any]]] = [
+        (broken, "XGBoost cannot read", {}),
+        (other, "known ending", {}),
+        (network, "--task", {}),
+        (unnamed, "--features", {}),
+        (unnamed, "no column d", {"features": ("a", "b", "d")}),
+    ]
+    for file, part, options in wrong:
+        with pytest.raises(ControlError, match=part):
+            register_file(project, "late", file, rows, **options)
     assert not (store.config.state / "models" / "late").exists()

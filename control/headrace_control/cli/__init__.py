@@ -12,6 +12,7 @@ COMMANDS = {
     "apply": ("headrace_control.cli.apply", "Compile the definitions and make them current."),
     "join": ("headrace_control.cli.join", "Write a training set of a file of rows."),
     "train": ("headrace_control.cli.train", "Train the project's models and register them."),
+    "register": ("headrace_control.cli.register", "Make a version of a model file that a library has written."),
     "materialize": ("headrace_control.cli.materialize", "Load the sources into the online table."),
     "push": ("headrace_control.cli.push", "Write the rows of a file to a view."),
     "compact": ("headrace_control.cli.compact", "Join small files of the history and remove what is too old."),

@@ -1,0 +1,88 @@
+"""What `headrace register` does: rows, the library's answers to them, and a version that gives the same."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace import FeatureStore
+from headrace_control.errors import ControlError
+from headrace_control.model_files import OpenedModel, open_model_file
+from headrace_control.projects import open_applied, open_store
+from headrace_control.row_files import RowFile
+
+GOLDEN_ROWS_MAX = 64
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version that was made.
+
+    Attributes:
+        features: in the model's order.
+        golden_rows: rows that the engine answers as the library does.
+    """
+
+    name: str
+    version: int
+    folder: Path
+    digest: str
+    features: tuple[str, ...]
+    golden_rows: int
+
+
+def register_file(
+    project: Path,
+    name: str,
+    model_file: Path,
+    rows: Path,
+    service: str | None = None,
+    features: tuple[str, ...] = (),
+    task: str | None = None,
+    labels: tuple[str, ...] = (),
+) -> RegisteredModel:
+    """Registers a model file.
+
+    Args:
+        project: the project's folder.
+        name: the model's.
+        model_file: as `open_model_file` takes it.
+        rows: a file with a column for each feature; its first rows become the golden rows.
+        service: whose features the model takes.
+        features: their names in the model's order; by default the model's own, then the service's.
+        task: by default the model's own.
+        labels: likewise.
+
+    Raises:
+        ControlError: `not_a_project`, `not_applied`, `invalid_argument`, `missing_package`, `missing_column`,
+            `type_mismatch`, `io`.
+        headrace.HeadraceError: as `FeatureStore.register_model`.
+    """
+    opened = open_model_file(model_file, task, labels)
+    with open_store(project) if service is None else open_applied(project) as store:
+        names = features or _names(opened, store, service, rows)
+        golden = next(RowFile(rows, names).matrices(GOLDEN_ROWS_MAX), None)
+        if golden is None:
+            raise ControlError("invalid_argument", f"{rows} has no rows", "give some rows of the training set")
+        with tempfile.TemporaryDirectory() as folder:
+            exported = opened.export(Path(folder) / "model", golden)
+            lineage = {"file": str(model_file.resolve()), "rows": str(rows.resolve())}
+            model = store.register_model(
+                name, exported, service, features=names, task=task, labels=labels or None, lineage=lineage
+            )
+        version, digest = int(model.version or 0), str(model.digest)
+        place = store.config.state / "models" / name / str(version)
+    return RegisteredModel(name, version, place, digest, tuple(names), len(golden))
+
+
+def _names(opened: OpenedModel, store: FeatureStore, service: str | None, rows: Path) -> tuple[str, ...]:
+    if opened.features:
+        return opened.features
+    if service is not None:
+        compiled = json.loads(store.applied.service(service))
+        return tuple(feature["name"] for feature in compiled["features"])
+    raise ControlError(
+        "invalid_argument", "the model file does not know the names of its features", f"give --features, as in {rows}"
+    )
