@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from headrace import Engine, HeadraceError, Model
 from headrace.config import ModelsSection
 from headrace.export import ExportedModel, export_python_class
+from headrace.model_worker import described
 from headrace.runtimes import find_runtimes
 
 FEATURES = {"a": "float64", "b": "int64", "c": "bool"}
@@ -176,6 +177,14 @@ def test_what_a_class_does_fails_its_batch_only(model: Model, what: int, part: s
 
 def test_the_traceback_is_told(model: Model) -> None:
     assert "in predict" in failure(model, asking(RAISE)).message
+
+
+def test_an_exception_without_a_text_is_told() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise OSError("no text")
+
+    assert described(MuteError()) == "MuteError: (its text cannot be told: OSError)"
 
 
 def test_a_hang_ends_at_the_deadline(models: Path) -> None:
