@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from headrace import Engine, HeadraceError, Model
 from headrace.config import ModelsSection
 from headrace.export import ExportedModel, export_python_class
-from headrace.model_worker import described
 from headrace.runtimes import find_runtimes
 
 FEATURES = {"a": "float64", "b": "int64", "c": "bool"}
@@ -34,8 +33,12 @@ CLASS = """
 import ctypes, os, sys, time
 import numpy as np
 
-CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID = 101, 102, 103, 104, 105, 106, 107, 108, 109
+CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID, MUTE = range(101, 111)
 kept = []
+
+class Mute(Exception):
+    def __str__(self):
+        raise OSError("no text")
 
 class Model:
     def __init__(self, folder):
@@ -61,11 +64,13 @@ class Model:
             print("y" * 3_000_000)
         if EXIT in b:
             sys.exit("enough")
+        if MUTE in b:
+            raise Mute
         if PID in b:
             return np.full(len(b), float(os.getpid()))
         return np.nan_to_num(a.astype(float)) * self.weights[0] + b.astype(float) * self.weights[1] + c.astype(float)
 """
-CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID = range(101, 110)
+CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID, MUTE = range(101, 111)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,7 @@ def test_a_batch_larger_than_the_shared_memory_runs_in_parts(models: Path) -> No
         (EXIT, "SystemExit: enough"),
         (CRASH, "ended with status 3"),
         (FAULT, "SIGSEGV"),
+        (MUTE, "Mute: (its text cannot be told: OSError)"),
     ],
 )
 def test_what_a_class_does_fails_its_batch_only(model: Model, what: int, part: str) -> None:
@@ -177,14 +183,6 @@ def test_what_a_class_does_fails_its_batch_only(model: Model, what: int, part: s
 
 def test_the_traceback_is_told(model: Model) -> None:
     assert "in predict" in failure(model, asking(RAISE)).message
-
-
-def test_an_exception_without_a_text_is_told() -> None:
-    class MuteError(Exception):
-        def __str__(self) -> str:
-            raise OSError("no text")
-
-    assert described(MuteError()) == "MuteError: (its text cannot be told: OSError)"
 
 
 def test_a_hang_ends_at_the_deadline(models: Path) -> None:

@@ -4,8 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use headrace_models::{GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, Runtimes, Signature, Trainer};
+use headrace_models::{
+    GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime, Runtimes, Signature, Trainer,
+};
 use headrace_types::{DType, ErrorCode, Field, Task, digest_json};
 
 struct Scratch(PathBuf);
@@ -49,6 +52,48 @@ fn draft() -> ModelDraft {
 
 fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> headrace_types::Result<LoadedModel> {
     ModelFolder::create(&scratch.0, name, draft, &fixture("xgboost_binary.xgb.json"))
+}
+
+/// A worker that answers 0 to all, and that can be started once for a folder.
+const ONCE: &str = r#"
+import json, os, socket, struct, sys
+json.load(sys.stdin.buffer)
+open(__file__ + ".started", "x").close()
+connection = socket.socket(fileno=int(sys.argv[1]))
+connection.sendall(struct.pack("<IQI", 12, 0, 0))
+while message := connection.recv(4096):
+    connection.sendall(struct.pack("<IQI", 12, struct.unpack_from("<Q", message, 4)[0], 0))
+"#;
+
+#[test]
+fn a_python_class_that_starts_only_once_leaves_no_version() {
+    let scratch = Scratch::new();
+    let worker_file = scratch.0.join("once.py");
+    fs::write(&worker_file, ONCE).unwrap();
+    let python = PythonRuntime {
+        python: Some("python3".into()),
+        worker_file,
+        workers: 1,
+        batch_deadline: Duration::from_secs(20),
+        start_deadline: Duration::from_secs(20),
+        batch_bytes_max: 1 << 16,
+        environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
+        ..PythonRuntime::default()
+    };
+    let runtimes = Runtimes { python, ..Runtimes::default() };
+    let zeros = |count: usize| vec![vec![Some(0.0); count]; 2];
+    let of_a_class = ModelDraft {
+        task: Task::Regression,
+        labels: None,
+        format: ModelFormat::PythonClass,
+        settings: serde_json::json!({"module": "once", "class": "Once", "outputs": 1}),
+        golden: GoldenRows { features: zeros(5), margins: zeros(1), scores: zeros(1) },
+        ..draft()
+    };
+    let error = ModelFolder::create_with(&scratch.0, "once", &of_a_class, b"", &[], &runtimes).unwrap_err();
+    assert_eq!(error.code, ErrorCode::ModelFailed, "{error}");
+    assert!(error.message.contains("FileExistsError"), "{error}");
+    assert_eq!(fs::read_dir(scratch.0.join("once")).unwrap().count(), 0);
 }
 
 #[test]

@@ -282,6 +282,8 @@ impl WorkerPool {
         }
         state.losses = state.losses.saturating_add(1);
         state.put_off();
+        // If no worker is left, and none can be started, who waits is told so.
+        state.waiting.iter().for_each(|place| place.notify_one());
         drop(state);
         drop(worker);
         self.shared.missing.notify_one();

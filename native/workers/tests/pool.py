@@ -1,4 +1,4 @@
-"""A worker of these tests: speaks as headrace/model_worker.py does, needs no package, and does what its class is called."""
+"""A worker of these tests: speaks as headrace/model_worker.py does, needs no package, does what its class is called."""
 
 import json
 import os
@@ -18,9 +18,10 @@ def answer(batch: int) -> None:
 
 answer(0)
 if what == "Ends":
-    print("no more", flush=True)
+    sys.stdout.write("no more\n")
+    sys.stdout.flush()
     os._exit(7)
 while message := connection.recv(4096):
     if what == "Slow":
-        time.sleep(0.6)
+        time.sleep(1.2)
     answer(struct.unpack_from("<Q", message, 4)[0])
