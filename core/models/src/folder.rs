@@ -287,9 +287,14 @@ fn next_version(parent: &Path) -> Result<u32> {
     let mut last: u32 = 0;
     for entry in fs::read_dir(parent).map_err(|error| io(parent, &error))? {
         let entry = entry.map_err(|error| io(parent, &error))?;
-        last = last.max(entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0));
+        last = last.max(entry.file_name().to_str().and_then(version_of).unwrap_or(0));
     }
     last.checked_add(1).ok_or_else(|| corrupt(format!("'{}' has no version number left", parent.display())))
+}
+
+/// The version of a folder of that name. `007` and `+7` are none: version 7 lies in `7`.
+fn version_of(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|version: &u32| version.to_string() == name)
 }
 
 /// A folder that is removed again unless it was renamed.

@@ -147,6 +147,17 @@ fn a_version_is_made_and_found_back() {
 }
 
 #[test]
+fn only_folders_of_plain_numbers_are_versions() {
+    let scratch = Scratch::new();
+    for odd in ["007", "+8", "9 ", "4294967296", "-3", "1.0"] {
+        fs::create_dir_all(scratch.0.join("delay").join(odd)).unwrap();
+    }
+    assert_eq!(create(&scratch, "delay", &draft()).unwrap().manifest.version, 1);
+    fs::create_dir(scratch.0.join("delay/41")).unwrap();
+    assert_eq!(create(&scratch, "delay", &draft()).unwrap().manifest.version, 42);
+}
+
+#[test]
 fn versions_made_at_the_same_time_get_their_own_numbers() {
     let scratch = Scratch::new();
     let mut versions: Vec<u32> = std::thread::scope(|scope| {
