@@ -343,6 +343,7 @@ fn write(
         ModelFormat::CatboostJson => "model.catboost.json",
         ModelFormat::Onnx => "model.onnx",
         ModelFormat::PythonClass => &class_file,
+        ModelFormat::NumbaFunction => "model.function.json",
     };
     check_name("model file", model_file)?;
     let files = files.iter().map(|(name, path)| copy(folder, name, path)).collect::<Result<Vec<_>>>()?;
