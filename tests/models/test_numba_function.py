@@ -81,7 +81,7 @@ def create(exported: ExportedModel, models: Path, name: str = "cost", features: 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    (folder / "headrace.toml").write_text("[server]\nhttp_port = 0\n")
+    (folder / "headrace.toml").write_text("[server]\nhttp_port = 0\nmetrics_port = 0\n")
     models = folder / ".headrace" / "models"
     create(export_numba_function(cost, folder / "cost.json", GOLDEN, task="regression"), models)
     labels = ["stays", "goes"]
@@ -106,7 +106,7 @@ def in_python(function: Callable[..., Any], kinds: Sequence[Any], row: Sequence[
                 return math.nan
             arguments.append(None)
             continue
-        if kind is not float and (abs(value) > 2**53 or not value.is_integer()):
+        if kind is not float and (abs(value) > 2**53 or value != int(value)):
             return math.nan
         if kind is bool and value not in (0.0, 1.0):
             return math.nan
@@ -195,12 +195,15 @@ serve(Engine({str(project)!r}), on_ready=lambda at: print(at["http"], flush=True
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        connection = http.client.HTTPConnection(server.stdout.readline().strip(), timeout=30)
-        connection.request("POST", "/v1/deployments/cost/predict", json.dumps({"features": asked(GOLDEN)}))
-        check_predictions(json.loads(connection.getresponse().read())["predictions"], GOLDEN)
-        connection.close()
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        try:
+            connection = http.client.HTTPConnection(server.stdout.readline().strip(), timeout=30)
+            connection.request("POST", "/v1/deployments/cost/predict", json.dumps({"features": asked(GOLDEN)}))
+            check_predictions(json.loads(connection.getresponse().read())["predictions"], GOLDEN)
+            connection.close()
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 def test_threads_run_it_at_once(model: Model) -> None:

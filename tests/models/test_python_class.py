@@ -382,7 +382,9 @@ def test_while_no_worker_can_be_started_batches_are_refused_at_once(tmp_path: Pa
 
 @pytest.fixture
 def project(models: Path, tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "headrace.toml").write_text("[models]\nworkers = 2\ndeadline_seconds = 60\n[server]\nhttp_port = 0\n")
+    (tmp_path / "headrace.toml").write_text(
+        "[models]\nworkers = 2\ndeadline_seconds = 60\n[server]\nhttp_port = 0\nmetrics_port = 0\n"
+    )
     (tmp_path / ".headrace").mkdir()
     (tmp_path / ".headrace" / "models").symlink_to(models)
     yield tmp_path
@@ -410,15 +412,18 @@ serve(Engine({str(project)!r}), on_ready=lambda at: print(at["http"], flush=True
     for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            address = server.stdout.readline().strip()
-            workers = workers_of(server.pid)
-            assert workers, "the server runs workers"
-            status, body = post(address, {"features": {"a": [0.5], "b": [1], "c": [False]}})
-            assert status == 200 and json.loads(body)["predictions"][0]["value"] == 11.0
-            status, body = post(address, {"features": {"a": [0.5], "b": [CRASH], "c": [False]}})
-            assert status == 500 and json.loads(body)["code"] == "model_failed"
-            server.send_signal(end)
-            server.wait(30)
+            try:
+                address = server.stdout.readline().strip()
+                workers = workers_of(server.pid)
+                assert workers, "the server runs workers"
+                status, body = post(address, {"features": {"a": [0.5], "b": [1], "c": [False]}})
+                assert status == 200 and json.loads(body)["predictions"][0]["value"] == 11.0
+                status, body = post(address, {"features": {"a": [0.5], "b": [CRASH], "c": [False]}})
+                assert status == 500 and json.loads(body)["code"] == "model_failed"
+                server.send_signal(end)
+                server.wait(30)
+            finally:
+                server.kill()
         assert gone(workers)
 
 

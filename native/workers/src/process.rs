@@ -91,10 +91,12 @@ impl Worker {
         let (parent, address_bytes_max) = (std::process::id(), options.address_bytes_max);
         // SAFETY: the closure calls nothing but system calls, which is what a child of a process with threads may do before exec.
         unsafe { command.pre_exec(move || prepare(parent, descriptors, address_bytes_max)) };
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         drop((command, theirs));
         let prefix = format!("headrace: model {}: worker {}", options.name, child.id());
-        let tail = forward(reader, prefix)?;
+        let tail = forward(reader, prefix).inspect_err(|_| {
+            let _ = child.kill().and_then(|()| child.wait());
+        })?;
         Ok(Self { child, socket, memory, tail, batches: 0, has_answered: false, measured: Instant::now() })
     }
 

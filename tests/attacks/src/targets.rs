@@ -5,12 +5,10 @@ use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::{LocalStore, Plan, StoreOptions};
-use headrace_models::{
-    AnyModel, Features, FunctionCompiler, ModelFormat, RowFunction, Runtimes, load_model,
-};
+use headrace_models::{AnyModel, Features, FunctionCompiler, ModelFormat, RowFunction, Runtimes, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
 use headrace_stats::Profile;
-use headrace_types::{Batch, Column, ColumnData, DType, Field, Model};
+use headrace_types::{Batch, Column, ColumnData, DType, Field};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
 #[derive(Debug, Clone, Copy)]
