@@ -153,6 +153,9 @@ class _Reader:
         return _refused(self.name, None if self.line is None else self.line + below, what, hint)
 
     def read(self, source: str) -> CompiledSource:
+        if self.function.decorator_list or getattr(self.function, "type_params", None):
+            # They would be evaluated, whatever they say.
+            raise self.refuse(self.function, "has a decorator or type parameters", "begin its source with def")
         arguments = self.function.args
         if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs or arguments.defaults:
             raise self.refuse(self.function, "has other parameters than plain ones", "write def f(x: float, y: int)")

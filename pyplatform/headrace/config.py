@@ -121,7 +121,7 @@ class ModelsSection:
     workers: int = 1
     """Processes for each version of a Python model: so many batches run at a time."""
     deadline_seconds: float = 10.0
-    """A batch of a Python model that takes longer fails, and its worker is replaced."""
+    """A batch of a Python model that takes longer fails, and its worker is replaced; it waits as long for a worker."""
     start_seconds: float = 60.0
     """How long a worker may take to import and make its class."""
     memory_bytes_max: int = 0

@@ -3,8 +3,8 @@
 The engine starts this file as a program, in any Python that has numpy and pyarrow; it imports nothing of headrace.
 
 ```text
-python model_worker.py SOCKET MEMORY     descriptors; messages are a u32 of their length, then
-  in   JSON: folder, module, class, files, columns, outputs, bytes      once
+python model_worker.py SOCKET MEMORY     descriptors; on stdin JSON: folder, module, class, files, columns, outputs,
+                                         bytes; messages of the socket are a u32 of their length, then
   in   u64 batch, u32 rows, a bit for each column that holds nulls      columns lie in the memory
   out  u64 batch, u32 status (0 answered, 1 failed), text               scores lie in the memory
 python model_worker.py ANSWER            JSON with `rows` on stdin, {"scores": ..} or {"error": ..} on the descriptor
@@ -99,7 +99,11 @@ def scores_of(answer: Any, rows: int, outputs: int | None) -> np.ndarray[Any, np
 def described(error: BaseException) -> str:
     """An exception's text and the end of its traceback, shortened."""
     lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()[-TRACEBACK_LINES_MAX:]
-    text = f"{type(error).__name__}: {error}"[: TEXT_CHARS_MAX // 2]
+    try:
+        said = str(error)
+    except BaseException as another:
+        said = f"(its text cannot be told: {type(another).__name__})"
+    text = f"{type(error).__name__}: {said}"[: TEXT_CHARS_MAX // 2]
     return "\n".join([text, *lines])[:TEXT_CHARS_MAX]
 
 
@@ -168,7 +172,7 @@ def send(connection: socket.socket, batch: int, status: int, text: str = "") -> 
 
 def serve(connection: socket.socket, memory_descriptor: int) -> None:
     """Answers batches until the engine closes the socket."""
-    start = json.loads(receive(connection))
+    start = json.load(sys.stdin.buffer)
     memory = mmap.mmap(memory_descriptor, start["bytes"])
     os.close(memory_descriptor)
     try:

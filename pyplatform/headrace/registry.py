@@ -115,5 +115,9 @@ def registered_models(folder: Path) -> list[ModelUse]:
 
 def model_manifests(folder: Path) -> list[Path]:
     """The manifests in `NAME/VERSION/`, lowest version first, without those that are still being written."""
-    found = [path for path in folder.glob("*/*/model.json") if path.parts[-2].isdigit() and path.parts[-3][0] != "."]
+    found = [path for path in folder.glob("*/*/model.json") if _is_number(path.parts[-2]) and path.parts[-3][0] != "."]
     return sorted(found, key=lambda path: (path.parts[-3], int(path.parts[-2])))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

@@ -1,19 +1,22 @@
-"""Where the runtimes of models are that headrace does not evaluate itself: ONNX Runtime's shared library, and a Python
-for the workers of model classes.
+"""Where the runtimes of models are that headrace does not evaluate itself: ONNX Runtime's shared library, a Python for
+the workers of model classes, and a compiler of functions.
 
-Nothing is imported here: a wheel's library is found by its place.
+Nothing is imported here: a wheel's library is found by its place, and Numba by the first function that needs it.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
 from headrace.config import ModelsSection
+from headrace.errors import DefinitionError, HeadraceError, make_error
 
 ONNX_VARIABLE = "HEADRACE_ONNXRUNTIME"
 WORKER_FILE = Path(__file__).with_name("model_worker.py")
@@ -35,6 +38,7 @@ class Runtimes(TypedDict):
     address_bytes_max: int
     batch_bytes_max: int
     environment: list[tuple[str, str]]
+    compile_function: Callable[[str], tuple[int, object]]
 
 
 def find_runtimes(settings: ModelsSection | None = None) -> Runtimes:
@@ -57,7 +61,37 @@ def find_runtimes(settings: ModelsSection | None = None) -> Runtimes:
         address_bytes_max=chosen.address_bytes_max,
         batch_bytes_max=chosen.batch_bytes_max,
         environment=worker_environment(chosen.environment),
+        compile_function=compile_function,
     )
+
+
+def compile_function(definition: str) -> tuple[int, object]:
+    """Checks and compiles the function of a model's file, which anybody may have written.
+
+    Args:
+        definition: the file's JSON, whose form the engine has checked.
+
+    Returns:
+        The address of the native code, and what keeps it in memory.
+
+    Raises:
+        StoreError: `corrupt_model`, naming what cannot be compiled.
+        ProcessError: `unavailable`, Numba is not installed.
+    """
+    from headrace import compiled_functions
+
+    try:
+        compiled = compiled_functions.compile_function(
+            compiled_functions.CompiledSource.from_json(json.loads(definition))
+        )
+    except DefinitionError as error:
+        raise make_error("corrupt_model", error.message, error.hint) from error
+    except HeadraceError:
+        raise
+    except Exception as error:
+        message = f"the function cannot be compiled: {type(error).__name__}: {error}"
+        raise make_error("corrupt_model", message, "export it again; if it stays so, please report it") from error
+    return compiled.address, compiled
 
 
 def worker_environment(names: str = "") -> list[tuple[str, str]]:

@@ -344,3 +344,85 @@ def test_a_regressor_with_many_threads_at_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: model.margins(ROWS, threads=1), range(40)):
             np.testing.assert_array_equal(found, expected)
+
+
+def reshaped(columns: int, *last: Any) -> bytes:
+    """The product with `columns` outputs, put into another form."""
+    weights = np.ones((6, columns), dtype=np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), *last]
+    constants = {"w": weights, "all": np.array([-1]), "first": np.array([0]), "two": np.array([columns, -1])}
+    constants["zero"] = np.zeros(1, np.float32)
+    output: Any = ("y", FLOAT, None)
+    return graph_model(nodes, [("x", FLOAT, ["N", 6])], [output], constants)
+
+
+def test_an_output_whose_rows_do_not_come_first_is_refused() -> None:
+    transposed = helper.make_node("Transpose", ["z"], ["y"])
+    flat = helper.make_node("Reshape", ["z", "all"], ["y"])
+    split = helper.make_node("Reshape", ["z", "two"], ["y"])
+    for data, shape in [
+        (reshaped(1, transposed), "[1, 3] for 3 rows"),
+        (reshaped(3, transposed), "[3, 1] for 1 row"),
+        (reshaped(2, flat), "[2] for 1 row"),
+        (reshaped(3, split), "[3, 1] for 1 row"),
+    ]:
+        error = refusal(data)
+        assert error.code == "unsupported_model" and shape in error.message, error
+    assert Model.from_bytes("onnx", reshaped(1, flat)).outputs_count == 1
+
+
+def test_an_output_of_other_rows_than_were_given_fails() -> None:
+    """It leaves out rows that begin with another number than zero, which the rows at load do not."""
+    nodes = [
+        helper.make_node("Gather", ["x", "first"], ["x0"], axis=1),
+        helper.make_node("Equal", ["x0", "zero"], ["is_zero"]),
+        helper.make_node("Reshape", ["is_zero", "all"], ["kept"]),
+        helper.make_node("Compress", ["z", "kept"], ["y"], axis=0),
+    ]
+    model = Model.from_bytes("onnx", reshaped(2, *nodes))
+    rows = np.zeros((4, 6))
+    assert model.margins(rows).shape == (4, 2)
+    rows[:2, 0] = 1.0
+    with pytest.raises(HeadraceError, match=r"an output of shape \[2, 2\], for 4 rows it is \[4, 2\]") as caught:
+        model.margins(rows)
+    assert caught.value.code == "model_failed"
+
+
+def test_a_forked_child_runs_what_it_loads_itself(tmp_path: Path) -> None:
+    """The pool's threads are the parent's, so a child that counted on them would wait for ever."""
+    code = """
+import os, sys, warnings
+import numpy as np
+from headrace import HeadraceError, Model
+from headrace.runtimes import find_runtimes
+
+warnings.simplefilter("ignore", DeprecationWarning)
+data = open(sys.argv[1], "rb").read()
+runtimes = {**find_runtimes(), "onnx_threads": 4}
+rows = np.random.default_rng(1).normal(size=(4096, 6))
+model = Model.from_bytes("onnx", data, runtimes=runtimes)
+expected = model.margins(rows, threads=1)
+child = os.fork()
+if child == 0:
+    try:
+        model.margins(rows, threads=1)
+    except HeadraceError as error:
+        print(error.code, flush=True)
+    own = Model.from_bytes("onnx", data, runtimes=runtimes)
+    for threads in (1, 2):
+        print(np.array_equal(own.margins(rows, threads=threads), expected), flush=True)
+    del model, own
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(model.margins(rows, threads=1), expected))
+"""
+    weights = {"w": RANDOM.normal(size=(6, 256)), "v": RANDOM.normal(size=(256, 1))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Tanh", ["z"], ["t"]),
+        helper.make_node("MatMul", ["t", "v"], ["y"]),
+    ]
+    file = tmp_path / "m.onnx"
+    file.write_bytes(graph_model(nodes, [("x", DOUBLE, ["N", 6])], [("y", DOUBLE, ["N", 1])], weights))
+    command = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["used_after_fork", "True", "True", "0 True"], done.stderr

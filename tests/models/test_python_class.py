@@ -33,8 +33,12 @@ CLASS = """
 import ctypes, os, sys, time
 import numpy as np
 
-CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID = 101, 102, 103, 104, 105, 106, 107, 108, 109
+CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID, MUTE = range(101, 111)
 kept = []
+
+class Mute(Exception):
+    def __str__(self):
+        raise OSError("no text")
 
 class Model:
     def __init__(self, folder):
@@ -60,11 +64,13 @@ class Model:
             print("y" * 3_000_000)
         if EXIT in b:
             sys.exit("enough")
+        if MUTE in b:
+            raise Mute
         if PID in b:
             return np.full(len(b), float(os.getpid()))
         return np.nan_to_num(a.astype(float)) * self.weights[0] + b.astype(float) * self.weights[1] + c.astype(float)
 """
-CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID = range(101, 110)
+CRASH, FAULT, RAISE, HANG, SHAPE, LEAK, PRINT, EXIT, PID, MUTE = range(101, 111)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,7 @@ def test_a_batch_larger_than_the_shared_memory_runs_in_parts(models: Path) -> No
         (EXIT, "SystemExit: enough"),
         (CRASH, "ended with status 3"),
         (FAULT, "SIGSEGV"),
+        (MUTE, "Mute: (its text cannot be told: OSError)"),
     ],
 )
 def test_what_a_class_does_fails_its_batch_only(model: Model, what: int, part: str) -> None:
@@ -375,7 +382,9 @@ def test_while_no_worker_can_be_started_batches_are_refused_at_once(tmp_path: Pa
 
 @pytest.fixture
 def project(models: Path, tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "headrace.toml").write_text("[models]\nworkers = 2\ndeadline_seconds = 60\n[server]\nhttp_port = 0\n")
+    (tmp_path / "headrace.toml").write_text(
+        "[models]\nworkers = 2\ndeadline_seconds = 60\n[server]\nhttp_port = 0\nmetrics_port = 0\n"
+    )
     (tmp_path / ".headrace").mkdir()
     (tmp_path / ".headrace" / "models").symlink_to(models)
     yield tmp_path
@@ -403,15 +412,18 @@ serve(Engine({str(project)!r}), on_ready=lambda at: print(at["http"], flush=True
     for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            address = server.stdout.readline().strip()
-            workers = workers_of(server.pid)
-            assert workers, "the server runs workers"
-            status, body = post(address, {"features": {"a": [0.5], "b": [1], "c": [False]}})
-            assert status == 200 and json.loads(body)["predictions"][0]["value"] == 11.0
-            status, body = post(address, {"features": {"a": [0.5], "b": [CRASH], "c": [False]}})
-            assert status == 500 and json.loads(body)["code"] == "model_failed"
-            server.send_signal(end)
-            server.wait(30)
+            try:
+                address = server.stdout.readline().strip()
+                workers = workers_of(server.pid)
+                assert workers, "the server runs workers"
+                status, body = post(address, {"features": {"a": [0.5], "b": [1], "c": [False]}})
+                assert status == 200 and json.loads(body)["predictions"][0]["value"] == 11.0
+                status, body = post(address, {"features": {"a": [0.5], "b": [CRASH], "c": [False]}})
+                assert status == 500 and json.loads(body)["code"] == "model_failed"
+                server.send_signal(end)
+                server.wait(30)
+            finally:
+                server.kill()
         assert gone(workers)
 
 

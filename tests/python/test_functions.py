@@ -320,6 +320,7 @@ def test_what_may_not_end_or_is_no_arithmetic_is_refused(body: str, said: str) -
         ("def f() -> float:\n    return 1.0", "has no parameters"),
         ("def f(x: float = 1.0) -> float:\n    return 1.0", "other parameters than plain ones"),
         ("f = 1", "is not one def"),
+        ("@[*range(10**12)]\ndef f(x: float) -> float:\n    return x", "has a decorator"),
         ("def f(x: float) -> float:\n    return " + "(" * 300 + "x" + ")" * 300, "cannot be read"),
         ("def f(x: float) -> float:\n" + "    x = x + 1\n" * 3000, "over 16384 bytes"),
     ],

@@ -49,7 +49,8 @@ class ModelVersion:
 
 def versions(models: Path, name: str) -> list[ModelVersion]:
     """The versions of a model, oldest first."""
-    numbers = sorted(int(path.name) for path in (models / name).glob("*") if path.name.isdigit())
+    names = [path.name for path in (models / name).glob("*") if path.name.isascii() and path.name.isdecimal()]
+    numbers = sorted(int(name) for name in names if not name.startswith("0"))
     return [read_version(models / name / str(number)) for number in numbers]
 
 

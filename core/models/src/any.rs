@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::document::{corrupt, unsupported};
 use crate::format::{ModelFormat, load_model};
+use crate::function::FunctionModel;
 use crate::manifest::ModelFile;
 use crate::native::NativeModel;
 use crate::onnx::OnnxModel;
@@ -19,6 +20,8 @@ use crate::runtimes::Runtimes;
 /// By how much an ONNX model's outputs may differ from the golden rows, relative to the largest golden value of the same output: another
 /// processor sums float32 in another order.
 const ONNX_BOUND: f64 = 1e-5;
+/// The same of a compiled function, whose `exp` and `sin` are the platform's.
+const FUNCTION_BOUND: f64 = 1e-12;
 
 /// A model that has been loaded.
 #[derive(Debug, Clone)]
@@ -26,6 +29,7 @@ pub enum AnyModel {
     Native(Arc<NativeModel>),
     Onnx(Arc<OnnxModel>),
     Python(Arc<PythonModel>),
+    Function(Arc<FunctionModel>),
 }
 
 impl AnyModel {
@@ -52,6 +56,14 @@ impl AnyModel {
                 let (name, task) = (place.name, source.task);
                 PythonModel::start(name, place.folder, file, &settings, task, place.features, python)
                     .map(|model| Self::Python(Arc::new(model)))
+            }
+            ModelFormat::NumbaFunction => {
+                let settings = settings(&file.settings)?;
+                let features = source.place.as_ref().map(|place| place.features);
+                let compiler = source.runtimes.functions.as_ref();
+                FunctionModel::load(bytes, &settings, source.task, features, compiler)
+                    .map(|model| Self::Function(Arc::new(model)))
+                    .map_err(|error| error.within("numba-function model"))
             }
             format => {
                 if !file.settings.is_null() {
@@ -90,6 +102,7 @@ impl AnyModel {
             AnyModel::Native(model) => Arc::clone(model) as Arc<dyn Model>,
             AnyModel::Onnx(model) => Arc::clone(model) as Arc<dyn Model>,
             AnyModel::Python(model) => Arc::clone(model) as Arc<dyn Model>,
+            AnyModel::Function(model) => Arc::clone(model) as Arc<dyn Model>,
         }
     }
 
@@ -97,7 +110,7 @@ impl AnyModel {
     pub fn native(&self) -> Option<&Arc<NativeModel>> {
         match self {
             AnyModel::Native(model) => Some(model),
-            AnyModel::Onnx(_) | AnyModel::Python(_) => None,
+            AnyModel::Onnx(_) | AnyModel::Python(_) | AnyModel::Function(_) => None,
         }
     }
 
@@ -123,6 +136,7 @@ impl AnyModel {
             AnyModel::Native(model) => model.margins_of(features, rows, margins, threads),
             AnyModel::Onnx(model) => model.margins_of(features, rows, margins, threads),
             AnyModel::Python(model) => model.margins_of(features, rows, margins),
+            AnyModel::Function(model) => model.margins_of(features, rows, margins, threads),
         }
     }
 
@@ -187,6 +201,7 @@ impl AnyModel {
             AnyModel::Native(_) => 0.0,
             AnyModel::Onnx(_) => ONNX_BOUND,
             AnyModel::Python(model) => model.tolerance,
+            AnyModel::Function(_) => FUNCTION_BOUND,
         }
     }
 
@@ -195,6 +210,7 @@ impl AnyModel {
             AnyModel::Native(model) => &**model,
             AnyModel::Onnx(model) => &**model,
             AnyModel::Python(model) => &**model,
+            AnyModel::Function(model) => &**model,
         }
     }
 }

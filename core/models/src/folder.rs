@@ -127,7 +127,7 @@ impl ModelFolder {
     }
 
     /// Makes the next version of a model in the folder `models`. It is opened aside first, so a version that exists is
-    /// READY.
+    /// READY. A Python class is then opened once more in its place, and taken away again if that fails.
     ///
     /// # Errors
     /// As [`open`](Self::open), `invalid_argument` for a name that is not plain, and `io`; no version is made then.
@@ -154,18 +154,15 @@ impl ModelFolder {
         for _ in 0..CREATE_ATTEMPTS_MAX {
             let version = next_version(&parent)?;
             let unfinished = Unfinished::create(&parent, version)?;
-            let mut loaded = write(&unfinished.0, name, version, draft, model, files)
+            let loaded = write(&unfinished.0, name, version, draft, model, files)
                 .and_then(|()| Self::open_with(&unfinished.0, runtimes))?;
+            let folder = parent.join(version.to_string());
             // Renaming onto a version that someone else has made meanwhile fails, since that folder is not empty.
-            if fs::rename(&unfinished.0, parent.join(version.to_string())).is_ok() {
-                sync(&parent)?;
-                let folder = parent.join(version.to_string());
-                // Workers go on reading their folder, which has another name now.
-                if matches!(loaded.model, AnyModel::Python(_)) {
-                    return Self::open_with(folder, runtimes);
-                }
-                explain_from(&mut loaded, &folder);
-                return Ok(loaded);
+            if fs::rename(&unfinished.0, &folder).is_ok() {
+                return sync(&parent).and_then(|()| in_place(loaded, &folder, runtimes)).inspect_err(|_| {
+                    // Back to the name that is removed, in one step: who reads the folder meanwhile sees all of it or nothing.
+                    let _ = fs::rename(&folder, &unfinished.0);
+                });
             }
         }
         Err(Error::new(
@@ -176,6 +173,17 @@ impl ModelFolder {
             "try again when fewer processes register versions of this model",
         ))
     }
+}
+
+/// The model of a folder that has been renamed to `folder`.
+fn in_place(mut loaded: LoadedModel, folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
+    if matches!(loaded.model, AnyModel::Python(_)) {
+        // Workers go on reading their folder, which has another name now. Theirs end before others are started.
+        drop(loaded);
+        return ModelFolder::open_with(folder, runtimes);
+    }
+    explain_from(&mut loaded, folder);
+    Ok(loaded)
 }
 
 /// Name and version as the last two parts of the path say them.
@@ -279,9 +287,14 @@ fn next_version(parent: &Path) -> Result<u32> {
     let mut last: u32 = 0;
     for entry in fs::read_dir(parent).map_err(|error| io(parent, &error))? {
         let entry = entry.map_err(|error| io(parent, &error))?;
-        last = last.max(entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0));
+        last = last.max(entry.file_name().to_str().and_then(version_of).unwrap_or(0));
     }
     last.checked_add(1).ok_or_else(|| corrupt(format!("'{}' has no version number left", parent.display())))
+}
+
+/// The version of a folder of that name. `007` and `+7` are none: version 7 lies in `7`.
+fn version_of(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|version: &u32| version.to_string() == name)
 }
 
 /// A folder that is removed again unless it was renamed.
@@ -330,6 +343,7 @@ fn write(
         ModelFormat::CatboostJson => "model.catboost.json",
         ModelFormat::Onnx => "model.onnx",
         ModelFormat::PythonClass => &class_file,
+        ModelFormat::NumbaFunction => "model.function.json",
     };
     check_name("model file", model_file)?;
     let files = files.iter().map(|(name, path)| copy(folder, name, path)).collect::<Result<Vec<_>>>()?;

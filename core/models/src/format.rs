@@ -24,10 +24,12 @@ pub enum ModelFormat {
     Onnx,
     /// A Python class, run by worker processes.
     PythonClass,
+    /// A Python function of one row, compiled by the process that loads it.
+    NumbaFunction,
 }
 
 impl ModelFormat {
-    pub const ALL: [ModelFormat; 8] = [
+    pub const ALL: [ModelFormat; 9] = [
         ModelFormat::XgboostJson,
         ModelFormat::XgboostUbj,
         ModelFormat::LightgbmText,
@@ -36,6 +38,7 @@ impl ModelFormat {
         ModelFormat::CatboostJson,
         ModelFormat::Onnx,
         ModelFormat::PythonClass,
+        ModelFormat::NumbaFunction,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl ModelFormat {
             ModelFormat::CatboostJson => "catboost-json",
             ModelFormat::Onnx => "onnx",
             ModelFormat::PythonClass => "python-class",
+            ModelFormat::NumbaFunction => "numba-function",
         }
     }
 
@@ -83,7 +87,7 @@ pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
         ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
         ModelFormat::PipelineSafetensors => pipeline::load(bytes),
         ModelFormat::CatboostJson => Document::from_json(bytes).and_then(|document| catboost::load(&document)),
-        ModelFormat::Onnx | ModelFormat::PythonClass => {
+        ModelFormat::Onnx | ModelFormat::PythonClass | ModelFormat::NumbaFunction => {
             Err(unsupported("it needs a runtime", "open it as a model version, or with Model.from_bytes"))
         }
     }

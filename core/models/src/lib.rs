@@ -12,6 +12,7 @@
 //!   bytes -> pipeline -> Preparation, then Ensemble, linear model or network ---------------^
 //!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
 //!   folder -> headrace_workers::WorkerPool = PythonModel
+//!   bytes -> function (checks) -> the embedding process's FunctionCompiler = FunctionModel
 //!   folder -> Manifest + digests + AnyModel (one of these) -> golden rows reproduced -> LoadedModel (READY)
 //! ```
 
@@ -24,6 +25,7 @@ mod document;
 mod explained;
 mod folder;
 mod format;
+mod function;
 mod golden;
 mod lightgbm;
 mod linear;
@@ -43,10 +45,11 @@ mod xgboost_tree;
 pub use any::AnyModel;
 pub use folder::{LoadedModel, ModelDraft, ModelFolder};
 pub use format::{ModelFormat, load_model};
+pub use function::FunctionModel;
 pub use golden::GoldenRows;
 pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;
 pub use onnx::OnnxModel;
 pub use python::PythonModel;
-pub use runtimes::{OnnxRuntime, PythonRuntime, Runtimes};
+pub use runtimes::{FunctionCompiler, OnnxRuntime, PythonRuntime, RowFunction, Runtimes};

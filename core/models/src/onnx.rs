@@ -15,6 +15,8 @@ use crate::xgboost::OUTPUTS_MAX;
 /// Rows from which on a batch is spread over threads.
 const ROWS_PER_THREAD_MIN: usize = 256;
 const FEATURES_MAX: usize = 1 << 20;
+/// Rows that show which dimension of an output is theirs.
+const PROBE_ROWS: usize = 3;
 
 /// The manifest's settings of an ONNX model, all of them optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -66,20 +68,25 @@ impl OnnxModel {
         let answers = settings.answers.unwrap_or(Answers::of_task(task));
         let (link, objective) = answers.link(task, 1);
         let mut model = Self { session, inputs, features_count, output, outputs_count: 0, is_one_row, link, objective };
-        // One row of zeros tells how many outputs a row has, which a graph need not say.
-        let zeros = vec![0.0; features_count];
-        let tensors = model.columns(Features::Float64(&zeros), 1, &mut Vec::new());
-        let outputs_count = model.session.run(&model.shaped(&tensors, 1), output, |found| Ok(length(found)))?;
-        if outputs_count == 0 || outputs_count > OUTPUTS_MAX {
-            let name = &model.session.outputs()[output].name;
-            return Err(unsupported(
-                format!("output '{name}' has {outputs_count} numbers a row"),
-                "export another one",
-            ));
+        // A row of zeros tells how many outputs a row has, which a graph need not say, and some rows whether rows come first.
+        model.outputs_count = model.outputs_of_rows(1)?;
+        if !model.is_one_row && model.outputs_of_rows(PROBE_ROWS)? != model.outputs_count {
+            return Err(unsupported("how many outputs a row has depends on the rows", "export one that does not"));
         }
-        model.outputs_count = outputs_count;
-        (model.link, model.objective) = answers.link(task, outputs_count);
+        (model.link, model.objective) = answers.link(task, model.outputs_count);
         Ok(model)
+    }
+
+    /// Runs some rows of zeros, and counts the outputs that each gets.
+    fn outputs_of_rows(&self, rows: usize) -> Result<usize> {
+        let zeros = vec![0.0; rows * self.features_count];
+        let tensors = self.columns(Features::Float64(&zeros), rows, &mut Vec::new());
+        let found = self.session.run(&self.shaped(&tensors, rows), self.output, |_, shape| Ok(shape.to_vec()))?;
+        outputs_of_shape(&found, rows).filter(|count| (1..=OUTPUTS_MAX).contains(count)).ok_or_else(|| {
+            let name = &self.session.outputs()[self.output].name;
+            let hint = "export it with [N], [N, 1] or [N, k], N being the rows, or name another output";
+            unsupported(format!("output '{name}' has shape {found:?} for {rows} rows"), hint)
+        })
     }
 
     /// As [`crate::NativeModel::margins_of`].
@@ -113,11 +120,14 @@ impl OnnxModel {
     fn run_batch(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) -> Result<()> {
         let mut unfit = Vec::new();
         let tensors = self.columns(features, rows, &mut unfit);
-        self.session.run(&self.shaped(&tensors, rows), self.output, |found| {
-            if length(found) != margins.len() {
+        self.session.run(&self.shaped(&tensors, rows), self.output, |found, shape| {
+            if outputs_of_shape(shape, rows) != Some(self.outputs_count) {
                 return Err(Error::new(
                     ErrorCode::ModelFailed,
-                    format!("the model gave {} numbers for {rows} rows of {}", length(found), self.outputs_count),
+                    format!(
+                        "the model gave an output of shape {shape:?}, for {rows} rows it is [{rows}, {}]",
+                        self.outputs_count
+                    ),
                     "export it with a free first dimension on all inputs and outputs",
                 ));
             }
@@ -244,12 +254,13 @@ impl Columns<'_> {
     }
 }
 
-fn length(output: Output<'_>) -> usize {
-    match output {
-        Output::Float32(values) => values.len(),
-        Output::Float64(values) => values.len(),
-        Output::Int32(values) => values.len(),
-        Output::Int64(values) => values.len(),
+/// The outputs of a row, if the shape is `[rows]` or `[rows, outputs]`.
+fn outputs_of_shape(shape: &[i64], rows: usize) -> Option<usize> {
+    let is_of_rows = |&size: &i64| usize::try_from(size) == Ok(rows);
+    match shape {
+        [first] if is_of_rows(first) => Some(1),
+        [first, outputs] if is_of_rows(first) => usize::try_from(*outputs).ok(),
+        _ => None,
     }
 }
 

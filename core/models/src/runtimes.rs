@@ -1,4 +1,4 @@
-//! Where the runtimes of other people's models are found, as the process that serves them says.
+//! What runs or compiles the models that headrace does not evaluate by itself, as the process that serves them says.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +12,24 @@ use headrace_types::{Error, ErrorCode, Result};
 pub struct Runtimes {
     pub onnx: OnnxRuntime,
     pub python: PythonRuntime,
+    /// What compiles functions of rows; `None` where there is nothing that can.
+    pub functions: Option<Arc<dyn FunctionCompiler>>,
+}
+
+/// Turns the source of a function into native code.
+pub trait FunctionCompiler: std::fmt::Debug + Send + Sync {
+    /// Checks and compiles the function of a model's file, whose form has been checked.
+    ///
+    /// # Errors
+    /// `corrupt_model` naming what cannot be compiled; `unavailable` where the compiler is not installed.
+    fn compile(&self, definition: &str) -> Result<Arc<dyn RowFunction>>;
+}
+
+/// A compiled function of one row. It always ends, and gives the same for the same row, on any thread.
+pub trait RowFunction: std::fmt::Debug + Send + Sync {
+    /// The function's value; `None` where it has none. An argument is the bits of its value: an int, a float, or a bool as 0 or 1, and so
+    /// is the result. `valid` says which arguments have a value; the word of one that has not is zero.
+    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64>;
 }
 
 /// The workers of Python classes.

@@ -4,8 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use headrace_models::{GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, Runtimes, Signature, Trainer};
+use headrace_models::{
+    GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime, Runtimes, Signature, Trainer,
+};
 use headrace_types::{DType, ErrorCode, Field, Task, digest_json};
 
 struct Scratch(PathBuf);
@@ -49,6 +52,48 @@ fn draft() -> ModelDraft {
 
 fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> headrace_types::Result<LoadedModel> {
     ModelFolder::create(&scratch.0, name, draft, &fixture("xgboost_binary.xgb.json"))
+}
+
+/// A worker that answers 0 to all, and that can be started once for a folder.
+const ONCE: &str = r#"
+import json, os, socket, struct, sys
+json.load(sys.stdin.buffer)
+open(__file__ + ".started", "x").close()
+connection = socket.socket(fileno=int(sys.argv[1]))
+connection.sendall(struct.pack("<IQI", 12, 0, 0))
+while message := connection.recv(4096):
+    connection.sendall(struct.pack("<IQI", 12, struct.unpack_from("<Q", message, 4)[0], 0))
+"#;
+
+#[test]
+fn a_python_class_that_starts_only_once_leaves_no_version() {
+    let scratch = Scratch::new();
+    let worker_file = scratch.0.join("once.py");
+    fs::write(&worker_file, ONCE).unwrap();
+    let python = PythonRuntime {
+        python: Some("python3".into()),
+        worker_file,
+        workers: 1,
+        batch_deadline: Duration::from_secs(20),
+        start_deadline: Duration::from_secs(20),
+        batch_bytes_max: 1 << 16,
+        environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
+        ..PythonRuntime::default()
+    };
+    let runtimes = Runtimes { python, ..Runtimes::default() };
+    let zeros = |count: usize| vec![vec![Some(0.0); count]; 2];
+    let of_a_class = ModelDraft {
+        task: Task::Regression,
+        labels: None,
+        format: ModelFormat::PythonClass,
+        settings: serde_json::json!({"module": "once", "class": "Once", "outputs": 1}),
+        golden: GoldenRows { features: zeros(5), margins: zeros(1), scores: zeros(1) },
+        ..draft()
+    };
+    let error = ModelFolder::create_with(&scratch.0, "once", &of_a_class, b"", &[], &runtimes).unwrap_err();
+    assert_eq!(error.code, ErrorCode::ModelFailed, "{error}");
+    assert!(error.message.contains("FileExistsError"), "{error}");
+    assert_eq!(fs::read_dir(scratch.0.join("once")).unwrap().count(), 0);
 }
 
 #[test]
@@ -99,6 +144,17 @@ fn a_version_is_made_and_found_back() {
     let names: Vec<_> =
         fs::read_dir(scratch.0.join("delay")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "nothing unfinished is left: {names:?}");
+}
+
+#[test]
+fn only_folders_of_plain_numbers_are_versions() {
+    let scratch = Scratch::new();
+    for odd in ["007", "+8", "9 ", "4294967296", "-3", "1.0"] {
+        fs::create_dir_all(scratch.0.join("delay").join(odd)).unwrap();
+    }
+    assert_eq!(create(&scratch, "delay", &draft()).unwrap().manifest.version, 1);
+    fs::create_dir(scratch.0.join("delay/41")).unwrap();
+    assert_eq!(create(&scratch, "delay", &draft()).unwrap().manifest.version, 42);
 }
 
 #[test]

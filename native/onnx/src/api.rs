@@ -60,6 +60,8 @@ api! {
         *const *const c_char, usize, *mut *mut OrtValue,
     ) -> Status;
     10 create_session_options: fn(*mut *mut OrtSessionOptions) -> Status;
+    24 set_intra_op_num_threads: fn(*mut OrtSessionOptions, c_int) -> Status;
+    25 set_inter_op_num_threads: fn(*mut OrtSessionOptions, c_int) -> Status;
     30 session_get_input_count: fn(*const OrtSession, *mut usize) -> Status;
     31 session_get_output_count: fn(*const OrtSession, *mut usize) -> Status;
     33 session_get_input_type_info: fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> Status;

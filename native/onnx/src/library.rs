@@ -2,10 +2,12 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use headrace_types::{Error, Result};
+use headrace_types::{Error, ErrorCode, Result};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
 use crate::api::{API_VERSION, Api, ApiBase, OrtAllocator, OrtEnv, OrtMemoryInfo, Status};
@@ -18,7 +20,11 @@ const MEMORY_DEFAULT: c_int = 0;
 /// Threads that may be asked for.
 const THREADS_MAX: usize = 1024;
 
-static OPENED: Mutex<Option<Arc<Library>>> = Mutex::new(None);
+static OPENED: OnceLock<Arc<Library>> = OnceLock::new();
+/// Held by who opens the library.
+static OPENING: Mutex<()> = Mutex::new(());
+/// The process that opens it, or 0: a child that was forked meanwhile must not wait for a thread of its parent.
+static OPENER: AtomicU32 = AtomicU32::new(0);
 
 /// The functions and the environment of the opened library.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Library {
     pub(crate) allocator: *mut OrtAllocator,
     version: String,
     path: PathBuf,
+    /// The process that opened it, in which the threads of its pool run.
+    owner: u32,
 }
 
 // SAFETY: environment, memory info and default allocator are made once and documented as usable from any thread at once.
@@ -38,18 +46,34 @@ unsafe impl Sync for Library {}
 
 impl Library {
     /// Opens the library, with one pool of `threads` threads for all sessions; 1 has no pool: a session runs on the thread that calls it.
-    /// A process has one: later calls get what the first one opened.
+    /// A process has one: later calls get what the first one opened. A forked child has its parent's, and no thread of the pool: what it
+    /// loads runs on the thread that calls it.
     ///
     /// # Errors
-    /// `unavailable` when there is no such file, or it is no ONNX Runtime of version 1.17 or later.
+    /// `unavailable` when there is no such file, or it is no ONNX Runtime of version 1.17 or later; `used_after_fork` in a child that was
+    /// forked while its parent opened it.
     pub fn open(path: &Path, threads: usize) -> Result<Arc<Self>> {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = &*opened {
+        if let Some(library) = OPENED.get() {
             return Ok(Arc::clone(library));
         }
-        let library = Arc::new(load(path, threads)?);
-        *opened = Some(Arc::clone(&library));
-        Ok(library)
+        let own = process::id();
+        if ![0, own].contains(&OPENER.load(Ordering::Acquire)) {
+            return Err(used_after_fork("ONNX Runtime was being opened when the process forked"));
+        }
+        OPENER.store(own, Ordering::Release);
+        let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = OPENED.get() {
+            return Ok(Arc::clone(library));
+        }
+        OPENER.store(own, Ordering::Release); // who held the lock before has cleared it
+        let loaded = load(path, threads).map(|library| Arc::clone(OPENED.get_or_init(|| Arc::new(library))));
+        OPENER.store(0, Ordering::Release);
+        loaded
+    }
+
+    /// Whether this process was forked from the one that opened the library.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.owner != process::id()
     }
 
     /// The library's own version, such as 1.32.0.
@@ -91,7 +115,7 @@ fn load(path: &Path, threads: usize) -> Result<Library> {
     let mut allocator = ptr::null_mut();
     // SAFETY: the out pointer is ours; the allocator belongs to the library.
     call(&api, unsafe { (api.get_allocator_with_default_options)(&mut allocator) })?;
-    Ok(Library { api, env, memory, allocator, version, path: path.to_owned() })
+    Ok(Library { api, env, memory, allocator, version, path: path.to_owned(), owner: process::id() })
 }
 
 fn environment(api: &Api, threads: usize) -> Result<*mut OrtEnv> {
@@ -115,6 +139,10 @@ fn environment(api: &Api, threads: usize) -> Result<*mut OrtEnv> {
     // SAFETY: the environment was made above.
     call(api, unsafe { (api.disable_telemetry_events)(env) })?;
     Ok(env)
+}
+
+pub(crate) fn used_after_fork(message: &str) -> Error {
+    Error::new(ErrorCode::UsedAfterFork, message, "load the model in the child process, after the fork")
 }
 
 /// A status that only a defect or a lack of memory can cause.

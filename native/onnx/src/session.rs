@@ -2,13 +2,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
+use std::process;
 use std::ptr;
 use std::sync::Arc;
 
 use headrace_types::{Error, ErrorCode, Result};
 
 use crate::api::{OrtSession, OrtSessionOptions, OrtTensorInfo, OrtTypeInfo, OrtValue};
-use crate::library::{Library, call, free};
+use crate::library::{Library, call, free, used_after_fork};
 use crate::status::check;
 
 /// Inputs or outputs that a model may have.
@@ -134,6 +135,8 @@ pub struct Session {
     session: *mut OrtSession,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// The process that it was made in.
+    owner: u32,
 }
 
 // SAFETY: a session is documented as usable from several threads at once, `Run` included.
@@ -143,6 +146,9 @@ unsafe impl Sync for Session {}
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if self.owner != process::id() {
+            return; // A fork's copy: a lock of the library may be held for ever by a thread that only the parent has.
+        }
         // SAFETY: made by `new`, and nothing runs it any more.
         unsafe { (self.library.api.release_session)(self.session) };
     }
@@ -160,7 +166,15 @@ impl Session {
         call(api, unsafe { (api.create_session_options)(&mut options) })?;
         let options = Options { library, options };
         // SAFETY: the options are alive.
-        call(api, unsafe { (api.disable_per_session_threads)(options.options) })?;
+        unsafe {
+            if library.is_inherited() {
+                // The threads of the common pool are the parent's. One thread is the caller's.
+                call(api, (api.set_intra_op_num_threads)(options.options, 1))?;
+                call(api, (api.set_inter_op_num_threads)(options.options, 1))?;
+            } else {
+                call(api, (api.disable_per_session_threads)(options.options))?;
+            }
+        }
         let mut session = ptr::null_mut();
         // SAFETY: environment and options are alive, the bytes are read during the call only.
         let status = unsafe {
@@ -175,7 +189,13 @@ impl Session {
                 "check it with onnx.checker, export it for an older opset, or install a newer onnxruntime",
             )
         })?;
-        let mut session = Session { library: Arc::clone(library), session, inputs: Vec::new(), outputs: Vec::new() };
+        let mut session = Session {
+            library: Arc::clone(library),
+            session,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            owner: process::id(),
+        };
         session.inputs = session.values(Side::Input)?;
         session.outputs = session.values(Side::Output)?;
         Ok(session)
@@ -193,16 +213,19 @@ impl Session {
         &self.library
     }
 
-    /// Runs the model over a tensor and its shape for each input, and lends the elements of one output to `take`.
+    /// Runs the model over a tensor and its shape for each input, and lends the elements of one output to `take`, with its dimensions.
     ///
     /// # Errors
-    /// `model_failed` with the library's text; `internal` when tensors, shapes and inputs do not fit each other.
+    /// `model_failed` with the library's text; `used_after_fork` of a session that was made before; `internal` when tensors, shapes and inputs do not fit each other.
     pub fn run<T>(
         &self,
         tensors: &[(Tensor<'_>, Shape)],
         output: usize,
-        take: impl FnOnce(Output<'_>) -> Result<T>,
+        take: impl FnOnce(Output<'_>, &[i64]) -> Result<T>,
     ) -> Result<T> {
+        if self.owner != process::id() {
+            return Err(used_after_fork("this ONNX model was loaded before the process forked"));
+        }
         let api = &self.library.api;
         let info = self.outputs.get(output).ok_or_else(|| Error::internal("there is no such output"))?;
         if tensors.len() != self.inputs.len() {
@@ -222,7 +245,8 @@ impl Session {
         // SAFETY: the status comes from the line above.
         unsafe { check(api, status) }.map_err(|text| failed(&text))?;
         let found = Value { library: &self.library, value: found };
-        take(found.elements(&info.name)?)
+        let (elements, shape) = found.elements(&info.name)?;
+        take(elements, &shape)
     }
 
     /// A tensor over the caller's memory.
@@ -349,7 +373,8 @@ impl TypeInfo<'_> {
                 let mut tensor = ptr::null();
                 // SAFETY: as above; the result lives as long as the info.
                 call(api, unsafe { (api.cast_type_info_to_tensor_info)(self.info, &mut tensor) })?;
-                tensor_type(self.library, tensor)
+                let (element, shape) = element_and_shape(self.library, tensor)?;
+                Ok(ValueType::Tensor { element, shape })
             }
             2 => Ok(ValueType::Sequence),
             3 => Ok(ValueType::Map),
@@ -358,7 +383,7 @@ impl TypeInfo<'_> {
     }
 }
 
-fn tensor_type(library: &Library, tensor: *const OrtTensorInfo) -> Result<ValueType> {
+fn element_and_shape(library: &Library, tensor: *const OrtTensorInfo) -> Result<(ElementType, Vec<i64>)> {
     let api = &library.api;
     let (mut code, mut count) = (0, 0);
     // SAFETY: the info is alive, the out pointers are ours.
@@ -372,7 +397,7 @@ fn tensor_type(library: &Library, tensor: *const OrtTensorInfo) -> Result<ValueT
     let mut shape = vec![0; count];
     // SAFETY: the vector has room for `count` dimensions.
     call(api, unsafe { (api.get_dimensions)(tensor, shape.as_mut_ptr(), count) })?;
-    Ok(ValueType::Tensor { element: ElementType::of_code(code), shape })
+    Ok((ElementType::of_code(code), shape))
 }
 
 /// A value of the library; one over the caller's memory does not own that memory.
@@ -389,35 +414,34 @@ impl Drop for Value<'_> {
 }
 
 impl Value<'_> {
-    /// The numbers of a tensor that the library has made.
-    fn elements(&self, name: &str) -> Result<Output<'_>> {
+    /// The numbers of a tensor that the library has made, and its dimensions.
+    fn elements(&self, name: &str) -> Result<(Output<'_>, Vec<i64>)> {
         let api = &self.library.api;
         let mut info = ptr::null_mut();
         // SAFETY: the value is alive, the out pointer ours.
         call(api, unsafe { (api.get_tensor_type_and_shape)(self.value, &mut info) })?;
-        let (mut code, mut count) = (0, 0);
-        // SAFETY: the info is alive, the out pointers are ours.
-        let read = unsafe {
-            call(api, (api.get_tensor_element_type)(info, &mut code))
-                .and_then(|()| call(api, (api.get_tensor_shape_element_count)(info, &mut count)))
-        };
+        let mut count = 0;
+        // SAFETY: the info is alive, the out pointer ours.
+        let counted = call(api, unsafe { (api.get_tensor_shape_element_count)(info, &mut count) });
+        let read = counted.and_then(|()| element_and_shape(self.library, info));
         // SAFETY: the library has made it for us.
         unsafe { (api.release_tensor_info)(info) };
-        read?;
+        let (element, shape) = read?;
         let mut data = ptr::null_mut();
         // SAFETY: the value is alive, the out pointer ours.
         call(api, unsafe { (api.get_tensor_mutable_data)(self.value, &mut data) })?;
-        // SAFETY: the tensor holds `count` elements of the type that `code` names, aligned for it, until the value is released; an empty
+        // SAFETY: the tensor holds `count` elements of the type that it names, aligned for it, until the value is released; an empty
         // one gets a pointer that may be null, which `slice` does not use.
-        unsafe {
-            Ok(match ElementType::of_code(code) {
+        let output = unsafe {
+            match element {
                 ElementType::Float32 => Output::Float32(slice(data, count)),
                 ElementType::Float64 => Output::Float64(slice(data, count)),
                 ElementType::Int32 => Output::Int32(slice(data, count)),
                 ElementType::Int64 => Output::Int64(slice(data, count)),
                 other => return Err(failed(&format!("output '{name}' came as {other}"))),
-            })
-        }
+            }
+        };
+        Ok((output, shape))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Functions that were written in Python, as the engine calls them: native code without the interpreter, or the interpreter itself.
 
+use std::sync::Arc;
+
 use headrace_expr::{BatchFunction, FunctionSpec, ScalarFunction};
+use headrace_models::{FunctionCompiler, RowFunction};
 use headrace_types::{Column, DType, Error, ErrorCode, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::error::{Failure, Outcome, type_mismatch};
+use crate::error::{Failure, Outcome, error_of};
 use crate::values::{column_of, list_of};
 
 /// What `headrace.functions` compiles a function to: the arguments' words as ints and again as floats, which of them have a value,
@@ -21,12 +24,13 @@ pub(crate) struct CompiledFunction {
 }
 
 impl CompiledFunction {
-    pub(crate) fn new(address: usize, owner: Py<PyAny>) -> Outcome<Self> {
+    pub(crate) fn new(address: usize, owner: Py<PyAny>) -> Result<Self> {
         if address == 0 {
-            return Err(type_mismatch("the address of a compiled function is 0", "give that of a Numba cfunc"));
+            let message = "the address of a compiled function is 0";
+            return Err(Error::new(ErrorCode::TypeMismatch, message, "give that of a Numba cfunc"));
         }
-        // SAFETY: an address that is not null, and by the contract of `Plan.bind_compiled`, whose one caller is `headrace.functions`,
-        // that of a C function with the signature of `Entry`.
+        // SAFETY: an address that is not null, and by the contract of `Plan.bind_compiled`, whose one caller is `headrace.functions`, and
+        // of `compile_function` in `headrace.runtimes`, that of a C function with the signature of `Entry`.
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(std::ptr::with_exposed_provenance(address)) };
         Ok(Self { entry, _owner: owner })
     }
@@ -34,6 +38,19 @@ impl CompiledFunction {
 
 impl ScalarFunction for CompiledFunction {
     fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
+        self.run(words, valid)
+    }
+}
+
+impl RowFunction for CompiledFunction {
+    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
+        self.run(words, valid)
+    }
+}
+
+impl CompiledFunction {
+    /// Calls it with a word and a flag for each of its parameters.
+    fn run(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
         let mut result = 0u64;
         let place = &raw mut result;
         // SAFETY: `_owner` keeps the code in place. It reads one word and one flag for each parameter, which the engine gives in that
@@ -44,6 +61,26 @@ impl ScalarFunction for CompiledFunction {
         };
         (status == 0).then_some(result)
     }
+}
+
+/// `compile_function` of `headrace.runtimes`.
+#[derive(Debug)]
+pub(crate) struct PythonCompiler(pub(crate) Py<PyAny>);
+
+impl FunctionCompiler for PythonCompiler {
+    fn compile(&self, definition: &str) -> Result<Arc<dyn RowFunction>> {
+        // A process that ends has no interpreter to attach to any more.
+        let compiled = Python::try_attach(|py| {
+            let made = self.0.bind(py).call1((definition,)).and_then(|made| made.extract::<(usize, Py<PyAny>)>());
+            made.map_err(|error| error_of(py, &error))
+        });
+        let (address, owner) = compiled.unwrap_or_else(|| Err(interpreter_ended()))?;
+        Ok(Arc::new(CompiledFunction::new(address, owner)?))
+    }
+}
+
+fn interpreter_ended() -> Error {
+    Error::new(ErrorCode::Unavailable, "the Python interpreter has ended", "send the request again")
 }
 
 /// A Python callable.
@@ -95,9 +132,7 @@ impl BatchFunction for PythonFunction {
                 }
             })
         });
-        outcome.unwrap_or_else(|| {
-            Err(Error::new(ErrorCode::Unavailable, "the Python interpreter has ended", "send the request again"))
-        })
+        outcome.unwrap_or_else(|| Err(interpreter_ended()))
     }
 }
 

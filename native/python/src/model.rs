@@ -225,7 +225,9 @@ impl Model {
             // SAFETY: the array was made above, nobody else has seen it.
             let out = unsafe { values.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
             let run = || work(features, rows, out, threads);
-            if view.len() < DETACH_VALUES_MIN && !self.model.waits() { guarded(run) } else { detached(py, run) }?;
+            // A function may loop: how long it takes cannot be told by the number of values.
+            let is_short = view.len() < DETACH_VALUES_MIN && !matches!(self.model, AnyModel::Function(_));
+            if is_short && !self.model.waits() { guarded(run) } else { detached(py, run) }?;
         }
         drop(owner);
         Ok((rows, values))

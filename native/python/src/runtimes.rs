@@ -1,5 +1,6 @@
 //! Where the runtimes of models are, from the dict that `headrace.runtimes` makes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use headrace_models::{OnnxRuntime, PythonRuntime, Runtimes};
@@ -7,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::{Outcome, type_mismatch};
+use crate::functions::PythonCompiler;
 
 /// Reads the keys of `headrace.runtimes.Runtimes`; by default what that finds in this Python.
 pub(crate) fn runtimes_of(py: Python<'_>, given: Option<&Bound<'_, PyDict>>) -> Outcome<Runtimes> {
@@ -35,5 +37,6 @@ pub(crate) fn runtimes_of(py: Python<'_>, given: Option<&Bound<'_, PyDict>>) -> 
             batch_bytes_max: item("batch_bytes_max")?.extract()?,
             environment: item("environment")?.extract()?,
         },
+        functions: Some(Arc::new(PythonCompiler(item("compile_function")?.unbind()))),
     })
 }

@@ -6,6 +6,8 @@ use crate::memory::SharedMemory;
 
 /// What every column begins at a multiple of.
 const ALIGNMENT: usize = 64;
+/// What a batch may take at most, whatever the settings say: a mebibyte for each of a million columns.
+const BYTES_MAX: usize = 1 << 40;
 /// Rows that are turned from rows to columns at a time: their features stay in the first cache.
 const TILE_ROWS: usize = 64;
 
@@ -83,9 +85,11 @@ impl Layout {
         Self { columns: places, scores: place, bytes: place + aligned(rows * outputs_count * 8) }
     }
 
-    /// The most rows that fit into `bytes`.
+    /// The most rows that fit into `bytes`, and that a message can count.
     pub(crate) fn rows_max(columns: &[(String, ColumnType)], outputs_count: usize, bytes: usize) -> usize {
-        let (mut low, mut high) = (0, bytes);
+        let bytes = bytes.min(BYTES_MAX);
+        // A row takes its scores at least, so that no size below overflows.
+        let (mut low, mut high) = (0, (bytes / 8 / outputs_count.max(1)).min(u32::MAX as usize));
         while low < high {
             let middle = (low + high).div_ceil(2);
             if Self::new(columns, outputs_count, middle).bytes <= bytes { low = middle } else { high = middle - 1 }
@@ -188,6 +192,7 @@ mod tests {
         let rows = Layout::rows_max(&columns, 2, 1 << 20);
         assert!(Layout::new(&columns, 2, rows).bytes <= 1 << 20 && Layout::new(&columns, 2, rows + 1).bytes > 1 << 20);
         assert_eq!(Layout::rows_max(&columns, 2, 63), 0);
+        assert!(Layout::new(&columns, 2, Layout::rows_max(&columns, 2, usize::MAX)).bytes <= BYTES_MAX);
     }
 
     #[test]

@@ -1,10 +1,30 @@
 //! Memory that a worker shares: a sealed memfd, mapped here as words that the other side may change at any time.
 
-use std::ffi::c_void;
-use std::io;
+use std::ffi::{CStr, c_void};
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn memfd(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a C string.
+    let file = checked(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | flags) })?;
+    // SAFETY: the kernel has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// A file in memory that holds these bytes, to be read from its start. Unlike a pipe or a socket it takes any size at once.
+pub(crate) fn file_of(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd(c"headrace-start", 0)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
 
 /// A mapping whose size nobody can change: a worker that cut the file short would end this process with SIGBUS.
 #[derive(Debug)]
@@ -40,13 +60,7 @@ macro_rules! access {
 
 impl SharedMemory {
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
-        let checked = |result: libc::c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
-        // SAFETY: the name is a C string.
-        let file = checked(unsafe {
-            libc::memfd_create(c"headrace-batch".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        })?;
-        // SAFETY: the kernel has just made it, and nobody else has it.
-        let file = unsafe { OwnedFd::from_raw_fd(file) };
+        let file = memfd(c"headrace-batch", libc::MFD_ALLOW_SEALING)?;
         let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
         // SAFETY: the descriptor is open.
         checked(unsafe { libc::ftruncate(file.as_raw_fd(), length) })?;

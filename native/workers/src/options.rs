@@ -24,7 +24,7 @@ pub struct WorkerOptions {
     pub outputs_count: usize,
     /// Processes, each for one batch at a time.
     pub workers: usize,
-    /// How long a batch may take, waiting for a worker included.
+    /// How long a batch may take from the moment that a worker has it; it may wait as long for a worker before.
     pub batch_deadline: Duration,
     /// How long a worker may take from its start until it is ready.
     pub start_deadline: Duration,

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use headrace_types::{Error, ErrorCode, Result};
 use serde_json::json;
 
 use crate::layout::Layout;
-use crate::memory::SharedMemory;
+use crate::memory::{SharedMemory, file_of};
 use crate::options::WorkerOptions;
 use crate::output::{Tail, forward};
 
@@ -32,6 +32,7 @@ pub(crate) struct Worker {
     memory: SharedMemory,
     tail: Tail,
     batches: u64,
+    has_answered: bool,
     measured: Instant,
 }
 
@@ -64,11 +65,16 @@ pub(crate) fn kill_group(pid: i32) {
 
 impl Worker {
     /// Starts a process; it is ready when it says so. The calling thread must live as long as the worker shall: the kernel ends the worker
-    /// with it.
+    /// with it. Nothing here waits for the process: its start message is a file that is its stdin.
     pub(crate) fn spawn(options: &WorkerOptions) -> io::Result<Self> {
         let memory = SharedMemory::new(options.batch_bytes_max)?;
         let (socket, theirs) = UnixStream::pair()?;
         let (reader, writer) = io::pipe()?;
+        let columns: Vec<_> = options.columns.iter().map(|(name, column)| [name.as_str(), column.name()]).collect();
+        let start = json!({
+            "folder": options.folder, "module": options.module, "class": options.class, "files": options.files,
+            "columns": columns, "outputs": options.outputs_count, "bytes": memory.bytes(),
+        });
         let mut command = Command::new(&options.python);
         let descriptors = [theirs.as_raw_fd(), memory.descriptor()];
         command
@@ -78,25 +84,20 @@ impl Worker {
             .env_clear()
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(file_of(start.to_string().as_bytes())?)
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0);
         let (parent, address_bytes_max) = (std::process::id(), options.address_bytes_max);
         // SAFETY: the closure calls nothing but system calls, which is what a child of a process with threads may do before exec.
         unsafe { command.pre_exec(move || prepare(parent, descriptors, address_bytes_max)) };
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         drop((command, theirs));
         let prefix = format!("headrace: model {}: worker {}", options.name, child.id());
-        let tail = forward(reader, prefix)?;
-        let mut worker = Self { child, socket, memory, tail, batches: 0, measured: Instant::now() };
-        let columns: Vec<_> = options.columns.iter().map(|(name, column)| [name.as_str(), column.name()]).collect();
-        let start = json!({
-            "folder": options.folder, "module": options.module, "class": options.class, "files": options.files,
-            "columns": columns, "outputs": options.outputs_count, "bytes": worker.memory.bytes(),
-        });
-        worker.send(start.to_string().as_bytes())?;
-        Ok(worker)
+        let tail = forward(reader, prefix).inspect_err(|_| {
+            let _ = child.kill().and_then(|()| child.wait());
+        })?;
+        Ok(Self { child, socket, memory, tail, batches: 0, has_answered: false, measured: Instant::now() })
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -116,14 +117,25 @@ impl Worker {
         }
     }
 
-    /// Runs a batch that fits into the shared memory.
+    /// Whether it has answered a batch; one that has not is no better than one that could not be started.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Why a worker that was ready is of no use before its first batch.
+    pub(crate) fn lost_before_use(&mut self) -> Error {
+        self.lost(&io::ErrorKind::UnexpectedEof.into(), "before its first batch", Duration::ZERO)
+    }
+
+    /// Runs a batch that fits into the shared memory, and is lost if it has no answer within the limit.
     pub(crate) fn run(
         &mut self,
         options: &WorkerOptions,
         features: &[f64],
         scores: &mut [f64],
-        deadline: Instant,
+        limit: Duration,
     ) -> Result<(), Failure> {
+        let deadline = Instant::now() + limit;
         let rows = scores.len() / options.outputs_count;
         let layout = Layout::new(&options.columns, options.outputs_count, rows);
         let nulls = layout.write(&options.columns, features, rows, &self.memory);
@@ -136,13 +148,17 @@ impl Worker {
         }
         match self.receive(deadline) {
             Ok((batch, 0, _)) if batch == self.batches => {
+                self.has_answered = true;
                 let words = self.memory.words_u64(layout.scores, scores.len());
                 scores.iter_mut().zip(words).for_each(|(score, word)| *score = f64::from_bits(word.load(Relaxed)));
                 Ok(())
             }
-            Ok((batch, 1, text)) if batch == self.batches => Err(Failure::Answered(failed(&text))),
+            Ok((batch, 1, text)) if batch == self.batches => {
+                self.has_answered = true;
+                Err(Failure::Answered(failed(&text)))
+            }
             Ok(_) => Err(Failure::Lost(failed("its worker sent an answer to no question"))),
-            Err(error) => Err(Failure::Lost(self.lost(&error, "in this batch", options.batch_deadline))),
+            Err(error) => Err(Failure::Lost(self.lost(&error, "in this batch", limit))),
         }
     }
 
@@ -156,6 +172,11 @@ impl Worker {
         if self.measured.elapsed() < MEMORY_INTERVAL {
             return None;
         }
+        self.memory_bytes()
+    }
+
+    /// The bytes of the worker's own memory.
+    pub(crate) fn memory_bytes(&mut self) -> Option<u64> {
         self.measured = Instant::now();
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).ok()?;
         let mut pages = text.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());

@@ -16,6 +16,7 @@ the library honours it. The training libraries are imported by the function that
 from headrace.export.catboost import export_catboost
 from headrace.export.exported import ExportedModel, GoldenRows
 from headrace.export.lightgbm import export_lightgbm
+from headrace.export.numba_function import export_numba_function
 from headrace.export.onnx import export_onnx
 from headrace.export.python_class import export_python_class
 from headrace.export.sklearn import export_sklearn
@@ -26,6 +27,7 @@ __all__ = [
     "GoldenRows",
     "export_catboost",
     "export_lightgbm",
+    "export_numba_function",
     "export_onnx",
     "export_python_class",
     "export_sklearn",

@@ -5,10 +5,10 @@ use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::{LocalStore, Plan, StoreOptions};
-use headrace_models::{AnyModel, Features, ModelFormat, NativeModel, Runtimes, load_model};
+use headrace_models::{AnyModel, Features, FunctionCompiler, ModelFormat, RowFunction, Runtimes, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
 use headrace_stats::Profile;
-use headrace_types::{Batch, Column, ColumnData, DType, Field, Model};
+use headrace_types::{Batch, Column, ColumnData, DType, Field};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "model_catboost_json", run: model_catboost_json },
     Target { name: "model_lightgbm_text", run: model_lightgbm_text },
     Target { name: "model_linear_json", run: model_linear_json },
+    Target { name: "model_numba_function", run: model_numba_function },
     Target { name: "model_onnx", run: model_onnx },
     Target { name: "model_pipeline_safetensors", run: model_pipeline_safetensors },
     Target { name: "model_xgboost_json", run: model_xgboost_json },
@@ -151,7 +152,7 @@ const AWKWARD: [f64; 10] =
 const FEATURES_MAX: usize = 10_000;
 
 /// A loaded model must also survive being asked, by either type of feature, alone and in a batch.
-fn evaluate(model: &NativeModel) {
+fn evaluate(model: &AnyModel) {
     let (features_count, outputs_count) = (model.features_count(), model.outputs_count());
     if features_count.max(outputs_count) > FEATURES_MAX {
         return;
@@ -175,7 +176,7 @@ fn evaluate(model: &NativeModel) {
 
 fn load(format: ModelFormat, data: &[u8]) {
     if let Ok(model) = load_model(format, data) {
-        evaluate(&model);
+        evaluate(&model.into());
     }
 }
 
@@ -189,6 +190,33 @@ fn model_xgboost_ubj(data: &[u8]) {
 
 fn model_lightgbm_text(data: &[u8]) {
     load(ModelFormat::LightgbmText, data);
+}
+
+/// In the place of Numba: a function that tells how many of its arguments have a value.
+#[derive(Debug)]
+struct CountsValues;
+
+impl FunctionCompiler for CountsValues {
+    fn compile(&self, definition: &str) -> headrace_types::Result<Arc<dyn RowFunction>> {
+        assert!(serde_json::from_str::<serde_json::Value>(definition).is_ok(), "the compiler reads it as JSON");
+        Ok(Arc::new(Self))
+    }
+}
+
+impl RowFunction for CountsValues {
+    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
+        assert_eq!(words.len(), valid.len());
+        let count = valid.iter().filter(|valid| **valid).count() as u64;
+        (count > 0).then_some(count)
+    }
+}
+
+/// What is checked before the compiler, which then reads the source; `tests/models/test_numba_function.py` has the kept ones compiled.
+fn model_numba_function(data: &[u8]) {
+    let runtimes = Runtimes { functions: Some(Arc::new(CountsValues)), ..Runtimes::default() };
+    if let Ok(model) = AnyModel::from_bytes(ModelFormat::NumbaFunction, data, None, None, &runtimes) {
+        evaluate(&model);
+    }
 }
 
 /// What is checked before ONNX Runtime, which is not there, would see the bytes.
