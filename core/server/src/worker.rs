@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
-use headrace_types::Error;
+use headrace_types::{Error, ErrorCode};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
@@ -37,6 +38,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 /// Threads of a worker for requests whose models wait for other processes; further ones queue.
 const WAITING_THREADS_MAX: usize = 64;
+/// Such requests of a worker, those that queue included; further ones are refused.
+const WAITING_MAX: usize = 4 * WAITING_THREADS_MAX;
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
@@ -51,6 +54,8 @@ pub(crate) struct Worker {
     writes: Arc<WriteQueue>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
+    /// Places for requests that are put aside.
+    aside: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,8 @@ impl Worker {
         writes: Arc<WriteQueue>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
-        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open })
+        let aside = Arc::new(Semaphore::new(WAITING_MAX));
+        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -78,7 +84,7 @@ impl Worker {
             .enable_all()
             .max_blocking_threads(WAITING_THREADS_MAX)
             .build()?;
-        runtime.block_on(async {
+        let stopped = runtime.block_on(async {
             let limits = TickLimits::of(&self.config);
             let sweep = tokio::spawn(Arc::clone(self).sweep_every_tick(limits));
             let mut number = 0u64;
@@ -90,8 +96,12 @@ impl Worker {
                 }
             }
             sweep.abort();
+            let stopped = Instant::now();
             self.drain().await;
+            stopped
         });
+        // A thread that waits for a model longer than that is left to end by itself.
+        runtime.shutdown_timeout(self.config.drain_timeout.saturating_sub(stopped.elapsed()));
         Ok(())
     }
 
@@ -180,8 +190,7 @@ async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, st
 async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let arrived = Instant::now();
     let counters = &worker.counters;
-    counters.in_flight.fetch_add(1, Ordering::Relaxed);
-    let _in_flight = InFlight(&counters.in_flight);
+    let mut in_flight = InFlight::new(counters);
     let (head, body) = request.into_parts();
     let config = &worker.config;
     let mut share = Share::new(&worker.budget);
@@ -199,7 +208,10 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
                         let queue = &worker.writes;
                         handle_write(&worker.engine, queue, &route, &head.headers, &body, panicked).await
                     } else if waits(&worker.engine, &route) {
-                        handle_aside(worker, &route, &head.headers, &body, arrived).await
+                        let request = Aside { route: route.clone(), headers: head.headers, body, share, in_flight };
+                        let reply;
+                        (reply, share, in_flight) = handle_aside(worker, request, arrived).await;
+                        reply
                     } else {
                         handle(&worker.engine, &route, &head.headers, &body, arrived, panicked)
                     }
@@ -209,30 +221,57 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
         }
     };
     counters.record(route_index, reply.status, arrived.elapsed());
+    drop(in_flight);
     // The request's bytes are gone here, the answer's stay until they are sent.
     share.release();
     share.take_anyway(reply.body.len());
     response_of(reply, share, worker.stopping.load(Ordering::Relaxed))
 }
 
-/// Handles a request whose model waits for another process on a thread of its own, so that this one goes on with its connections.
-async fn handle_aside(worker: &Worker, route: &Route, headers: &HeaderMap, body: &Bytes, arrived: Instant) -> Reply {
-    let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
-    let (route, headers, body) = (route.clone(), headers.clone(), body.clone());
-    let handled = tokio::task::spawn_blocking(move || {
-        handle(&engine, &route, &headers, &body, arrived, || {
-            counters.panics.fetch_add(1, Ordering::Relaxed);
-        })
-    });
-    let lost = |_| Reply::error(&Error::internal("the thread of a request was lost"));
-    handled.await.unwrap_or_else(lost)
+/// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
+struct Aside {
+    route: Route,
+    headers: HeaderMap,
+    body: Bytes,
+    share: Share,
+    in_flight: InFlight,
 }
 
-struct InFlight<'a>(&'a AtomicU64);
+/// Handles a request whose model waits for another process on a thread of its own, so that this one goes on with its connections.
+async fn handle_aside(worker: &Worker, request: Aside, arrived: Instant) -> (Reply, Share, InFlight) {
+    let Ok(place) = Arc::clone(&worker.aside).try_acquire_owned() else {
+        let message = format!("{WAITING_MAX} requests wait for models in other processes");
+        let error = Error::new(ErrorCode::Unavailable, message, "try again in a second, or raise [models] workers");
+        return (Reply::error(&error), request.share, request.in_flight);
+    };
+    let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
+    let handled = tokio::task::spawn_blocking(move || {
+        let Aside { route, headers, body, share, in_flight } = request;
+        let reply = handle(&engine, &route, &headers, &body, arrived, || {
+            counters.panics.fetch_add(1, Ordering::Relaxed);
+        });
+        drop((body, place));
+        (reply, share, in_flight)
+    });
+    handled.await.unwrap_or_else(|_| {
+        let reply = Reply::error(&Error::internal("the thread of a request was lost"));
+        (reply, Share::new(&worker.budget), InFlight::new(&worker.counters))
+    })
+}
 
-impl Drop for InFlight<'_> {
+/// Counts a request as long as it is handled.
+struct InFlight(Arc<WorkerCounters>);
+
+impl InFlight {
+    fn new(counters: &Arc<WorkerCounters>) -> Self {
+        counters.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
