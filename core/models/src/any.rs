@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::document::{corrupt, unsupported};
-use crate::format::{ModelFormat, load_model};
+use crate::explained::ExplainerFile;
+use crate::format::{ModelFormat, load_explained};
 use crate::function::FunctionModel;
 use crate::manifest::ModelFile;
 use crate::native::NativeModel;
@@ -69,7 +70,13 @@ impl AnyModel {
                 if !file.settings.is_null() {
                     return Err(unsupported(format!("a {format} model has no settings"), "leave them out"));
                 }
-                Ok(Self::Native(Arc::new(load_model(format, bytes)?)))
+                let place = source.place.as_ref();
+                let explained = place.map(|place| ExplainerFile {
+                    path: place.folder.join(&file.file),
+                    format,
+                    digest: file.digest.clone(),
+                });
+                Ok(Self::Native(Arc::new(load_explained(format, bytes, explained)?)))
             }
         }
     }

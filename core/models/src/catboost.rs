@@ -13,16 +13,16 @@ use crate::category_words::CategoryWords;
 use crate::city_hash::category_hash;
 use crate::document::{Document, corrupt, unsupported};
 use crate::link::{Link, LinkKind};
-use crate::native::NativeModel;
+use crate::parsed::{Body, Parsed};
 use crate::xgboost::OUTPUTS_MAX;
 use crate::xgboost_tree::known_covers;
 
 /// Codes among which a category is looked for by its hash.
 const CODES_COUNT: usize = 1 << 16;
 
-pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+pub(crate) fn parse(document: &Document) -> Result<Parsed> {
     let (ensemble, link) = read(document)?;
-    NativeModel::trees(&ensemble, link)
+    Ok(Parsed::new(Body::Trees(ensemble), link))
 }
 
 fn read(document: &Document) -> Result<(Ensemble, Link)> {

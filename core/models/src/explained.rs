@@ -1,16 +1,20 @@
 //! How a native model explains itself, without holding what nobody asks for.
 //!
-//! An explainer takes several times the memory of the trees that predict. A model of a version's folder therefore gives it up when it has
-//! been compiled once (so that a model which cannot be explained is known at once), and compiles it of the folder's file again at
-//! the first explanation. A model that came as bytes has no file, and keeps it.
+//! An explainer takes one to five times the memory of the trees that predict, and as long to compile. A model of a folder therefore has
+//! none: whether it can be explained is checked when it is loaded, and the first explanation reads the folder's file again. A model that
+//! came as bytes has no file. It makes its explainer at once, which takes about a quarter of the memory of the trees that it is compiled
+//! of.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use headrace_cpu::{Ensemble, Explainer};
 use headrace_types::{Error, ErrorCode, Result, digest_bytes};
 
-use crate::format::{ModelFormat, load_model};
+use crate::format::{MODEL_BYTES_MAX, ModelFormat, parse};
+use crate::parsed::Body;
 
 #[derive(Debug)]
 pub(crate) enum Explained {
@@ -34,13 +38,18 @@ pub(crate) struct ExplainerFile {
 }
 
 impl Explained {
-    pub(crate) fn trees(ensemble: &Ensemble) -> Self {
-        Explainer::new(ensemble).map_or_else(Explained::Not, Explained::Trees)
+    /// Of trees that were in `file`, if they can be read again.
+    pub(crate) fn trees(ensemble: &Ensemble, file: Option<ExplainerFile>) -> Self {
+        let explained = match file {
+            None => Explainer::new(ensemble).map(Explained::Trees),
+            Some(file) => Explainer::check(ensemble).map(|()| Explained::TreesOf { file, explainer: OnceLock::new() }),
+        };
+        explained.unwrap_or_else(Explained::Not)
     }
 
-    pub(crate) fn keep_in(&mut self, file: ExplainerFile) {
-        if matches!(self, Explained::Trees(_) | Explained::TreesOf { .. }) {
-            *self = Explained::TreesOf { file, explainer: OnceLock::new() };
+    pub(crate) fn moved_to(&mut self, path: PathBuf) {
+        if let Explained::TreesOf { file, .. } = self {
+            file.path = path;
         }
     }
 
@@ -81,7 +90,10 @@ impl Explained {
 impl ExplainerFile {
     fn read(&self) -> Result<Explainer> {
         let place = || format!("model file '{}'", self.path.display());
-        let bytes = std::fs::read(&self.path).map_err(|error| {
+        let mut bytes = Vec::new();
+        // A file that has grown beyond what is read of any model has another digest, too.
+        let read = File::open(&self.path).and_then(|file| file.take(MODEL_BYTES_MAX).read_to_end(&mut bytes));
+        read.map_err(|error| {
             let message = format!("{}, which explanations are made of, cannot be read: {error}", place());
             Error::new(ErrorCode::Unavailable, message, "put the version's folder back, or load the model again")
         })?;
@@ -89,10 +101,9 @@ impl ExplainerFile {
             let message = format!("{} was changed since the model was loaded", place());
             return Err(Error::new(ErrorCode::CorruptModel, message, "load the model again"));
         }
-        match load_model(self.format, &bytes)?.into_explained() {
-            Explained::Trees(explainer) => Ok(explainer),
-            other => {
-                other.check()?;
+        match parse(self.format, &bytes)?.body {
+            Body::Trees(ensemble) => Explainer::new(&ensemble),
+            Body::Linear(_) | Body::Network { .. } => {
                 Err(Error::internal("a model of trees was read again and has none"))
             }
         }

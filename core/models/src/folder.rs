@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::any::{AnyModel, Place, Source};
 use crate::document::corrupt;
-use crate::explained::ExplainerFile;
 use crate::format::{MODEL_BYTES_MAX, ModelFormat};
 use crate::golden::GoldenRows;
-use crate::manifest::{self, Manifest, ModelFile, Signature, Trainer, check_name};
+use crate::manifest::{self, Manifest, Signature, Trainer, check_name};
 use crate::runtimes::Runtimes;
 
 const MANIFEST_FILE: &str = "model.json";
@@ -217,18 +216,15 @@ fn open(folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
     check_signature(&manifest, &model).map_err(place)?;
     let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay(&model));
     golden.map_err(|error| error.within(&manifest.golden.file))?;
-    let mut loaded = LoadedModel { manifest, digest, model };
-    explain_from(&mut loaded, folder);
-    Ok(loaded)
+    Ok(LoadedModel { manifest, digest, model })
 }
 
-/// Tells a model that nobody else holds yet where its file is, for explanations.
+/// Tells a model that nobody else holds yet that its folder has this name now.
 fn explain_from(loaded: &mut LoadedModel, folder: &Path) {
-    let ModelFile { file, format, digest, .. } = loaded.manifest.model.clone();
     if let AnyModel::Native(model) = &mut loaded.model
         && let Some(model) = Arc::get_mut(model)
     {
-        model.explain_from(ExplainerFile { path: folder.join(file), format, digest });
+        model.explain_from(folder.join(&loaded.manifest.model.file));
     }
 }
 

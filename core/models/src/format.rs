@@ -4,7 +4,9 @@ use headrace_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, unsupported};
+use crate::explained::ExplainerFile;
 use crate::native::NativeModel;
+use crate::parsed::Parsed;
 use crate::{catboost, lightgbm, linear, pipeline, ubjson, xgboost};
 
 /// A model file of more bytes is refused before it is read.
@@ -80,13 +82,27 @@ impl fmt::Display for ModelFormat {
 /// # Errors
 /// `corrupt_model`, `unsupported_model` or `newer_format`, naming what is wrong.
 pub fn load_model(format: ModelFormat, bytes: &[u8]) -> Result<NativeModel> {
+    load_explained(format, bytes, None)
+}
+
+/// As [`load_model`], of a file that can be read again for explanations.
+pub(crate) fn load_explained(format: ModelFormat, bytes: &[u8], file: Option<ExplainerFile>) -> Result<NativeModel> {
+    let compiled = NativeModel::compile(parse(format, bytes)?, file);
+    compiled.map_err(|error| error.within(format!("{format} model")))
+}
+
+/// What the bytes of a file say, uncompiled.
+///
+/// # Errors
+/// As [`load_model`].
+pub(crate) fn parse(format: ModelFormat, bytes: &[u8]) -> Result<Parsed> {
     match format {
-        ModelFormat::XgboostJson => Document::from_json_of_floats(bytes).and_then(|document| xgboost::load(&document)),
-        ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::load(&document)),
-        ModelFormat::LightgbmText => lightgbm::load(bytes),
-        ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::load(&document)),
-        ModelFormat::PipelineSafetensors => pipeline::load(bytes),
-        ModelFormat::CatboostJson => Document::from_json(bytes).and_then(|document| catboost::load(&document)),
+        ModelFormat::XgboostJson => Document::from_json_of_floats(bytes).and_then(|document| xgboost::parse(&document)),
+        ModelFormat::XgboostUbj => ubjson::read(bytes).and_then(|document| xgboost::parse(&document)),
+        ModelFormat::LightgbmText => lightgbm::parse(bytes),
+        ModelFormat::LinearJson => Document::from_json(bytes).and_then(|document| linear::parse(&document)),
+        ModelFormat::PipelineSafetensors => pipeline::parse(bytes),
+        ModelFormat::CatboostJson => Document::from_json(bytes).and_then(|document| catboost::parse(&document)),
         ModelFormat::Onnx | ModelFormat::PythonClass | ModelFormat::NumbaFunction => {
             Err(unsupported("it needs a runtime", "open it as a model version, or with Model.from_bytes"))
         }

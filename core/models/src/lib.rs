@@ -7,9 +7,9 @@
 //! ```text
 //!   bytes -> document (JSON, UBJSON) -> xgboost --+
 //!   bytes -> document (JSON) -> catboost ---------+
-//!   bytes -> lightgbm ----------------------------+-> Ensemble -> headrace_cpu::Forest + Link = NativeModel
-//!   bytes -> linear ------------------------------------------------------------------------^
-//!   bytes -> pipeline -> Preparation, then Ensemble, linear model or network ---------------^
+//!   bytes -> lightgbm ----------------------------+-> Ensemble + Link = Parsed -> headrace_cpu::Forest + Link = NativeModel
+//!   bytes -> linear ------------------------------------> linear model + Link ^
+//!   bytes -> pipeline -> Preparation, and an ensemble, linear model or network ^
 //!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
 //!   folder -> headrace_workers::WorkerPool = PythonModel
 //!   bytes -> function (checks) -> the embedding process's FunctionCompiler = FunctionModel
@@ -35,6 +35,7 @@ mod native;
 mod network;
 mod onnx;
 mod onnx_file;
+mod parsed;
 mod pipeline;
 mod python;
 mod runtimes;

@@ -11,15 +11,15 @@ use headrace_types::{Error, Result};
 
 use crate::document::{corrupt, unsupported};
 use crate::link::{Link, LinkKind};
-use crate::native::NativeModel;
+use crate::parsed::{Body, Parsed};
 use crate::xgboost::OUTPUTS_MAX;
 use crate::xgboost_tree::known_covers;
 
 type Entries<'a> = HashMap<&'a str, &'a str>;
 
-pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
     let (ensemble, link) = read(bytes)?;
-    NativeModel::trees(&ensemble, link)
+    Ok(Parsed::new(Body::Trees(ensemble), link))
 }
 
 fn read(bytes: &[u8]) -> Result<(Ensemble, Link)> {

@@ -10,7 +10,7 @@ use headrace_types::{Error, ErrorCode, Result};
 
 use crate::document::{Document, corrupt, unsupported};
 use crate::link::{Link, LinkKind};
-use crate::native::NativeModel;
+use crate::parsed::{Body, Parsed};
 use crate::xgboost::OUTPUTS_MAX;
 
 /// The format that this version writes and reads.
@@ -32,7 +32,7 @@ enum Kernel {
     Float64(Mlp),
 }
 
-pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+pub(crate) fn parse(document: &Document) -> Result<Parsed> {
     let format = document.count("format")?;
     if format > FORMAT {
         return Err(Error::new(
@@ -69,7 +69,8 @@ pub(crate) fn load(document: &Document) -> Result<NativeModel> {
         }
         weights.extend_from_slice(row);
     }
-    Ok(NativeModel::linear(Linear::new(weights, intercept, Precision::Float64)?, Link::new(kind, Precision::Float64)))
+    let linear = Linear::new(weights, intercept, Precision::Float64)?;
+    Ok(Parsed::new(Body::Linear(linear), Link::new(kind, Precision::Float64)))
 }
 
 impl Linear {

@@ -1,12 +1,13 @@
-use headrace_cpu::{
-    DenseLayer, Ensemble, Features, Forest, Precision, check_contributions_lengths, check_lengths, spread,
-};
+use std::path::PathBuf;
+
+use headrace_cpu::{Features, Forest, Precision, check_contributions_lengths, check_lengths, spread};
 use headrace_types::{Error, ErrorCode, Model, Objective, Result};
 
 use crate::explained::{Explained, ExplainerFile};
 use crate::linear::Linear;
 use crate::link::Link;
 use crate::network::Network;
+use crate::parsed::{Body, Parsed};
 use crate::pipeline::Preparation;
 
 /// A further thread is started for each so many rows that are prepared, at most.
@@ -34,34 +35,30 @@ enum Kind {
 }
 
 impl NativeModel {
-    pub(crate) fn trees(ensemble: &Ensemble, link: Link) -> Result<Self> {
-        let kind = Kind::Trees(Forest::new(ensemble)?);
-        Ok(Self { preparation: None, kind, link, explained: Explained::trees(ensemble) })
-    }
-
-    pub(crate) fn linear(linear: Linear, link: Link) -> Self {
-        Self { preparation: None, kind: Kind::Linear(linear), link, explained: Explained::Linear }
-    }
-
+    /// Compiles what a loader gave. With the `file` that it came from, the explainer of trees is left to the first explanation.
+    ///
     /// # Errors
-    /// `corrupt_model` when layers do not fit each other.
-    pub(crate) fn network(precision: Precision, layers: Vec<DenseLayer>, link: Link) -> Result<Self> {
-        let explained = Explained::Not(Error::new(
-            ErrorCode::UnsupportedModel,
-            "a network cannot be explained exactly",
-            "explain a model of trees, or a linear one",
-        ));
-        Ok(Self { preparation: None, kind: Kind::Network(Network::new(precision, layers)?), link, explained })
-    }
-
-    /// The same model of rows that are prepared first; the preparation gives as many columns as the model takes.
-    pub(crate) fn prepared_by(mut self, preparation: Preparation) -> Self {
-        if self.explained.check().is_ok()
-            && let Err(error) = preparation.sources()
+    /// `corrupt_model` when the trees are none, or layers do not fit each other.
+    pub(crate) fn compile(parsed: Parsed, file: Option<ExplainerFile>) -> Result<Self> {
+        let Parsed { preparation, body, link } = parsed;
+        let (kind, mut explained) = match body {
+            Body::Trees(ensemble) => (Kind::Trees(Forest::new(&ensemble)?), Explained::trees(&ensemble, file)),
+            Body::Linear(linear) => (Kind::Linear(linear), Explained::Linear),
+            Body::Network { precision, layers } => {
+                let explained = Explained::Not(Error::new(
+                    ErrorCode::UnsupportedModel,
+                    "a network cannot be explained exactly",
+                    "explain a model of trees, or a linear one",
+                ));
+                (Kind::Network(Network::new(precision, layers)?), explained)
+            }
+        };
+        if explained.check().is_ok()
+            && let Some(Err(error)) = preparation.as_ref().map(Preparation::sources)
         {
-            self.explained = Explained::Not(error);
+            explained = Explained::Not(error);
         }
-        Self { preparation: Some(preparation), ..self }
+        Ok(Self { preparation, kind, link, explained })
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -155,14 +152,9 @@ impl NativeModel {
         }
     }
 
-    /// Keeps no explainer in memory: at the first explanation it is made of the model's file.
-    pub(crate) fn explain_from(&mut self, file: ExplainerFile) {
-        self.explained.keep_in(file);
-    }
-
-    /// The explainer of a model that was just read.
-    pub(crate) fn into_explained(self) -> Explained {
-        self.explained
+    /// Tells where the file is now that explanations are made of.
+    pub(crate) fn explain_from(&mut self, path: PathBuf) {
+        self.explained.moved_to(path);
     }
 
     /// Lengths were checked by the caller.

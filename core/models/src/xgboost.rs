@@ -11,7 +11,7 @@ use crate::category_words::CategoryWords;
 use crate::document::{Document, corrupt, unsupported, whole};
 use crate::linear::Linear;
 use crate::link::{Link, LinkKind};
-use crate::native::NativeModel;
+use crate::parsed::{Body, Parsed};
 use crate::xgboost_tree::{Leaves, read_tree};
 
 /// Margins that one row may get.
@@ -25,13 +25,14 @@ enum BaseLink {
     Log,
 }
 
-pub(crate) fn load(document: &Document) -> Result<NativeModel> {
+pub(crate) fn parse(document: &Document) -> Result<Parsed> {
     let header = Header::read(document)?;
     let booster = header.booster;
-    match booster.text("name")? {
-        "gblinear" => Ok(NativeModel::linear(linear(booster.get("model")?, &header)?, header.link)),
-        _ => NativeModel::trees(&ensemble(&header)?, header.link),
-    }
+    let body = match booster.text("name")? {
+        "gblinear" => Body::Linear(linear(booster.get("model")?, &header)?),
+        _ => Body::Trees(ensemble(&header)?),
+    };
+    Ok(Parsed::new(body, header.link))
 }
 
 /// What the file says of every booster.

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use headrace_models::{
-    GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime, Runtimes, Signature, Trainer,
+    AnyModel, Features, GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime, Runtimes,
+    Signature, Trainer, load_model,
 };
-use headrace_types::{DType, ErrorCode, Field, Task, digest_json};
+use headrace_types::{DType, ErrorCode, Field, Result, Task, digest_json};
 
 struct Scratch(PathBuf);
 
@@ -50,7 +51,7 @@ fn draft() -> ModelDraft {
     }
 }
 
-fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> headrace_types::Result<LoadedModel> {
+fn create(scratch: &Scratch, name: &str, draft: &ModelDraft) -> Result<LoadedModel> {
     ModelFolder::create(&scratch.0, name, draft, &fixture("xgboost_binary.xgb.json"))
 }
 
@@ -254,4 +255,73 @@ fn a_manifest_that_contradicts_its_model_is_refused() {
         assert_eq!(error.code, code, "{error}");
         assert!(error.message.contains(message), "{error}");
     }
+}
+
+fn contributions(model: &AnyModel) -> Result<Vec<f64>> {
+    let mut contributions = vec![0.0; 6];
+    model.contributions_of(Features::Float64(&[0.5, f64::NAN, -1.0, 2.0, 0.0]), 1, &mut contributions, 1)?;
+    Ok(contributions)
+}
+
+#[test]
+fn a_model_of_a_folder_has_no_explainer_until_it_is_asked_and_explains_as_one_of_bytes() {
+    let scratch = Scratch::new();
+    let created = create(&scratch, "delay", &draft()).unwrap().model;
+    let opened = ModelFolder::open(scratch.0.join("delay/1")).unwrap().model;
+    let of_bytes = AnyModel::from(load_model(ModelFormat::XgboostJson, &fixture("xgboost_binary.xgb.json")).unwrap());
+    let expected = contributions(&of_bytes).unwrap();
+    for model in [created, opened] {
+        model.check_explainable().unwrap();
+        assert_eq!(model.explainer_bytes(), 0);
+        assert_eq!(contributions(&model).unwrap(), expected);
+        assert_eq!(model.explainer_bytes(), of_bytes.explainer_bytes());
+        fs::remove_file(scratch.0.join("delay/1/model.xgb.json")).unwrap_or_default();
+        assert_eq!(contributions(&model).unwrap(), expected, "the file is read once");
+        fs::write(scratch.0.join("delay/1/model.xgb.json"), fixture("xgboost_binary.xgb.json")).unwrap();
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_explained_says_so_alike_from_bytes_and_from_a_folder() {
+    let text = String::from_utf8(fixture("xgboost_binary.xgb.json")).unwrap();
+    let text = text.replace("\"sum_hessian\"", "\"sum_hessiam\"");
+    let scratch = Scratch::new();
+    let created = ModelFolder::create(&scratch.0, "delay", &draft(), text.as_bytes()).unwrap().model;
+    let opened = ModelFolder::open(scratch.0.join("delay/1")).unwrap().model;
+    let of_bytes = AnyModel::from(load_model(ModelFormat::XgboostJson, text.as_bytes()).unwrap());
+    let expected = of_bytes.check_explainable().unwrap_err();
+    assert_eq!(expected.code, ErrorCode::UnsupportedModel);
+    assert!(expected.message.contains("has no covers"), "{expected}");
+    for model in [&of_bytes, &created, &opened] {
+        for error in [model.check_explainable().unwrap_err(), contributions(model).unwrap_err()] {
+            assert_eq!(error.to_string(), expected.to_string());
+        }
+        assert_eq!(model.explainer_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_or_was_changed_is_told_at_the_first_explanation_and_may_come_back() {
+    let scratch = Scratch::new();
+    create(&scratch, "delay", &draft()).unwrap();
+    let model = ModelFolder::open(scratch.0.join("delay/1")).unwrap().model;
+    let file = scratch.0.join("delay/1/model.xgb.json");
+    let good = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let error = contributions(&model).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    assert!(error.message.contains("model.xgb.json") && error.message.contains("cannot be read"), "{error}");
+    fs::create_dir(&file).unwrap();
+    assert_eq!(contributions(&model).unwrap_err().code, ErrorCode::Unavailable);
+    fs::remove_dir(&file).unwrap();
+    for changed in [&good[..good.len() / 2], b"", &[&good[..], b" "].concat()] {
+        fs::write(&file, changed).unwrap();
+        let error = contributions(&model).unwrap_err();
+        assert_eq!(error.code, ErrorCode::CorruptModel);
+        assert!(error.message.contains("model.xgb.json' was changed since the model was loaded"), "{error}");
+        model.check_explainable().unwrap();
+    }
+    assert_eq!(model.explainer_bytes(), 0);
+    fs::write(&file, good).unwrap();
+    contributions(&model).unwrap();
 }

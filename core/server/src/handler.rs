@@ -1,10 +1,11 @@
 //! One request to one answer, on the thread that read it. No sockets here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headrace_engine::Engine;
+use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
     http_status, list_deployments, oip,
@@ -58,7 +59,28 @@ pub(crate) fn waits(engine: &Engine, route: &Route) -> bool {
     engine.deployment(&model.name, model.version).is_ok_and(|deployment| deployment.waits())
 }
 
-/// Answers a request. A panic becomes an error answer, and `panicked` is called.
+/// What [`handle`] made of a request.
+#[derive(Debug)]
+pub(crate) enum Handled {
+    Answered(Reply),
+    /// It was decoded, and its answer takes long to make.
+    Long(Box<Prediction>),
+}
+
+/// A prediction that was decoded.
+#[derive(Debug)]
+pub(crate) struct Prediction {
+    deployment: Arc<Deployment>,
+    asked: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Predict(PredictRequest),
+    Infer(oip::InferRequest),
+}
+
+/// Answers a request, or decodes it if its answer takes long. A panic becomes an error answer, and `panicked` is called.
 pub(crate) fn handle(
     engine: &Engine,
     route: &Route,
@@ -66,10 +88,66 @@ pub(crate) fn handle(
     body: &Bytes,
     arrived: Instant,
     panicked: impl FnOnce(),
-) -> Reply {
+) -> Handled {
+    let work = || {
+        let prediction = match route {
+            Route::Predict(model) => decoded_predict(engine, model, body, arrived)?,
+            Route::Infer(model) => decoded_infer(engine, model, headers, body, arrived)?,
+            _ => return answer(engine, route, body).map(Handled::Answered),
+        };
+        if prediction.takes_long() {
+            return Ok(Handled::Long(Box::new(prediction)));
+        }
+        prediction.answer(engine).map(Handled::Answered)
+    };
     // The engine's state is behind locks that survive a panic, and each request's memory is its own.
-    let outcome = unpanicked(|| answer(engine, route, headers, body, arrived), panicked);
-    outcome.unwrap_or_else(|error| Reply::error(&error))
+    unpanicked(work, panicked).unwrap_or_else(|error| Handled::Answered(Reply::error(&error)))
+}
+
+/// As [`handle`], and makes the answer however long it takes.
+pub(crate) fn handle_whole(
+    engine: &Engine,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Bytes,
+    arrived: Instant,
+    panicked: impl Fn(),
+) -> Reply {
+    match handle(engine, route, headers, body, arrived, &panicked) {
+        Handled::Answered(reply) => reply,
+        Handled::Long(prediction) => prediction.reply(engine, panicked),
+    }
+}
+
+impl Prediction {
+    /// Whether its answer takes so long that connections should not wait for it. Explanations do: those of one row take as long as a
+    /// hundred predictions, and the first one of a model reads its file.
+    fn takes_long(&self) -> bool {
+        match &self.asked {
+            Asked::Predict(request) => request.explain.is_some(),
+            Asked::Infer(request) => request.predict.explain.is_some(),
+        }
+    }
+
+    /// A panic becomes an error answer, and `panicked` is called.
+    pub(crate) fn reply(&self, engine: &Engine, panicked: impl FnOnce()) -> Reply {
+        unpanicked(|| self.answer(engine), panicked).unwrap_or_else(|error| Reply::error(&error))
+    }
+
+    fn answer(&self, engine: &Engine) -> Result<Reply> {
+        let deployment = &*self.deployment;
+        match &self.asked {
+            Asked::Predict(request) => {
+                let response = engine.predict_on(deployment, request)?;
+                Ok(Reply::ok(encode_predict(deployment, &response)))
+            }
+            Asked::Infer(request) => {
+                let response = engine.predict_on(deployment, &request.predict)?;
+                let encoded = oip::encode_infer(deployment, request, &response)?;
+                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+            }
+        }
+    }
 }
 
 /// Queues a write and answers when it is durable.
@@ -106,7 +184,8 @@ fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> R
     })
 }
 
-fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arrived: Instant) -> Result<Reply> {
+/// The answer to what is no prediction.
+fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
     let named = |model: &ModelRef| (model.name.clone(), model.version);
     match route {
         Route::Live => Ok(Reply::ok(br#"{"live":true}"#.to_vec())),
@@ -121,13 +200,13 @@ fn answer(engine: &Engine, route: &Route, headers: &HeaderMap, body: &Bytes, arr
             Ok(Reply::json(&oip::statistics(engine, Some(&name), version)?))
         }
         Route::RepositoryIndex => Ok(Reply::json(&oip::repository_index(engine, oip::decode_index_request(body)?))),
-        Route::Infer(model) => infer(engine, model, headers, body, arrived),
-        Route::Predict(model) => predict(engine, model, body, arrived),
         Route::OnlineFeatures => online_features(engine, body),
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
-        Route::Push(_) | Route::Delete(_) => Err(Error::internal("a write came to where none is made")),
+        Route::Push(_) | Route::Delete(_) | Route::Predict(_) | Route::Infer(_) => {
+            Err(Error::internal("a write or a prediction came to where none is made"))
+        }
     }
 }
 
@@ -142,21 +221,24 @@ fn ready(engine: &Engine) -> Result<Reply> {
     ))
 }
 
-fn predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Reply> {
+fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Prediction> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut request = decode_predict(&deployment, body)?;
     request.arrived = Some(arrived);
-    let response = engine.predict_on(&deployment, &request)?;
-    Ok(Reply::ok(encode_predict(&deployment, &response)))
+    Ok(Prediction { deployment, asked: Asked::Predict(request) })
 }
 
-fn infer(engine: &Engine, model: &ModelRef, headers: &HeaderMap, body: &[u8], arrived: Instant) -> Result<Reply> {
+fn decoded_infer(
+    engine: &Engine,
+    model: &ModelRef,
+    headers: &HeaderMap,
+    body: &[u8],
+    arrived: Instant,
+) -> Result<Prediction> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut request = oip::decode_infer(&deployment, header_length(headers)?, body)?;
     request.predict.arrived = Some(arrived);
-    let response = engine.predict_on(&deployment, &request.predict)?;
-    let encoded = oip::encode_infer(&deployment, &request, &response)?;
-    Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+    Ok(Prediction { deployment, asked: Asked::Infer(request) })
 }
 
 fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {

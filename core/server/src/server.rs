@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use headrace_engine::Engine;
 use headrace_types::{Error, ErrorCode, Result};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
@@ -110,6 +111,7 @@ impl Server {
             return Err(Error::new(ErrorCode::Unavailable, "this server has run already", "bind a new one"));
         };
         let stopping = Arc::new(AtomicBool::new(false));
+        let turns = Arc::new(Semaphore::new(self.config.threads_count()));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for (number, counters) in self.scrape.workers.iter().enumerate() {
@@ -117,7 +119,8 @@ impl Server {
             let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
             let budget = Arc::clone(&self.scrape.budget);
             let (stopping, writes) = (Arc::clone(&stopping), Arc::clone(&self.writes));
-            let worker = Worker::new(engine, self.config.clone(), Arc::clone(&counters), stopping, budget, writes);
+            let (config, turns) = (self.config.clone(), Arc::clone(&turns));
+            let worker = Worker::new(engine, config, Arc::clone(&counters), stopping, budget, writes, turns);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));

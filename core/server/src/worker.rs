@@ -28,7 +28,7 @@ use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
-use crate::handler::{Reply, handle, handle_write, routed, waits};
+use crate::handler::{Handled, Prediction, Reply, handle, handle_whole, handle_write, routed, waits};
 use crate::route::{ROUTE_NONE, Route};
 use crate::writes::WriteQueue;
 
@@ -38,8 +38,10 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 /// Threads of a worker for requests whose models wait for other processes; further ones queue.
 const WAITING_THREADS_MAX: usize = 64;
-/// Such requests of a worker, those that queue included; further ones are refused.
+/// Requests of a worker that are put aside, those that queue included; further ones are refused.
 const WAITING_MAX: usize = 4 * WAITING_THREADS_MAX;
+/// A request with a larger body takes long to decode: a millisecond or more of JSON.
+const LONG_BODY_BYTES: usize = 256 << 10;
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
@@ -56,6 +58,8 @@ pub(crate) struct Worker {
     open: Mutex<HashMap<u64, Open>>,
     /// Places for requests that are put aside.
     aside: Arc<Semaphore>,
+    /// Turns of requests that take long, of all workers together: as many as there are workers.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -72,17 +76,18 @@ impl Worker {
         stopping: Arc<AtomicBool>,
         budget: Arc<MemoryBudget>,
         writes: Arc<WriteQueue>,
+        turns: Arc<Semaphore>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
         let aside = Arc::new(Semaphore::new(WAITING_MAX));
-        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside })
+        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside, turns })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
     pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<TcpStream>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(WAITING_THREADS_MAX)
+            .max_blocking_threads(WAITING_THREADS_MAX + self.config.threads_count())
             .build()?;
         let stopped = runtime.block_on(async {
             let limits = TickLimits::of(&self.config);
@@ -197,27 +202,18 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
         Err(refusal) => (ROUTE_NONE, refusal),
         Ok(route) => {
+            let route_index = route.index();
             let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut share).await;
             let reply = match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => {
-                    let panicked = || {
-                        counters.panics.fetch_add(1, Ordering::Relaxed);
-                    };
-                    if let Route::Push(_) | Route::Delete(_) = route {
-                        let queue = &worker.writes;
-                        handle_write(&worker.engine, queue, &route, &head.headers, &body, panicked).await
-                    } else if waits(&worker.engine, &route) {
-                        let request = Aside { route: route.clone(), headers: head.headers, body, share, in_flight };
-                        let reply;
-                        (reply, share, in_flight) = handle_aside(worker, request, arrived).await;
-                        reply
-                    } else {
-                        handle(&worker.engine, &route, &head.headers, &body, arrived, panicked)
-                    }
+                    let request = Received { route, headers: head.headers, body, arrived };
+                    let reply;
+                    (reply, share, in_flight) = reply_to(worker, request, share, in_flight).await;
+                    reply
                 }
             };
-            (route.index(), reply)
+            (route_index, reply)
         }
     };
     counters.record(route_index, reply.status, arrived.elapsed());
@@ -228,29 +224,73 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     response_of(reply, share, worker.stopping.load(Ordering::Relaxed))
 }
 
-/// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
-struct Aside {
+/// A request that came whole.
+struct Received {
     route: Route,
     headers: HeaderMap,
     body: Bytes,
+    arrived: Instant,
+}
+
+async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: InFlight) -> (Reply, Share, InFlight) {
+    let panicked = || {
+        worker.counters.panics.fetch_add(1, Ordering::Relaxed);
+    };
+    let Received { route, headers, body, arrived } = &request;
+    if let Route::Push(_) | Route::Delete(_) = route {
+        let reply = handle_write(&worker.engine, &worker.writes, route, headers, body, panicked).await;
+        return (reply, share, in_flight);
+    }
+    let waits = waits(&worker.engine, route);
+    let work = if waits || body.len() > LONG_BODY_BYTES {
+        Work::Whole(request)
+    } else {
+        match handle(&worker.engine, route, headers, body, *arrived, panicked) {
+            Handled::Answered(reply) => return (reply, share, in_flight),
+            Handled::Long(prediction) => Work::Answer(prediction),
+        }
+    };
+    reply_aside(worker, Aside { work, waits, share, in_flight }).await
+}
+
+/// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
+struct Aside {
+    work: Work,
+    /// For another process, so that it needs no processor here meanwhile.
+    waits: bool,
     share: Share,
     in_flight: InFlight,
 }
 
-/// Handles a request whose model waits for another process on a thread of its own, so that this one goes on with its connections.
-async fn handle_aside(worker: &Worker, request: Aside, arrived: Instant) -> (Reply, Share, InFlight) {
+enum Work {
+    /// From decoding to the answer.
+    Whole(Received),
+    Answer(Box<Prediction>),
+}
+
+/// Handles a request on a thread of its own, so that this one goes on with its connections: one whose model waits for another process,
+/// or one that takes long, when it is its turn.
+async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight) {
     let Ok(place) = Arc::clone(&worker.aside).try_acquire_owned() else {
-        let message = format!("{WAITING_MAX} requests wait for models in other processes");
-        let error = Error::new(ErrorCode::Unavailable, message, "try again in a second, or raise [models] workers");
+        let message = format!("{WAITING_MAX} requests of this thread take long or wait for models in other processes");
+        let hint = "try again in a second, send fewer rows at a time, or raise [models] workers";
+        let error = Error::new(ErrorCode::Unavailable, message, hint);
         return (Reply::error(&error), request.share, request.in_flight);
     };
+    let turn = if request.waits { None } else { Arc::clone(&worker.turns).acquire_owned().await.ok() };
     let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
     let handled = tokio::task::spawn_blocking(move || {
-        let Aside { route, headers, body, share, in_flight } = request;
-        let reply = handle(&engine, &route, &headers, &body, arrived, || {
+        let Aside { work, share, in_flight, .. } = request;
+        let panicked = || {
             counters.panics.fetch_add(1, Ordering::Relaxed);
-        });
-        drop((body, place));
+        };
+        let reply = match work {
+            Work::Whole(Received { route, headers, body, arrived }) => {
+                handle_whole(&engine, &route, &headers, &body, arrived, panicked)
+            }
+            Work::Answer(prediction) => prediction.reply(&engine, panicked),
+        };
+        drop((turn, place));
         (reply, share, in_flight)
     });
     handled.await.unwrap_or_else(|_| {

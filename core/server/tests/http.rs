@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use headrace_engine::testing::{GatedModel, sum_regressor};
 use headrace_engine::{Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig};
-use headrace_types::ErrorCode;
+use headrace_types::{ErrorCode, Model, Objective};
 use serde_json::json;
 use support::{Client, Running, config, head, start, start_with};
 
@@ -329,9 +329,9 @@ fn a_taken_port_is_refused_by_name() {
 }
 
 /// The head of a request has arrived when the server counts it.
-fn wait_for_one_in_flight(server: &Running) {
+fn wait_for_in_flight(server: &Running, count: usize) {
     let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
-    while !scrape().contains("headrace_http_requests_in_flight 1") {
+    while !scrape().contains(&format!("headrace_http_requests_in_flight {count}\n")) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -346,9 +346,102 @@ fn a_stop_does_not_wait_for_a_worker_that_computes_on() {
     let mut client = server.client();
     let body = br#"{"features": {"a": [1]}}"#;
     client.send(&[head("POST", "/v1/deployments/busy/predict", &[], body.len()), body.to_vec()].concat());
-    wait_for_one_in_flight(&server);
+    wait_for_in_flight(&server, 1);
     server.join(); // would never return if it waited for the gate
     drop(held);
+}
+
+/// Predicts at once, and explains when the gate is free.
+#[derive(Debug)]
+struct GatedExplanations {
+    gate: Arc<Mutex<()>>,
+}
+
+impl Model for GatedExplanations {
+    fn features_count(&self) -> usize {
+        1
+    }
+
+    fn outputs_count(&self) -> usize {
+        1
+    }
+
+    fn objective(&self) -> Objective {
+        Objective::Identity
+    }
+
+    fn margins(&self, features: &[f64], _rows: usize, margins: &mut [f64]) -> headrace_types::Result<()> {
+        margins.copy_from_slice(features);
+        Ok(())
+    }
+
+    fn scores(&self, _margins: &mut [f64]) {}
+
+    fn check_explainable(&self) -> headrace_types::Result<()> {
+        Ok(())
+    }
+
+    fn contributions(&self, features: &[f64], rows: usize, contributions: &mut [f64]) -> headrace_types::Result<()> {
+        drop(self.gate.lock().unwrap());
+        for row in 0..rows {
+            contributions[2 * row] = features[row];
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_request_that_takes_long_holds_up_no_other_connection_of_its_thread() {
+    let gate = Arc::new(Mutex::new(()));
+    let explained = Arc::new(GatedExplanations { gate: Arc::clone(&gate) });
+    let explained = ModelSpec { model: explained, ..sum_regressor("explained", 1, &["a"]) };
+    let busy =
+        ModelSpec { model: Arc::new(GatedModel { gate: Arc::clone(&gate) }), ..sum_regressor("busy", 1, &["a"]) };
+    let server = start_with(ServerConfig { threads: 1, ..config() }, vec![explained, busy]);
+    let explain = r#"{"features": {"a": [1.5]}, "explain": true}"#.to_owned();
+    let infer = r#"{"inputs": [{"name": "features", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}],
+        "outputs": [{"name": "contributions"}]}"#;
+    let many = format!(r#"{{"features": {{"a": [{}0]}}}}"#, "0, ".repeat(9_999)) + &" ".repeat(1 << 18);
+    for (path, body, part) in [
+        ("/v1/deployments/explained/predict", explain, "explanation"),
+        ("/v2/models/explained/infer", infer.to_owned(), "contributions"),
+        ("/v1/deployments/busy/predict", many, "predictions"),
+    ] {
+        let held = gate.lock().unwrap();
+        let (mut first, mut second) = (server.client(), server.client());
+        // Two of them: the second waits for its turn.
+        for client in [&mut first, &mut second] {
+            client.send(&[head("POST", path, &[], body.len()), body.clone().into_bytes()].concat());
+        }
+        wait_for_in_flight(&server, 2);
+        let mut other = server.client();
+        assert_eq!(other.post("/v1/deployments/explained/predict", br#"{"features": {"a": [2]}}"#).status, 200);
+        assert_alive(&mut other);
+        drop(held);
+        for client in [&mut first, &mut second] {
+            let answer = client.answer().unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(answer.text().contains(part), "{}", answer.text());
+        }
+    }
+}
+
+#[test]
+fn a_refused_or_panicking_request_that_takes_long_is_answered_as_any_other() {
+    let server = start(ServerConfig { threads: 1, ..config() });
+    let mut client = server.client();
+    let blanks = " ".repeat(1 << 18);
+    let cases = [
+        ("fragile", r#"{"features": {"a": [1]}, "explain": true}"#.to_owned(), (400, "unsupported_model")),
+        ("fragile", format!(r#"{{"features": {{"a": [1]}}}}{blanks}"#), (500, "internal")),
+        ("delay", format!(r#"{{"features": {{"a": [1]}}, {blanks}}}"#), (400, "invalid_json")),
+        ("delay", format!(r#"{{"features": {{"a": [1]}}{blanks}}}"#), (400, "missing_column")),
+    ];
+    for (model, body, (status, code)) in cases {
+        let answer = client.post(&format!("/v1/deployments/{model}/predict"), body.as_bytes());
+        assert_eq!(answer.refusal(), (status, code.to_owned()), "{}", answer.text());
+    }
+    assert_alive(&mut client);
 }
 
 #[test]
@@ -391,7 +484,7 @@ fn a_stop_lets_running_requests_end_and_takes_no_more() {
     let mut running = server.client();
     running.send(&head("POST", PREDICT, &[], ONE_ROW.len()));
     running.send(&ONE_ROW[..5]);
-    wait_for_one_in_flight(&server);
+    wait_for_in_flight(&server, 1);
     server.handle.stop();
     assert!(idle.is_closed());
     running.send(&ONE_ROW[5..]);

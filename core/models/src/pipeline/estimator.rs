@@ -9,7 +9,7 @@ use crate::category_words::CategoryWords;
 use crate::document::corrupt;
 use crate::linear::Linear;
 use crate::link::Link;
-use crate::native::NativeModel;
+use crate::parsed::{Body, Parsed};
 use crate::xgboost::OUTPUTS_MAX;
 use crate::xgboost_tree::known_covers;
 
@@ -80,21 +80,21 @@ impl Estimator {
         }
     }
 
-    /// Makes the estimator of rows of `features_count` columns.
+    /// Reads the estimator of rows of `features_count` columns.
     ///
     /// # Errors
     /// `corrupt_model` naming the tensor, or the tree and the node.
-    pub(super) fn load(&self, tensors: &Tensors<'_>, features_count: usize, link: Link) -> Result<NativeModel> {
+    pub(super) fn parse(&self, tensors: &Tensors<'_>, features_count: usize, link: Link) -> Result<Parsed> {
         match self {
             Estimator::Trees { features_precision, averaged_over } => {
                 let ensemble = ensemble(tensors, features_count, features_precision.precision())?;
                 let link = averaged_over.filter(|&count| count > 0).map_or(link, |count| link.averaged_over(count));
-                NativeModel::trees(&ensemble, link)
+                Ok(Parsed::new(Body::Trees(ensemble), link))
             }
-            Estimator::Linear => Ok(NativeModel::linear(linear(tensors, features_count)?, link)),
+            Estimator::Linear => Ok(Parsed::new(Body::Linear(linear(tensors, features_count)?), link)),
             Estimator::Network { precision, activations } => {
                 let layers = layers(tensors, features_count, activations)?;
-                NativeModel::network(precision.precision(), layers, link)
+                Ok(Parsed::new(Body::Network { precision: precision.precision(), layers }, link))
             }
         }
     }

@@ -8,7 +8,7 @@ mod estimator;
 mod preparation;
 mod tensors;
 
-use headrace_types::{Error, ErrorCode, Model, Result};
+use headrace_types::{Error, ErrorCode, Result};
 use serde::Deserialize;
 
 use self::estimator::Estimator;
@@ -17,7 +17,7 @@ use self::preparation::Stage;
 use self::tensors::Tensors;
 use crate::document::corrupt;
 use crate::link::{Link, LinkKind};
-use crate::native::NativeModel;
+use crate::parsed::Parsed;
 
 /// The format that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -74,7 +74,7 @@ impl DescribedLink {
     }
 }
 
-pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
     let tensors = Tensors::read(bytes)?;
     let wrong = |error: serde_json::Error| corrupt(format!("its description: {error}"));
     let format = serde_json::from_str::<FormatOnly>(&tensors.description).map_err(wrong)?.format;
@@ -89,9 +89,10 @@ pub(crate) fn load(bytes: &[u8]) -> Result<NativeModel> {
     let preparation = Preparation::new(description.inputs.len(), description.stages)?;
     let columns_count = preparation.outputs_count();
     let link = Link::new(description.link.kind(), description.estimator.precision());
-    let model = description.estimator.load(&tensors, columns_count, link)?;
-    if matches!(description.link, DescribedLink::Probability) && model.outputs_count() != 1 {
-        return Err(corrupt(format!("the link 'probability' has one output, there are {}", model.outputs_count())));
+    let parsed = description.estimator.parse(&tensors, columns_count, link)?;
+    let outputs_count = parsed.body.outputs_count();
+    if matches!(description.link, DescribedLink::Probability) && outputs_count != 1 {
+        return Err(corrupt(format!("the link 'probability' has one output, there are {outputs_count}")));
     }
-    Ok(model.prepared_by(preparation))
+    Ok(Parsed { preparation: Some(preparation), ..parsed })
 }

@@ -85,12 +85,21 @@ impl Explainer {
     /// `corrupt_model`, as [`Ensemble::validate`]; `unsupported_model` for trees without covers, with covers that are no weights, or
     /// deeper than 4,096 levels.
     pub fn new(ensemble: &Ensemble) -> Result<Self> {
-        ensemble.validate()?;
+        Self::check(ensemble)?;
         let kernel = match ensemble.features_precision {
             Precision::Float32 => compile::<f32>(ensemble),
             Precision::Float64 => compile::<f64>(ensemble),
-        }?;
+        };
         Ok(Self { kernel, features_count: ensemble.features_count, outputs_count: ensemble.outputs_count })
+    }
+
+    /// Whether [`new`](Self::new) compiles the trees, without compiling them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn check(ensemble: &Ensemble) -> Result<()> {
+        ensemble.validate()?;
+        program::check(ensemble)
     }
 
     pub fn features_count(&self) -> usize {
@@ -131,12 +140,12 @@ impl Explainer {
 }
 
 /// Chooses the width of the bins.
-fn compile<F: Number>(ensemble: &Ensemble) -> Result<Box<dyn Kernel>> {
+fn compile<F: Number>(ensemble: &Ensemble) -> Box<dyn Kernel> {
     let questions = Questions::<F>::collect(ensemble);
     if questions.bin_max() <= u16::MAX.into() {
-        Ok(Box::new(Compiled::<F, i16>::new(ensemble, &questions)?))
+        Box::new(Compiled::<F, i16>::new(ensemble, &questions))
     } else {
-        Ok(Box::new(Compiled::<F, i32>::new(ensemble, &questions)?))
+        Box::new(Compiled::<F, i32>::new(ensemble, &questions))
     }
 }
 
@@ -158,16 +167,16 @@ struct Compiled<F, B> {
 }
 
 impl<F: Number, B: Bin> Compiled<F, B> {
-    fn new(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Self> {
-        let compiled = program::compile(ensemble, questions)?;
+    fn new(ensemble: &Ensemble, questions: &Questions<F>) -> Self {
+        let compiled = program::compile(ensemble, questions);
         let rules = Rules::new(compiled.programs.iter().map(|program| program.points_count()));
-        Ok(Self {
+        Self {
             quantizer: Quantizer::new(questions),
             programs: compiled.programs,
             rules,
             columns: compiled.columns,
             expected: compiled.expected,
-        })
+        }
     }
 
     fn run<I: Input>(&self, features: &[I], features_count: usize, contributions: &mut [f64]) {

@@ -5,6 +5,7 @@ use headrace_types::Result;
 
 use super::super::ensemble::{Ensemble, Node, Tree};
 use super::super::number::round_to;
+use super::Explainer;
 use super::program::left_shares;
 use crate::rows::check_contributions_lengths;
 
@@ -19,18 +20,17 @@ struct Element {
     weight: f64,
 }
 
-/// Contributions as [`Explainer::contributions`](super::Explainer::contributions), one row, tree and leaf at a time.
+/// Contributions as [`Explainer::contributions`], one row, tree and leaf at a time.
 ///
 /// # Errors
-/// As [`Explainer::new`](super::Explainer::new) and [`Explainer::contributions`](super::Explainer::contributions), but for the bound
-/// of levels.
+/// As [`Explainer::check`] and [`Explainer::contributions`].
 pub fn contributions_plain(
     ensemble: &Ensemble,
     features: &[f64],
     rows: usize,
     contributions: &mut [f64],
 ) -> Result<()> {
-    ensemble.validate()?;
+    Explainer::check(ensemble)?;
     let (features_count, outputs_count) = (ensemble.features_count, ensemble.outputs_count);
     check_contributions_lengths(features_count, outputs_count, features.len(), rows, contributions.len())?;
     let stride = features_count + 1;
@@ -41,7 +41,7 @@ pub fn contributions_plain(
             contributions[output * stride + features_count] = *base;
         }
         for tree in &ensemble.trees {
-            let shares = left_shares(tree)?;
+            let shares = left_shares(tree);
             let walk = Walk { ensemble, tree, shares: &shares, features };
             walk.descend(0, 1.0, &[], [1.0, 1.0], None, contributions);
         }

@@ -112,17 +112,83 @@ pub(super) struct Programs<B> {
     pub(super) expected: Vec<f64>,
 }
 
+/// What [`compile`] relies on, of trees that were validated.
+///
 /// # Errors
 /// `unsupported_model` naming the tree, or for too many features of too many outputs.
-pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questions<F>) -> Result<Programs<B>> {
+pub(super) fn check(ensemble: &Ensemble) -> Result<()> {
+    let mut is_asked = vec![false; ensemble.features_count];
+    for (index, tree) in ensemble.trees.iter().enumerate() {
+        check_covers(tree).and_then(|()| check_levels(tree)).map_err(|error| error.within(format!("tree {index}")))?;
+        for node in &tree.nodes {
+            if let Node::Split(split) = node {
+                is_asked[split.feature] = true;
+            }
+        }
+    }
+    let columns = is_asked.into_iter().filter(|&is_asked| is_asked).count();
+    if columns.saturating_mul(ensemble.outputs_count) > COLUMNS_MAX {
+        return Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            format!("{} outputs of {columns} features are more than explanations are made of", ensemble.outputs_count),
+            "explain a model of fewer classes or features",
+        ));
+    }
+    Ok(())
+}
+
+fn check_covers(tree: &Tree) -> Result<()> {
+    if tree.covers.is_empty() && tree.nodes.len() > 1 {
+        return Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            "the model file has no covers (the weight of the training rows at each node), by which explanations are weighted",
+            "save the model again with a version of its library that writes them",
+        ));
+    }
+    for node in &tree.nodes {
+        let Node::Split(split) = node else { continue };
+        for child in [split.left, split.right] {
+            let cover = tree.covers[child];
+            if !cover.is_finite() || cover < 0.0 {
+                let message = format!("node {child} has the cover {cover}, which is no weight of rows");
+                let hint = "explain a model that was trained with positive weights";
+                return Err(Error::new(ErrorCode::UnsupportedModel, message, hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_levels(tree: &Tree) -> Result<()> {
+    let splits_count = tree.nodes.iter().filter(|node| matches!(node, Node::Split(_))).count();
+    if splits_count <= LEVELS_MAX {
+        return Ok(());
+    }
+    let mut pending = vec![(0, 1)];
+    while let Some((node, level)) = pending.pop() {
+        let Node::Split(split) = &tree.nodes[node] else { continue };
+        if level > LEVELS_MAX {
+            return Err(Error::new(
+                ErrorCode::UnsupportedModel,
+                format!("it has more than {LEVELS_MAX} levels, too many to explain"),
+                "train with a bound on the depth (max_depth)",
+            ));
+        }
+        pending.extend([(split.left, level + 1), (split.right, level + 1)]);
+    }
+    Ok(())
+}
+
+/// Compiles trees that [`check`] passed.
+pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questions<F>) -> Programs<B> {
     let mut columns = Columns::default();
     let mut expected = ensemble.base.clone();
     let mut programs = Vec::new();
-    for (index, tree) in ensemble.trees.iter().enumerate() {
-        let shares = left_shares(tree).map_err(|error| error.within(format!("tree {index}")))?;
+    for tree in &ensemble.trees {
+        let shares = left_shares(tree);
         let outputs = if tree.has_vector_leaves() { 0..ensemble.outputs_count } else { tree.output..tree.output + 1 };
         let mut compiler = Compiler::new(tree, &shares, questions, &mut columns);
-        compiler.compile().map_err(|error| error.within(format!("tree {index}")))?;
+        compiler.compile();
         let Compiler { shape, leaves, .. } = compiler;
         let shape = Arc::new(shape);
         for output in outputs {
@@ -136,21 +202,10 @@ pub(super) fn compile<F: Number, B: Bin>(ensemble: &Ensemble, questions: &Questi
     for program in &mut programs {
         program.first_column *= columns.features.len();
     }
-    if columns.features.len().saturating_mul(ensemble.outputs_count) > COLUMNS_MAX {
-        return Err(Error::new(
-            ErrorCode::UnsupportedModel,
-            format!(
-                "{} outputs of {} features are more than explanations are made of",
-                ensemble.outputs_count,
-                columns.features.len()
-            ),
-            "explain a model of fewer classes or features",
-        ));
-    }
     let stride = ensemble.features_count + 1;
     let places = (0..ensemble.outputs_count)
         .flat_map(|output| columns.features.iter().map(move |feature| output * stride + feature));
-    Ok(Programs { programs, columns: places.collect(), expected })
+    Programs { programs, columns: places.collect(), expected }
 }
 
 fn leaf_value(tree: &Tree, node: usize, output: usize) -> Option<f64> {
@@ -181,35 +236,14 @@ fn mean(tree: &Tree, shares: &[f64], output: usize) -> f64 {
 
 /// The share of each inner node's training rows that went left. Children's covers are weighed against each other, since an inner node's
 /// own may be rounded otherwise than their sum.
-pub(super) fn left_shares(tree: &Tree) -> Result<Vec<f64>> {
-    if tree.covers.is_empty() && tree.nodes.len() > 1 {
-        return Err(Error::new(
-            ErrorCode::UnsupportedModel,
-            "the model file has no covers (the weight of the training rows at each node), by which explanations are weighted",
-            "save the model again with a version of its library that writes them",
-        ));
-    }
-    let mut shares = vec![0.0; tree.nodes.len()];
-    for (share, node) in shares.iter_mut().zip(&tree.nodes) {
-        if let Node::Split(split) = node {
-            let cover = |child: usize| {
-                let cover = tree.covers[child];
-                if cover.is_finite() && cover >= 0.0 {
-                    return Ok(cover);
-                }
-                let message = format!("node {child} has the cover {cover}, which is no weight of rows");
-                Err(Error::new(
-                    ErrorCode::UnsupportedModel,
-                    message,
-                    "explain a model that was trained with positive weights",
-                ))
-            };
-            let (left, right) = (cover(split.left)?, cover(split.right)?);
-            // Where no training row came, either side is as good.
-            *share = if left + right > 0.0 { left / (left + right) } else { 0.5 };
-        }
-    }
-    Ok(shares)
+pub(super) fn left_shares(tree: &Tree) -> Vec<f64> {
+    let share = |node: &Node| {
+        let Node::Split(split) = node else { return 0.0 };
+        let (left, right) = (tree.covers[split.left], tree.covers[split.right]);
+        // Where no training row came, either side is as good.
+        if left + right > 0.0 { left / (left + right) } else { 0.5 }
+    };
+    tree.nodes.iter().map(share).collect()
 }
 
 /// Numbers the features that are asked.
@@ -273,14 +307,14 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
         }
     }
 
-    fn compile(&mut self) -> Result<()> {
+    fn compile(&mut self) {
         if self.is_leaf(0) {
-            return Ok(());
+            return;
         }
         let mut pending = vec![Visit::Enter(0)];
         while let Some(visit) = pending.pop() {
             match visit {
-                Visit::Enter(node) => self.enter(node, &mut pending)?,
+                Visit::Enter(node) => self.enter(node, &mut pending),
                 Visit::Turn(node) => {
                     let split = self.split(node);
                     self.shape.actions.push(Action::Turn);
@@ -294,10 +328,9 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
         self.shape.shares_above.shrink_to_fit();
         self.shape.actions.shrink_to_fit();
         self.shape.inner.shrink_to_fit();
-        Ok(())
     }
 
-    fn enter(&mut self, node: usize, pending: &mut Vec<Visit>) -> Result<()> {
+    fn enter(&mut self, node: usize, pending: &mut Vec<Visit>) {
         let split = self.split(node);
         let above = self.path.get(&split.feature).and_then(|edges| edges.last());
         self.shape.inner.push(Inner {
@@ -313,18 +346,11 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
         if is_left_leaf && is_right_leaf {
             self.shape.actions.push(Action::Leaves);
             self.leaves.extend([split.left, split.right]);
-            return Ok(());
+            return;
         }
         let level = self.level;
         self.level += 1;
         self.shape.levels = self.shape.levels.max(self.level);
-        if self.level >= LEVELS_MAX {
-            return Err(Error::new(
-                ErrorCode::UnsupportedModel,
-                format!("it has more than {LEVELS_MAX} levels, too many to explain"),
-                "train with a bound on the depth (max_depth)",
-            ));
-        }
         pending.push(Visit::Close(node));
         if is_left_leaf {
             self.shape.actions.push(Action::OpenRight);
@@ -338,7 +364,6 @@ impl<'a, F: Number, B: Bin> Compiler<'a, F, B> {
             }
             pending.push(Visit::Enter(split.left));
         }
-        Ok(())
     }
 
     fn close(&mut self, node: usize) {
