@@ -8,7 +8,7 @@ use crate::answer::no_score;
 use crate::deployment::{Deployment, FeaturesFrom, Section};
 use crate::engine::Engine;
 use crate::inputs::{Inputs, missing_column};
-use crate::numbers::copy_numbers;
+use crate::numbers::Target;
 use crate::request::{PredictRequest, RowErrors};
 use crate::request_id::new_request_id;
 use crate::response::{NO_LABEL, PredictResponse, Timing};
@@ -75,7 +75,7 @@ impl Engine {
             match &deployment.features_from {
                 FeaturesFrom::Request => fill_from_columns(deployment, &inputs, scratch)?,
                 FeaturesFrom::Service(binding) => {
-                    binding.fill(&inputs, rows, now_us, scratch, timing)?;
+                    binding.fill(deployment, &inputs, rows, now_us, scratch, timing)?;
                     if let Some(log) = &self.options.payload {
                         let (queue, compute) = (Some(timing.queue), transform_started.elapsed());
                         let request_id = Some(id.as_str());
@@ -132,7 +132,9 @@ fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, scratch: &mut
     for (index, field) in deployment.features().iter().enumerate() {
         let column =
             inputs.overrides(index).ok_or_else(|| missing_column(deployment.name(), Section::Features, field))?;
-        copy_numbers(column, &mut scratch.matrix, width, index);
+        let (matrix, row_errors) = (&mut scratch.matrix, &mut scratch.row_errors);
+        let model = &*deployment.core.spec.model;
+        Target { model, field, index, width, matrix, row_errors }.take_column(column);
     }
     Ok(())
 }

@@ -37,13 +37,14 @@ mod pipeline;
 mod python;
 mod runtimes;
 mod ubjson;
+mod vocabularies;
 mod xgboost;
 mod xgboost_tree;
 
 pub use any::AnyModel;
 pub use folder::{LoadedModel, ModelDraft, ModelFolder};
 pub use format::{ModelFormat, load_model};
-pub use golden::GoldenRows;
+pub use golden::{GoldenRows, GoldenValue};
 pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;

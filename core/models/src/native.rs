@@ -1,13 +1,14 @@
 use headrace_cpu::{
     DenseLayer, Ensemble, Features, Forest, Precision, check_contributions_lengths, check_lengths, spread,
 };
-use headrace_types::{Error, ErrorCode, Model, Objective, Result};
+use headrace_types::{Error, ErrorCode, Model, Objective, Result, Vocabulary};
 
 use crate::explained::{Explained, ExplainerFile};
 use crate::linear::Linear;
 use crate::link::Link;
 use crate::network::Network;
 use crate::pipeline::Preparation;
+use crate::vocabularies::Vocabularies;
 
 /// A further thread is started for each so many rows that are prepared, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
@@ -24,6 +25,7 @@ pub struct NativeModel {
     kind: Kind,
     link: Link,
     explained: Explained,
+    vocabularies: Vocabularies,
 }
 
 #[derive(Debug)]
@@ -36,11 +38,23 @@ enum Kind {
 impl NativeModel {
     pub(crate) fn trees(ensemble: &Ensemble, link: Link) -> Result<Self> {
         let kind = Kind::Trees(Forest::new(ensemble)?);
-        Ok(Self { preparation: None, kind, link, explained: Explained::trees(ensemble) })
+        Ok(Self {
+            preparation: None,
+            kind,
+            link,
+            explained: Explained::trees(ensemble),
+            vocabularies: Vocabularies::default(),
+        })
     }
 
     pub(crate) fn linear(linear: Linear, link: Link) -> Self {
-        Self { preparation: None, kind: Kind::Linear(linear), link, explained: Explained::Linear }
+        Self {
+            preparation: None,
+            kind: Kind::Linear(linear),
+            link,
+            explained: Explained::Linear,
+            vocabularies: Vocabularies::default(),
+        }
     }
 
     /// # Errors
@@ -51,7 +65,8 @@ impl NativeModel {
             "a network cannot be explained exactly",
             "explain a model of trees, or a linear one",
         ));
-        Ok(Self { preparation: None, kind: Kind::Network(Network::new(precision, layers)?), link, explained })
+        let kind = Kind::Network(Network::new(precision, layers)?);
+        Ok(Self { preparation: None, kind, link, explained, vocabularies: Vocabularies::default() })
     }
 
     /// The same model of rows that are prepared first; the preparation gives as many columns as the model takes.
@@ -62,6 +77,20 @@ impl NativeModel {
             self.explained = Explained::Not(error);
         }
         Self { preparation: Some(preparation), ..self }
+    }
+
+    /// The same model, some of whose inputs may be given as text.
+    ///
+    /// # Errors
+    /// `corrupt_model` when an input that the model does not have is told to be text.
+    pub(crate) fn of_texts(self, vocabularies: Vocabularies) -> Result<Self> {
+        vocabularies.check(self.features_count())?;
+        Ok(Self { vocabularies, ..self })
+    }
+
+    /// The inputs that may be given as text.
+    pub fn text_inputs(&self) -> impl Iterator<Item = usize> {
+        self.vocabularies.inputs()
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -148,11 +177,12 @@ impl NativeModel {
 
     /// Memory that the compiled model takes, without that of explanations.
     pub fn bytes(&self) -> usize {
-        match &self.kind {
+        let kind = match &self.kind {
             Kind::Trees(forest) => forest.bytes(),
             Kind::Linear(linear) => linear.bytes(),
             Kind::Network(network) => network.bytes(),
-        }
+        };
+        kind + self.vocabularies.bytes()
     }
 
     /// Keeps no explainer in memory: at the first explanation it is made of the model's file.
@@ -277,6 +307,10 @@ impl Model for NativeModel {
 
     fn objective(&self) -> Objective {
         self.link.objective()
+    }
+
+    fn vocabulary(&self, input: usize) -> Option<&Vocabulary> {
+        self.vocabularies.of(input)
     }
 
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
