@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import Ridge
@@ -93,7 +94,7 @@ def register(
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("texts") / "project"
     (root / "features").mkdir(parents=True)
-    (root / "headrace.toml").write_text('[project]\nname = "texts"\n')
+    (root / "headrace.toml").write_text('[project]\nname = "texts"\n[payload]\nsample = 1.0\n')
     (root / "features" / "all.py").write_text(DEFINITIONS)
     with FeatureStore(root, clock=lambda: NOW_US) as store:
         store.apply()
@@ -249,3 +250,15 @@ def test_a_signature_that_calls_a_text_a_number_is_refused(project: Path, tmp_pa
         register(root, "wrong", exported, None, fields)
         with Engine(project, clock_us=NOW_US) as engine, pytest.raises(HeadraceError, match=told):
             engine.native.add_model(root / ".headrace" / "models" / "wrong" / "1")
+
+
+def test_texts_are_logged_as_they_were_served_and_described(served: Served, project: Path) -> None:
+    served.engine.predict("delays", **ASKED, id="logged")
+    served.engine.flush_payload()
+    tables = [pq.read_table(path) for path in (project / ".headrace" / "payload").glob("*/*/*.parquet")]
+    rows = [row for table in tables for row in table.to_pylist() if row["request_id"] == "logged"]
+    assert [row["outputs"]["city"] for row in rows] == [AIRPORTS[origin] for origin in ORIGINS]
+    assert [row["outputs"]["line"] for row in rows] == [code.upper() for code in CODES]
+    with FeatureStore(project, clock=lambda: NOW_US) as store:
+        described = store.describe("airports")
+    assert "city" in json.dumps(described, default=str)

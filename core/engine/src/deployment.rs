@@ -302,7 +302,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::{SumModel, sum_classifier};
-    use headrace_types::DType;
+    use headrace_types::Vocabulary;
 
     fn added(spec: ModelSpec) -> Result<Deployment> {
         Ok(Deployment::bind(&Arc::new(Core::new(spec, 1_000)?), &HashMap::new()))
@@ -328,7 +328,14 @@ mod tests {
         assert_eq!(added(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
         let mut spec = sum_classifier("m", 1, &["a"]);
         spec.features[0].dtype = DType::STRING;
-        assert!(added(spec).unwrap_err().message.contains("'a'"));
+        assert!(added(spec).unwrap_err().message.contains("'a' is a string, the model takes a number there"));
+        let mut vocabulary = Vocabulary::of_words(["x"]).unwrap();
+        vocabulary.takes_codes = false;
+        let mut spec = sum_classifier("m", 1, &["a"]);
+        spec.model = Arc::new(SumModel::logistic(1).of_text(vocabulary));
+        assert!(added(spec.clone()).unwrap_err().message.contains("'a' is a float64, the model takes text there"));
+        spec.features[0].dtype = DType::STRING;
+        assert!(added(spec).unwrap().takes_text());
     }
 
     #[test]

@@ -99,7 +99,36 @@ fn copy_output(output: &Output, matrix: &mut [f64], width: usize, index: usize) 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use headrace_types::{DType, Unknown, Vocabulary};
+
     use super::*;
+    use crate::testing::SumModel;
+
+    #[test]
+    fn texts_become_codes_and_refused_ones_fail_their_row() {
+        let mut vocabulary = Vocabulary::of_words(["b", "a"]).unwrap();
+        vocabulary.unknown = Unknown::Refused;
+        let model = SumModel::identity(2).of_text(vocabulary);
+        let field = Field::new("kind", DType::STRING);
+        let (mut matrix, mut row_errors) = (vec![f64::NAN; 8], Vec::new());
+        let mut target = Target {
+            model: &model,
+            field: &field,
+            index: 0,
+            width: 2,
+            matrix: &mut matrix,
+            row_errors: &mut row_errors,
+        };
+        let texts = ["a", "b", "c", "a"].map(str::to_owned).to_vec();
+        let validity = vec![true, true, true, false];
+        target.take_column(&Column { data: ColumnData::String(texts.clone()), validity: Some(validity.clone()) });
+        target.take_output(&Output { data: ColumnData::String(texts), validity });
+        assert_eq!((matrix[0], matrix[2]), (1.0, 0.0));
+        assert!(matrix[4].is_nan() && matrix[6].is_nan() && matrix[1].is_nan());
+        assert_eq!(row_errors.iter().map(|failed| failed.row).collect::<Vec<_>>(), [2, 2]);
+        assert!(row_errors[0].error.message.contains("row 2 of 'kind': 'c' is no category"), "{}", row_errors[0].error);
+    }
 
     #[test]
     fn each_row_lands_in_its_own_and_nulls_are_nan() {

@@ -136,5 +136,15 @@ mod tests {
         let signed = |text: &str| category_hash(text).cast_signed();
         assert_eq!(["0", "1", "2", "3"].map(signed), [-1_438_285_038, 1_121_341_681, -1_284_790_409, 593_172_586]);
         assert_eq!(["-3", "-1"].map(signed), [1_837_837_212, 288_298_918]);
+        // Each length of text is hashed in another way: up to 16, 32 and 64 bytes, and more.
+        assert_eq!(["", "Zürich"].map(signed), [797_982_799, -885_768_184]);
+        assert_eq!([signed(&"a".repeat(9)), signed(&"b".repeat(16))], [106_375_146, 1_492_044_655]);
+        assert_eq!(signed(&("c".repeat(17) + "x")), 1_980_525_775);
+        assert_eq!(signed("New York, NY and more of it here"), 839_780_002);
+        assert_eq!(
+            [signed(&"e".repeat(33)), signed(&("f".repeat(40) + &"é".repeat(12)))],
+            [-241_359_586, -535_523_941]
+        );
+        assert_eq!([signed(&"g".repeat(65)), signed(&("abc".repeat(50) + "z"))], [1_162_438_557, 230_914_704]);
     }
 }

@@ -158,7 +158,7 @@ fn catboost_models_are_refused_by_name() {
             split.into(),
             json!({"split_type": "OneHotFeature", "cat_feature_index": 0, "value": 1}),
             unsupported,
-            "no whole number from 0 to 65535",
+            "has a category that its list lacks",
         ),
         (
             split.into(),
