@@ -61,7 +61,7 @@ def explain_file(
 
     Args:
         named: the model.
-        source: a file with a numeric column for each feature.
+        source: a file with a column for each feature: numbers, and texts where the model takes them.
         target: the Parquet file to write: a column for each feature with its contribution (float64), `__expected`, and
             `__margin`, which is their sum; for a model of several outputs a row for each output, with `__row` and
             `__output`. Written aside and renamed at the end. `None` writes nothing.
@@ -77,7 +77,7 @@ def explain_file(
         raise ControlError(
             "invalid_argument", f"{target} does not end in .parquet", "contributions are written as Parquet"
         )
-    rows = RowFile(source, named.features)
+    rows = RowFile(source, named.features, named.model)
     outputs, features = named.outputs, named.features
     total = np.zeros((len(outputs), len(features)))
     summary = Summary(0, outputs, features, total)

@@ -57,11 +57,14 @@ class NamedModel:
         return tuple(str(number) for number in range(self.model.outputs_count))
 
     def golden_rows(self) -> Matrix | None:
-        """The rows that the model was registered with; `None` for a file."""
+        """The rows that the model was registered with, texts as their codes; `None` for a file."""
         manifest = self.manifest
         if manifest is None or self.folder is None:
             return None
         golden = json.loads((self.folder / manifest["golden"]["file"]).read_text("utf-8"))
+        if self.model.text_features:
+            encoded: Matrix = self.model.encode(np.array(golden["features"], dtype=object))
+            return encoded
         return np.array(golden["features"], dtype=np.float64)  # null is NaN
 
 

@@ -11,16 +11,22 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from headrace import Model
 from headrace_control.errors import ControlError
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "json"}
 
 
 class RowFile:
-    """A Parquet, CSV or JSON lines file with a numeric column for each feature; other columns are left alone."""
+    """A Parquet, CSV or JSON lines file with a column for each feature of a model; other columns are left alone."""
 
-    def __init__(self, path: Path, features: Sequence[str]) -> None:
+    def __init__(self, path: Path, features: Sequence[str], model: Model) -> None:
         """Opens the file and checks its columns, without reading rows.
+
+        Args:
+            path: the file.
+            features: the names of the model's features, in its order.
+            model: knows the features that may be texts, and their codes.
 
         Raises:
             ControlError: `invalid_argument` (ending), `io`, `missing_column` naming the first that are missing.
@@ -30,6 +36,8 @@ class RowFile:
             raise ControlError("invalid_argument", f"{path} has no known ending", f"use one of {', '.join(FORMATS)}")
         self.path = path
         self.features = list(features)
+        self.model = model
+        self.texts = {self.features[place] for place in model.text_features}
         try:
             self.dataset = ds.dataset(str(path), format=file_format)
         except (pa.ArrowException, OSError) as error:
@@ -50,24 +58,36 @@ class RowFile:
             raise _unreadable(self.path, error) from error
 
     def matrices(self, rows_max: int) -> Iterator[NDArray[np.float64]]:
-        """The rows in order, float64, in pieces of at most `rows_max`; a null is NaN.
+        """The rows in order, float64, in pieces of at most `rows_max`; a null is NaN, a text its code.
 
         Raises:
             ControlError: `io`; `type_mismatch` naming a column that holds no numbers.
+            headrace.HeadraceError: `invalid_argument` naming a text that is no category of the model.
         """
         try:
             for batch in self.dataset.to_batches(columns=self.features, batch_size=rows_max):
-                if batch.num_rows:
+                if batch.num_rows and self.texts:
+                    columns = {name: self._values(name, batch[name]) for name in self.features}
+                    yield self.model.encode(pa.table(columns))
+                elif batch.num_rows:
                     yield np.column_stack([_numbers(self.path, name, batch[name]) for name in self.features])
         except pa.ArrowException as error:
             raise _unreadable(self.path, error) from error
 
+    def _values(self, name: str, column: Any) -> Any:
+        is_text = name in self.texts and not _is_number(column.type)
+        return column if is_text else pa.array(_numbers(self.path, name, column), from_pandas=True)
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    )
+
 
 def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
     kind = column.type
-    if not (
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
-    ):
+    if not _is_number(kind):
         raise ControlError(
             "type_mismatch", f"column '{name}' of {path} holds {kind}, not numbers", "encode it as the training did"
         )

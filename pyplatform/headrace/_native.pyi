@@ -273,8 +273,33 @@ class Model:
     def features_count(self) -> int: ...
     @property
     def outputs_count(self) -> int: ...
+    @property
+    def text_features(self) -> list[int]:
+        """The places of the features that may be given as text."""
+
+    def categories(self, feature: int) -> list[str] | None:
+        """The texts that a feature has codes for, in the order of their codes.
+
+        None of a feature that takes numbers, and where the file knows texts by their hashes (CatBoost).
+        """
+
+    def codes(self, feature: int) -> list[float] | None:
+        """The codes that stand for texts of a feature, in increasing order; None of one that takes numbers."""
+
+    def encode(self, x: Any) -> Any:
+        """The rows as the model computes with them: float64 [rows, features], with codes in the place of texts."""
+
     def margins(self, x: Any, threads: int | None = None) -> Any:
-        """Raw margins: float64 [rows, outputs] of a float32 or float64 [rows, features]; NaN is missing."""
+        """Raw margins: float64 [rows, outputs] of a float32 or float64 [rows, features]; NaN is missing.
+
+        Where features are text, x may also be a frame (pandas, Polars, Arrow), a dict of columns, or rows of objects.
+        Columns are found by the names of the signature; a model without one takes them in their order. None and NaN are
+        missing texts. An array of numbers holds codes in the place of texts, as `encode` gives them.
+
+        Raises:
+            HeadraceError: `invalid_argument`, a text is none that the model was trained on, and its library raises an
+                error for such a one.
+        """
 
     def scores(self, x: Any, threads: int | None = None) -> Any:
         """As `margins`, turned into scores."""

@@ -19,6 +19,7 @@ from typing import Any
 import catboost
 import lightgbm
 import numpy as np
+import pandas
 import xgboost
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
@@ -27,7 +28,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 from headrace.export import ExportedModel, export_catboost, export_lightgbm, export_sklearn, export_xgboost
 
@@ -115,6 +116,39 @@ def prepared(estimator: Any) -> Any:
     return make_pipeline(ColumnTransformer(columns), estimator)
 
 
+def texts(rows_count: int = 300) -> Any:
+    """A frame whose columns 1 and 3 are text."""
+    random = np.random.default_rng(5)
+    rows = pandas.DataFrame(random.normal(size=(rows_count, 4)), columns=["a", "b", "c", "d"])
+    rows["b"] = pandas.Series(random.choice(["", "JFK", "New York, NY", "nan"], rows_count), dtype=object)
+    rows["d"] = pandas.Series(random.choice([f"category {number}" for number in range(40)], rows_count), dtype=object)
+    return rows
+
+
+def answer_of_texts(rows: Any) -> Any:
+    return ((rows["a"] + (rows["b"] == "JFK") + rows["d"].astype(str).str.len() / 5) > 3).astype(int)
+
+
+def text_model(path: Path, library: str) -> ExportedModel:
+    rows = texts()
+    answers, golden = answer_of_texts(rows), rows[:GOLDEN_ROWS]
+    if library == "catboost":
+        fixed: dict[str, Any] = {"iterations": 5, "depth": 3, "random_seed": 1, "verbose": 0, "one_hot_max_size": 99}
+        model = catboost.CatBoostClassifier(**fixed, cat_features=[1, 3], allow_writing_files=False)
+        return export_catboost(model.fit(rows, answers), path, golden)
+    if library == "sklearn":
+        columns = [("flags", OneHotEncoder(handle_unknown="ignore"), ["b"]), ("means", TargetEncoder(), ["d"])]
+        encoded = make_pipeline(ColumnTransformer(columns, remainder=StandardScaler()), FOREST_MODEL)
+        golden = golden.assign(b=["not seen", *golden["b"][1:]])
+        return export_sklearn(encoded.fit(rows, answers), path, golden)
+    categories = rows.astype({"b": "category", "d": "category"})
+    if library == "lightgbm":
+        boosted = lightgbm.LGBMClassifier(n_estimators=5, num_leaves=8, min_child_samples=5, verbose=-1)
+        return export_lightgbm(boosted.fit(categories, answers), path, categories[:GOLDEN_ROWS])
+    boosted = xgboost.XGBClassifier(n_estimators=5, max_depth=3, enable_categorical=True)
+    return export_xgboost(boosted.fit(categories, answers), path, categories[:GOLDEN_ROWS])
+
+
 GBLINEAR = {"booster": "gblinear", "max_depth": None, "updater": "coord_descent"}
 FOREST_MODEL = RandomForestClassifier(n_estimators=5, max_depth=4, random_state=1)
 BOOSTING_MODEL = GradientBoostingRegressor(n_estimators=5, random_state=1)
@@ -155,6 +189,10 @@ CASES: dict[str, tuple[str, Callable[[Path], ExportedModel]]] = {
     "sklearn_boosting": (".safetensors", lambda path: pipeline_model(path, BOOSTING_MODEL, has_missing=False)),
     "sklearn_histogram": (".safetensors", lambda path: pipeline_model(path, HISTOGRAM_MODEL)),
     "sklearn_logistic": (".safetensors", lambda path: pipeline_model(path, prepared(LogisticRegression()))),
+    "sklearn_text": (".safetensors", lambda path: text_model(path, "sklearn")),
+    "lightgbm_text": (".txt", lambda path: text_model(path, "lightgbm")),
+    "xgboost_text": (".xgb.json", lambda path: text_model(path, "xgboost")),
+    "catboost_text": (".catboost.json", lambda path: text_model(path, "catboost")),
     "sklearn_network": (".safetensors", lambda path: pipeline_model(path, prepared(NETWORK_MODEL), classes=3)),
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
+    from headrace import Model
     from headrace_control.named_models import NamedModel
     from headrace_control.profiling.recommend import Point
 
@@ -39,7 +40,8 @@ EXAMPLES = epilog(
     "--input",
     "source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Rows to predict (Parquet, CSV or JSON lines); the default is the model's golden rows, drawn again and again.",
+    help="Rows to predict (Parquet, CSV or JSON lines); the default is the model's golden rows, drawn again and again, "
+    "and any of the texts that it knows.",
 )
 @click.option(
     "--device",
@@ -87,6 +89,8 @@ def command(
     output = Output(as_json)
     named = open_model(project, model)
     pool = row_pool(rows_to_predict(named, source), rows_max)
+    if source is None:
+        draw_texts(named.model, pool)
     places = {"cpu": lambda rows, count: named.model.margins(rows, threads=count)}
     batches, counts = batch_sizes(rows_max), range(1, threads + 1)
     points: list[Point] = []
@@ -142,7 +146,7 @@ def rows_to_predict(named: NamedModel, source: Path | None) -> NDArray[np.float6
             )
         return golden
     parts, count = [], 0
-    for part in RowFile(source, named.features).matrices(INPUT_ROWS_MAX):
+    for part in RowFile(source, named.features, named.model).matrices(INPUT_ROWS_MAX):
         parts.append(part)
         count += len(part)
         if count >= INPUT_ROWS_MAX:
@@ -151,6 +155,17 @@ def rows_to_predict(named: NamedModel, source: Path | None) -> NDArray[np.float6
         raise ControlError("missing_data", f"{source} has no rows", "give a file with rows")
     rows: NDArray[np.float64] = np.concatenate(parts)[:INPUT_ROWS_MAX]
     return rows
+
+
+def draw_texts(model: Model, rows: NDArray[np.float64], seed: int = 2) -> None:
+    """Puts the code of any text that the model knows in the place of those that golden rows happen to hold."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    for feature in model.text_features:
+        codes = model.codes(feature)
+        if codes:
+            rows[:, feature] = random.choice(codes, len(rows))
 
 
 def table_of(values: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use headrace_models::LoadedModel;
-use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
+use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task};
 
 use crate::answer::AnswerKind;
 use crate::features::FeatureService;
@@ -81,20 +81,36 @@ impl Core {
                 "export the model with the features it was trained on",
             ));
         }
-        if let Some(field) =
-            spec.features.iter().find(|field| field.dtype.is_list() || !field.dtype.element().is_numeric())
-        {
-            return Err(Error::new(
-                ErrorCode::UnsupportedModel,
-                format!("{place}: feature '{}' is a {}, a model takes numbers", field.name, field.dtype),
-                "encode it as a number in an on-demand feature view",
-            ));
+        for (input, field) in spec.features.iter().enumerate() {
+            check_type(&*spec.model, input, field).map_err(|error| error.within(&place))?;
         }
         let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
         let name = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
         Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default() })
     }
+}
+
+/// # Errors
+/// `unsupported_model` when the model cannot take such a feature.
+fn check_type(model: &dyn Model, input: usize, field: &Field) -> Result<()> {
+    let vocabulary = model.vocabulary(input);
+    let (problem, hint) = match field.dtype {
+        DType::STRING if vocabulary.is_some() => return Ok(()),
+        DType::STRING => (
+            "the model takes a number there",
+            "train on the text itself, in a column of categories, or encode it in an on-demand feature view",
+        ),
+        dtype if dtype.is_list() || !dtype.element().is_numeric() => {
+            ("a model takes numbers and texts", "encode it as a number in an on-demand feature view")
+        }
+        _ if vocabulary.is_some_and(|vocabulary| !vocabulary.takes_codes) => {
+            ("the model takes text there", "declare the feature as a string")
+        }
+        _ => return Ok(()),
+    };
+    let message = format!("feature '{}' is a {}, {problem}", field.name, field.dtype);
+    Err(Error::new(ErrorCode::UnsupportedModel, message, hint))
 }
 
 /// A model version inside the engine, tied to one generation of the plan: a request that holds it sees no change.
@@ -191,6 +207,11 @@ impl Deployment {
         &self.core.spec.features
     }
 
+    /// Whether a feature is given as text.
+    pub fn takes_text(&self) -> bool {
+        self.features().iter().any(|field| field.dtype == DType::STRING)
+    }
+
     /// Margins a row gets.
     pub fn margins_count(&self) -> usize {
         self.core.spec.model.outputs_count()
@@ -281,7 +302,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::{SumModel, sum_classifier};
-    use headrace_types::DType;
+    use headrace_types::Vocabulary;
 
     fn added(spec: ModelSpec) -> Result<Deployment> {
         Ok(Deployment::bind(&Arc::new(Core::new(spec, 1_000)?), &HashMap::new()))
@@ -307,7 +328,14 @@ mod tests {
         assert_eq!(added(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
         let mut spec = sum_classifier("m", 1, &["a"]);
         spec.features[0].dtype = DType::STRING;
-        assert!(added(spec).unwrap_err().message.contains("'a'"));
+        assert!(added(spec).unwrap_err().message.contains("'a' is a string, the model takes a number there"));
+        let mut vocabulary = Vocabulary::of_words(["x"]).unwrap();
+        vocabulary.takes_codes = false;
+        let mut spec = sum_classifier("m", 1, &["a"]);
+        spec.model = Arc::new(SumModel::logistic(1).of_text(vocabulary));
+        assert!(added(spec.clone()).unwrap_err().message.contains("'a' is a float64, the model takes text there"));
+        spec.features[0].dtype = DType::STRING;
+        assert!(added(spec).unwrap().takes_text());
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
+pub use numbers::no_category;
 pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
 pub use request::{Explain, Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{Explanation, NO_LABEL, PredictResponse, Timing};

@@ -8,7 +8,7 @@ use crate::answer::no_score;
 use crate::deployment::{Deployment, FeaturesFrom, Section};
 use crate::engine::Engine;
 use crate::inputs::{Inputs, missing_column};
-use crate::numbers::copy_numbers;
+use crate::numbers::Target;
 use crate::request::{PredictRequest, RowErrors};
 use crate::request_id::new_request_id;
 use crate::response::{NO_LABEL, PredictResponse, Timing};
@@ -69,24 +69,18 @@ impl Engine {
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let transform_started = Instant::now();
         if let Some(matrix) = &request.matrix {
-            scratch.missing_float64(matrix.len()).copy_from_slice(matrix);
+            scratch.missing_float64(matrix.len()).0.copy_from_slice(matrix);
         } else {
             let inputs = Inputs::of_predict(deployment, request, rows, &mut scratch.row_errors)?;
             match &deployment.features_from {
-                FeaturesFrom::Request => {
-                    fill_from_columns(
-                        deployment,
-                        &inputs,
-                        scratch.missing_float64(rows * deployment.features().len()),
-                    )?;
-                }
+                FeaturesFrom::Request => fill_from_columns(deployment, &inputs, rows, scratch)?,
                 FeaturesFrom::Service(binding) => {
                     let log = self.options.payload.as_deref();
                     let logged = log.map_or_else(Vec::new, |log| binding.sampled(log, &inputs, rows));
                     // What is logged has types and statuses, which a matrix has not; what is explained is explained in float64.
                     let is_plain = logged.is_empty() && request.explain.is_none();
                     if !(is_plain && binding.fill_by_lookup(&inputs, rows, now_us, scratch, timing)?) {
-                        binding.fill(&inputs, rows, now_us, scratch, timing)?;
+                        binding.fill(deployment, &inputs, rows, now_us, scratch, timing)?;
                     }
                     if let Some(log) = log {
                         let (queue, compute) = (Some(timing.queue), transform_started.elapsed());
@@ -139,12 +133,13 @@ fn matrix_rows(deployment: &Deployment, values: usize) -> Result<usize> {
     Ok(values / features)
 }
 
-fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, matrix: &mut [f64]) -> Result<()> {
-    let width = deployment.features().len();
+fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, rows: usize, scratch: &mut Scratch) -> Result<()> {
+    let (model, width) = (&*deployment.core.spec.model, deployment.features().len());
+    let (matrix, row_errors) = scratch.missing_float64(rows * width);
     for (index, field) in deployment.features().iter().enumerate() {
         let column =
             inputs.overrides(index).ok_or_else(|| missing_column(deployment.name(), Section::Features, field))?;
-        copy_numbers(column, matrix, width, index);
+        Target { model, field, index, width, matrix, row_errors }.take_column(column);
     }
     Ok(())
 }

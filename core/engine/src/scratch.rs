@@ -43,13 +43,13 @@ impl Scratch {
         self.row_errors.clear();
     }
 
-    /// Room for so many features of float64, all of them missing.
-    pub(crate) fn missing_float64(&mut self, values: usize) -> &mut [f64] {
+    /// Room for so many features of float64, all of them missing, and where rows are noted that have no value for one.
+    pub(crate) fn missing_float64(&mut self, values: usize) -> (&mut [f64], &mut Vec<RowError>) {
         let Matrix { float64, is_float32, .. } = &mut self.matrix;
         *is_float32 = false;
         float64.clear();
         float64.resize(values, f64::NAN);
-        float64
+        (float64, &mut self.row_errors)
     }
 
     /// What a lookup found of a stored feature in a row.

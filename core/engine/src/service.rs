@@ -8,13 +8,13 @@ use headrace_expr::ColumnView;
 use headrace_features::{FeatureFrom, InputFrom, LocalStore, OnlinePlan, Plan, ServicePlan};
 use headrace_types::{Batch, Column, ColumnData, Error, ErrorCode, Field, Result, ScalarType, TimestampUs};
 
-use crate::deployment::Section;
+use crate::deployment::{Deployment, Section};
 use crate::inputs::{Inputs, missing_column};
-use crate::numbers::{copy_numbers, copy_output};
+use crate::numbers::Target;
 use crate::payload::Shape;
 use crate::request::{RowError, RowErrors};
 use crate::response::Timing;
-use crate::scratch::Scratch;
+use crate::scratch::{Matrix, Scratch};
 
 /// A service of the installed plan.
 #[derive(Debug)]
@@ -185,6 +185,7 @@ impl Binding {
     /// `missing_column` for a join key or request field that is needed; the store's own.
     pub(crate) fn fill(
         &self,
+        deployment: &Deployment,
         inputs: &Inputs<'_>,
         rows: usize,
         now_us: TimestampUs,
@@ -207,20 +208,18 @@ impl Binding {
             self.compute(inputs, rows, demands, scratch)?;
         }
         let width = self.features.len();
+        let model = &*deployment.core.spec.model;
         scratch.missing_float64(rows * width);
-        let matrix = &mut scratch.matrix.float64;
-        for (index, &feature) in self.features.iter().enumerate() {
+        let Scratch { matrix: Matrix { float64: matrix, .. }, row_errors, stored, expr, .. } = scratch;
+        for (index, (&feature, field)) in self.features.iter().zip(deployment.features()).enumerate() {
+            let mut target = Target { model, field, index, width, matrix, row_errors };
             if let Some(column) = inputs.overrides(index) {
-                copy_numbers(column, matrix, width, index);
+                target.take_column(column);
                 continue;
             }
             match self.service.plan.features[feature].from {
-                FeatureFrom::Stored(stored) => {
-                    copy_numbers(&scratch.stored.columns[stored], matrix, width, index);
-                }
-                FeatureFrom::OnDemand(output) => {
-                    copy_output(&scratch.expr.outputs()[output], matrix, width, index);
-                }
+                FeatureFrom::Stored(place) => target.take_column(&stored.columns[place]),
+                FeatureFrom::OnDemand(output) => target.take_output(&expr.outputs()[output]),
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headrace_types::{DType, Error, ErrorCode, Field, Model, Objective, Result, Task};
+use headrace_types::{DType, Error, ErrorCode, Field, Model, Objective, Result, Task, Vocabulary};
 
 use crate::deployment::ModelSpec;
 
@@ -11,15 +11,23 @@ use crate::deployment::ModelSpec;
 pub struct SumModel {
     features_count: usize,
     objective: Objective,
+    /// Of the first feature, if it is text.
+    vocabulary: Option<Vocabulary>,
 }
 
 impl SumModel {
     pub fn logistic(features_count: usize) -> Self {
-        Self { features_count, objective: Objective::Logistic }
+        Self { features_count, objective: Objective::Logistic, vocabulary: None }
     }
 
     pub fn identity(features_count: usize) -> Self {
-        Self { features_count, objective: Objective::Identity }
+        Self { features_count, objective: Objective::Identity, vocabulary: None }
+    }
+
+    /// The first feature is text.
+    #[must_use]
+    pub fn of_text(self, vocabulary: Vocabulary) -> Self {
+        Self { vocabulary: Some(vocabulary), ..self }
     }
 }
 
@@ -34,6 +42,10 @@ impl Model for SumModel {
 
     fn objective(&self) -> Objective {
         self.objective
+    }
+
+    fn vocabulary(&self, input: usize) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref().filter(|_| input == 0)
     }
 
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {

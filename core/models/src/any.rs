@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headrace_cpu::Features;
-use headrace_types::{Error, ErrorCode, Field, Model, Result, Task};
+use headrace_types::{Error, ErrorCode, Field, Model, Result, Task, Vocabulary};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -132,6 +132,11 @@ impl AnyModel {
 
     pub fn outputs_count(&self) -> usize {
         self.model().outputs_count()
+    }
+
+    /// As [`Model::vocabulary`].
+    pub fn vocabulary(&self, input: usize) -> Option<&Vocabulary> {
+        self.model().vocabulary(input)
     }
 
     /// As [`NativeModel::margins_of`]; the margins of a model that is run by somebody else are its outputs.

@@ -1,31 +1,32 @@
 //! CatBoost's model in its JSON form: symmetric and other trees, borders of numbers, one-hot categories.
 //!
 //! Margins carry CatBoost's own bits: leaves are summed in float64 in the order of the trees, and the bias comes last.
-//! Features are compared as float32. The file knows categories by their hashes; a code that the engine is given stands
-//! for the category that is written as this number.
+//! Features are compared as float32. The file knows categories by their hashes: a text is given as itself, and a number stands
+//! for the category that is written as this number, where all categories that the model asks for are such numbers.
 
 use std::collections::HashMap;
 
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree};
-use headrace_types::Result;
+use headrace_types::{Result, Unknown, Vocabulary};
 
 use crate::category_words::CategoryWords;
 use crate::city_hash::category_hash;
 use crate::document::{Document, corrupt, unsupported};
 use crate::link::{Link, LinkKind};
 use crate::parsed::{Body, Parsed};
+use crate::vocabularies::Vocabularies;
 use crate::xgboost::OUTPUTS_MAX;
 use crate::xgboost_tree::known_covers;
 
 /// Codes among which a category is looked for by its hash.
-const CODES_COUNT: usize = 1 << 16;
+const CODES_COUNT: u32 = 1 << 16;
 
 pub(crate) fn parse(document: &Document) -> Result<Parsed> {
-    let (ensemble, link) = read(document)?;
-    Ok(Parsed::new(Body::Trees(ensemble), link))
+    let (ensemble, link, vocabularies) = read(document)?;
+    Ok(Parsed { vocabularies, ..Parsed::new(Body::Trees(ensemble), link) })
 }
 
-fn read(document: &Document) -> Result<(Ensemble, Link)> {
+fn read(document: &Document) -> Result<(Ensemble, Link, Vocabularies)> {
     let features = FeatureList::read(document.get("features_info")?)?;
     let (scale, biases) = scale_and_biases(document)?;
     let symmetric = document.find("oblivious_trees")?.is_some();
@@ -60,7 +61,7 @@ fn read(document: &Document) -> Result<(Ensemble, Link)> {
         base: vec![0.0; outputs_count],
         trees,
     };
-    Ok((ensemble, Link::new(loss(document)?, Precision::Float64)))
+    Ok((ensemble, Link::new(loss(document)?, Precision::Float64), features.vocabularies()))
 }
 
 /// `[scale, [bias, ...]]`, or of earlier versions `[scale, bias]`.
@@ -114,10 +115,43 @@ struct FeatureList {
     count: usize,
     /// The place in a row, and where a missing value goes.
     numbers: Vec<(usize, Missing)>,
-    /// The place in a row.
-    categories: Vec<usize>,
-    codes: HashMap<u32, usize>,
+    categories: Vec<CategoryFeature>,
+    /// The codes of the categories that are whole numbers, by their hashes.
+    numbers_as_categories: HashMap<u32, u32>,
 }
+
+struct CategoryFeature {
+    /// The place in a row.
+    place: usize,
+    /// The codes of the hashes that splits ask for; the category 'nan' has none: it is the missing value.
+    codes: HashMap<u32, u32>,
+    /// Whether a code is the number that the category is written as, and not the place of its hash in the file.
+    has_numbers: bool,
+}
+
+impl CategoryFeature {
+    /// `numbers` are the hashes of the numbers that can be codes.
+    fn read(place: usize, feature: &Document, numbers: &HashMap<u32, u32>) -> Result<Self> {
+        let values = feature.find("values")?.map_or(Ok(&[][..]), |_| feature.numbers("values"))?;
+        let hashes = values.iter().map(|&value| signed_hash(value)).collect::<Result<Vec<_>>>()?;
+        let named = hashes.into_iter().filter(|&hash| hash != category_hash("nan"));
+        let as_numbers: Option<HashMap<u32, u32>> =
+            named.clone().map(|hash| Some((hash, *numbers.get(&hash)?))).collect();
+        let has_numbers = as_numbers.is_some();
+        Ok(Self { place, codes: as_numbers.unwrap_or_else(|| named.zip(0..).collect()), has_numbers })
+    }
+
+    fn vocabulary(&self) -> Vocabulary {
+        let codes = self.codes.iter().map(|(&hash, &code)| (hash, code.into()));
+        let missing = (category_hash("nan"), f64::NAN);
+        let mut vocabulary = Vocabulary::of_hashes(codes.chain([missing]).collect(), category_hash);
+        (vocabulary.unknown, vocabulary.takes_codes) = (Unknown::Code(UNKNOWN_CODE), self.has_numbers);
+        vocabulary
+    }
+}
+
+/// What stands for a text that no split asks for.
+const UNKNOWN_CODE: f64 = -1.0;
 
 impl FeatureList {
     fn read(info: &Document) -> Result<Self> {
@@ -128,7 +162,8 @@ impl FeatureList {
             }
         }
         let list = |key: &str| info.find(key)?.map_or(Ok(&[][..]), |_| info.list(key));
-        let mut features = Self { count: 0, numbers: Vec::new(), categories: Vec::new(), codes: HashMap::new() };
+        let mut features =
+            Self { count: 0, numbers: Vec::new(), categories: Vec::new(), numbers_as_categories: HashMap::new() };
         for (index, feature) in list("float_features")?.iter().enumerate() {
             let missing = match feature.text("nan_value_treatment")? {
                 "AsTrue" => Missing::Right,
@@ -138,12 +173,14 @@ impl FeatureList {
             let place = features.place(feature, index)?;
             features.numbers.push((place, missing));
         }
-        for (index, feature) in list("categorical_features")?.iter().enumerate() {
+        let categorical = list("categorical_features")?;
+        let numbers_count = if categorical.is_empty() { 0 } else { CODES_COUNT };
+        features.numbers_as_categories =
+            (0..numbers_count).map(|code| (category_hash(&code.to_string()), code)).collect();
+        for (index, feature) in categorical.iter().enumerate() {
             let place = features.place(feature, index)?;
-            features.categories.push(place);
-        }
-        if !features.categories.is_empty() {
-            features.codes = (0..CODES_COUNT).map(|code| (category_hash(&code.to_string()), code)).collect();
+            let category = CategoryFeature::read(place, feature, &features.numbers_as_categories);
+            features.categories.push(category.map_err(|error| error.within(format!("categorical feature {index}")))?);
         }
         Ok(features)
     }
@@ -157,6 +194,10 @@ impl FeatureList {
         Ok(place)
     }
 
+    fn vocabularies(&self) -> Vocabularies {
+        self.categories.iter().map(|feature| (feature.place, feature.vocabulary())).collect()
+    }
+
     /// A node without its children; the right one takes the rows for which the split is true.
     fn split(&self, split: &Document) -> Result<(usize, Test, Missing)> {
         match split.text("split_type")? {
@@ -167,20 +208,22 @@ impl FeatureList {
             }
             "OneHotFeature" => {
                 let index = split.count("cat_feature_index")?;
-                let place = *self.categories.get(index).ok_or_else(|| unknown_feature(index))?;
+                let feature = self.categories.get(index).ok_or_else(|| unknown_feature(index))?;
+                let place = feature.place;
                 let hash = signed_hash(split.number("value")?)?;
                 if hash == category_hash("nan") {
                     let set = Categories::from_words(Vec::new(), false);
                     return Ok((place, Test::Categories { set, members_go_left: false }, Missing::Right));
                 }
-                let code = *self.codes.get(&hash).ok_or_else(|| {
+                let as_number = || self.numbers_as_categories.get(&hash).filter(|_| feature.has_numbers);
+                let code = *feature.codes.get(&hash).or_else(as_number).ok_or_else(|| {
                     unsupported(
-                        format!("categorical feature {index} has a category that is no whole number from 0 to 65535"),
-                        "train on such a column's codes",
+                        format!("categorical feature {index} has a category that its list lacks"),
+                        "export the model again from the library that trained it",
                     )
                 })?;
-                let mut words = vec![0; code / 32 + 1];
-                words[code / 32] = 1 << (code % 32);
+                let mut words = vec![0; code as usize / 32 + 1];
+                words[code as usize / 32] = 1 << (code % 32);
                 let set = Categories::from_words(words, false);
                 Ok((place, Test::Categories { set, members_go_left: false }, Missing::Left))
             }

@@ -12,10 +12,21 @@ const GOLDEN_ROWS_MAX: usize = 100_000;
 /// gate.
 const SCORE_ULPS_MAX: f64 = 8.0;
 
-/// `golden.json`: rows with the margins and scores that the training library gave them. `null` is NaN.
+/// A feature of a golden row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GoldenValue {
+    /// A missing value, of a number or of a text.
+    Missing(()),
+    Number(f64),
+    /// Of an input that takes text.
+    Text(String),
+}
+
+/// `golden.json`: rows with the margins and scores that the training library gave them. `null` is NaN, or a text that is not there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoldenRows {
-    pub features: Vec<Vec<Option<f64>>>,
+    pub features: Vec<Vec<GoldenValue>>,
     pub margins: Vec<Vec<Option<f64>>>,
     pub scores: Vec<Vec<Option<f64>>>,
 }
@@ -40,7 +51,7 @@ impl GoldenRows {
             return Err(corrupt(format!("there are {rows} golden rows; 1 to {GOLDEN_ROWS_MAX} are needed")));
         }
         let outputs_count = model.outputs_count();
-        let features = flat("features", &self.features, rows, model.features_count())?;
+        let features = self.numbers(model)?;
         let expected_margins = flat("margins", &self.margins, rows, outputs_count)?;
         let expected_scores = flat("scores", &self.scores, rows, outputs_count)?;
         let mut values = vec![0.0; rows * outputs_count];
@@ -68,6 +79,33 @@ impl GoldenRows {
             }
         }
         Ok(())
+    }
+}
+
+impl GoldenRows {
+    /// The features as the model takes them, codes in the place of texts.
+    fn numbers(&self, model: &AnyModel) -> Result<Vec<f64>> {
+        let width = model.features_count();
+        let mut numbers = Vec::new();
+        for (index, row) in self.features.iter().enumerate() {
+            check_width("features", index, row.len(), width)?;
+            for (input, value) in row.iter().enumerate() {
+                let number = match (value, model.vocabulary(input)) {
+                    (GoldenValue::Number(number), _) => Some(*number),
+                    (GoldenValue::Missing(()), None) => Some(f64::NAN),
+                    (GoldenValue::Missing(()), Some(vocabulary)) => vocabulary.code(None),
+                    (GoldenValue::Text(text), Some(vocabulary)) => vocabulary.code(Some(text)),
+                    (GoldenValue::Text(_), None) => {
+                        return Err(corrupt(format!(
+                            "golden row {index} has text as feature {input}, a number is taken"
+                        )));
+                    }
+                };
+                let refused = || corrupt(format!("golden row {index} has no category of the model as feature {input}"));
+                numbers.push(number.ok_or_else(refused)?);
+            }
+        }
+        Ok(numbers)
     }
 }
 
@@ -99,10 +137,15 @@ fn flat(what: &str, rows: &[Vec<Option<f64>>], count: usize, width: usize) -> Re
     }
     let mut values = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        if row.len() != width {
-            return Err(corrupt(format!("row {index} of golden '{what}' has {} values, the model {width}", row.len())));
-        }
+        check_width(what, index, row.len(), width)?;
         values.extend(row.iter().map(|value| value.unwrap_or(f64::NAN)));
     }
     Ok(values)
+}
+
+fn check_width(what: &str, index: usize, have: usize, width: usize) -> Result<()> {
+    if have == width {
+        return Ok(());
+    }
+    Err(corrupt(format!("row {index} of golden '{what}' has {have} values, the model {width}")))
 }

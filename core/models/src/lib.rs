@@ -40,6 +40,7 @@ mod pipeline;
 mod python;
 mod runtimes;
 mod ubjson;
+mod vocabularies;
 mod xgboost;
 mod xgboost_tree;
 
@@ -47,7 +48,7 @@ pub use any::AnyModel;
 pub use folder::{LoadedModel, ModelDraft, ModelFolder};
 pub use format::{ModelFormat, load_model};
 pub use function::FunctionModel;
-pub use golden::GoldenRows;
+pub use golden::{GoldenRows, GoldenValue};
 pub use headrace_cpu::Features;
 pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
-use headrace_types::{Error, Result};
+use headrace_types::{Error, Result, Vocabulary};
+use serde_json::Value;
 
 use crate::document::{corrupt, unsupported};
 use crate::link::{Link, LinkKind};
 use crate::parsed::{Body, Parsed};
+use crate::vocabularies::Vocabularies;
 use crate::xgboost::OUTPUTS_MAX;
 use crate::xgboost_tree::known_covers;
 
@@ -19,7 +21,7 @@ type Entries<'a> = HashMap<&'a str, &'a str>;
 
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
     let (ensemble, link) = read(bytes)?;
-    Ok(Parsed::new(Body::Trees(ensemble), link))
+    Ok(Parsed { vocabularies: vocabularies(bytes)?, ..Parsed::new(Body::Trees(ensemble), link) })
 }
 
 fn read(bytes: &[u8]) -> Result<(Ensemble, Link)> {
@@ -102,6 +104,44 @@ impl<'a> Sections<'a> {
             _ => Ok(self),
         }
     }
+}
+
+/// The categories of features that were columns of a frame; a feature whose categories are no texts is given as codes.
+///
+/// `pandas_categorical` lists the categories of those columns, from the first on, without saying which features they are. That is told by
+/// the line that headrace's exporter adds, or else by the categorical features, if they are as many.
+///
+/// # Errors
+/// `corrupt_model` for a list that is not JSON, or that has a category twice.
+fn vocabularies(bytes: &[u8]) -> Result<Vocabularies> {
+    let mut lists: Vec<Vec<Value>> = Vec::new();
+    let (mut columns, mut features) = (None, None);
+    for line in bytes.rsplit(|&byte| byte == b'\n').take_while(|line| *line != b"end of trees") {
+        let line = std::str::from_utf8(line).unwrap_or_default().trim();
+        if let Some(text) = line.strip_prefix("pandas_categorical:") {
+            let wrong = |error: serde_json::Error| corrupt(format!("'pandas_categorical': {error}"));
+            lists = serde_json::from_str::<Option<_>>(text).map_err(wrong)?.unwrap_or_default();
+        } else if let Some(text) = line.strip_prefix(COLUMNS_KEY) {
+            columns = Some(places(text)?);
+        } else if let Some(text) = line.strip_prefix("[categorical_feature:") {
+            features = places(text.trim_end_matches(']')).ok();
+        }
+    }
+    let columns = columns.or(features).filter(|columns| columns.len() == lists.len()).unwrap_or_default();
+    let of_text = columns.iter().zip(&lists).filter_map(|(&column, list)| {
+        let words = list.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+        let vocabulary = Vocabulary::of_words(words).map(|vocabulary| (column, vocabulary));
+        Some(vocabulary.map_err(|error| error.within(format!("feature {column}"))))
+    });
+    of_text.collect()
+}
+
+/// Before the list of the features that are columns of categories; headrace's exporter adds the line.
+const COLUMNS_KEY: &str = "headrace_category_columns:";
+
+fn places(text: &str) -> Result<Vec<usize>> {
+    let places = text.trim().split(',').filter(|place| !place.is_empty()).map(|place| place.trim().parse().ok());
+    places.collect::<Option<_>>().ok_or_else(|| corrupt(format!("'{}' is no list of features", shortened(text))))
 }
 
 fn entry<'a>(entries: &Entries<'a>, key: &str) -> Result<&'a str> {

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use headrace_cpu::{Features, Forest, Precision, check_contributions_lengths, check_lengths, spread};
-use headrace_types::{Error, ErrorCode, Model, Objective, Result};
+use headrace_types::{Error, ErrorCode, Model, Objective, Result, Vocabulary};
 
 use crate::explained::{Explained, ExplainerFile};
 use crate::linear::Linear;
@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::network::Network;
 use crate::parsed::{Body, Parsed};
 use crate::pipeline::Preparation;
+use crate::vocabularies::Vocabularies;
 
 /// A further thread is started for each so many rows that are prepared, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
@@ -25,6 +26,7 @@ pub struct NativeModel {
     kind: Kind,
     link: Link,
     explained: Explained,
+    vocabularies: Vocabularies,
 }
 
 #[derive(Debug)]
@@ -38,9 +40,9 @@ impl NativeModel {
     /// Compiles what a loader gave. With the `file` that it came from, the explainer of trees is left to the first explanation.
     ///
     /// # Errors
-    /// `corrupt_model` when the trees are none, or layers do not fit each other.
+    /// `corrupt_model` when the trees are none, layers do not fit each other, or an input that is not there is told to be text.
     pub(crate) fn compile(parsed: Parsed, file: Option<ExplainerFile>) -> Result<Self> {
-        let Parsed { preparation, body, link } = parsed;
+        let Parsed { preparation, body, link, vocabularies } = parsed;
         let (kind, mut explained) = match body {
             Body::Trees(ensemble) => (Kind::Trees(Forest::new(&ensemble)?), Explained::trees(&ensemble, file)),
             Body::Linear(linear) => (Kind::Linear(linear), Explained::Linear),
@@ -58,7 +60,14 @@ impl NativeModel {
         {
             explained = Explained::Not(error);
         }
-        Ok(Self { preparation, kind, link, explained })
+        let model = Self { preparation, kind, link, explained, vocabularies };
+        model.vocabularies.check(model.features_count())?;
+        Ok(model)
+    }
+
+    /// The inputs that may be given as text.
+    pub fn text_inputs(&self) -> impl Iterator<Item = usize> {
+        self.vocabularies.inputs()
     }
 
     /// Raw margins of `rows` rows of float32 or float64 features, spread over at most `threads` threads.
@@ -145,11 +154,12 @@ impl NativeModel {
 
     /// Memory that the compiled model takes, without that of explanations.
     pub fn bytes(&self) -> usize {
-        match &self.kind {
+        let kind = match &self.kind {
             Kind::Trees(forest) => forest.bytes(),
             Kind::Linear(linear) => linear.bytes(),
             Kind::Network(network) => network.bytes(),
-        }
+        };
+        kind + self.vocabularies.bytes()
     }
 
     /// Tells where the file is now that explanations are made of.
@@ -269,6 +279,10 @@ impl Model for NativeModel {
 
     fn objective(&self) -> Objective {
         self.link.objective()
+    }
+
+    fn vocabulary(&self, input: usize) -> Option<&Vocabulary> {
+        self.vocabularies.of(input)
     }
 
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {

@@ -3,6 +3,7 @@ use headrace_cpu::{DenseLayer, Ensemble, Precision};
 use crate::linear::Linear;
 use crate::link::Link;
 use crate::pipeline::Preparation;
+use crate::vocabularies::Vocabularies;
 
 /// A model as its file says it, before anything is compiled: what every loader gives, and
 /// [`NativeModel::compile`](crate::NativeModel::compile) takes. The file's form was checked, the trees and layers were not.
@@ -12,6 +13,8 @@ pub(crate) struct Parsed {
     pub(crate) preparation: Option<Preparation>,
     pub(crate) body: Body,
     pub(crate) link: Link,
+    /// The inputs that may be given as text.
+    pub(crate) vocabularies: Vocabularies,
 }
 
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(crate) enum Body {
 
 impl Parsed {
     pub(crate) fn new(body: Body, link: Link) -> Self {
-        Self { preparation: None, body, link }
+        Self { preparation: None, body, link, vocabularies: Vocabularies::default() }
     }
 }
 

@@ -5,13 +5,14 @@
 //! `inplace_predict` rounds otherwise and may differ from it, and so from us, in the last bits.
 
 use headrace_cpu::{Comparison, Ensemble, Precision};
-use headrace_types::Result;
+use headrace_types::{Result, Unknown, Vocabulary};
 
 use crate::category_words::CategoryWords;
 use crate::document::{Document, corrupt, unsupported, whole};
 use crate::linear::Linear;
 use crate::link::{Link, LinkKind};
 use crate::parsed::{Body, Parsed};
+use crate::vocabularies::Vocabularies;
 use crate::xgboost_tree::{Leaves, read_tree};
 
 /// Margins that one row may get.
@@ -28,11 +29,11 @@ enum BaseLink {
 pub(crate) fn parse(document: &Document) -> Result<Parsed> {
     let header = Header::read(document)?;
     let booster = header.booster;
-    let body = match booster.text("name")? {
-        "gblinear" => Body::Linear(linear(booster.get("model")?, &header)?),
-        _ => Body::Trees(ensemble(&header)?),
+    let (body, vocabularies) = match booster.text("name")? {
+        "gblinear" => (Body::Linear(linear(booster.get("model")?, &header)?), Vocabularies::default()),
+        _ => (Body::Trees(ensemble(&header)?), vocabularies(booster)?),
     };
-    Ok(Parsed::new(body, header.link))
+    Ok(Parsed { vocabularies, ..Parsed::new(body, header.link) })
 }
 
 /// What the file says of every booster.
@@ -132,6 +133,52 @@ fn gradient_booster(booster: &Document) -> Result<(&Document, Option<&[f64]>)> {
         "dart" => Ok((booster.get("gbtree")?.get("model")?, Some(booster.numbers("weight_drop")?))),
         other => Err(unsupported(format!("the booster is '{other}'"), "use booster = gbtree, dart or gblinear")),
     }
+}
+
+/// The categories of features that were columns of a frame, since XGBoost 3.1; it answers with an error for one that it does not know.
+///
+/// A list that holds more than ASCII is left alone, and its feature is given as codes: of a pandas column XGBoost counts the characters of
+/// each category and takes so many bytes, so that what the file holds are not the column's texts.
+///
+/// # Errors
+/// `corrupt_model` when the lists do not fit, or a category is there twice.
+fn vocabularies(booster: &Document) -> Result<Vocabularies> {
+    let (model, _) = gradient_booster(booster)?;
+    let Some(categories) = model.find("cats")?.filter(|cats| matches!(cats, Document::Object(_))) else {
+        return Ok(Vocabularies::default());
+    };
+    let Some(Document::List(lists)) = categories.find("enc")? else { return Ok(Vocabularies::default()) };
+    let one = |(feature, list): (usize, &Document)| {
+        let vocabulary = vocabulary(list).map(|found| found.map(|vocabulary| (feature, vocabulary)));
+        vocabulary.map_err(|error| error.within(format!("the categories of feature {feature}"))).transpose()
+    };
+    lists.iter().enumerate().filter_map(one).collect()
+}
+
+/// `offsets` are the places in `values`, the bytes of all texts, where each text begins, and the end of the last.
+fn vocabulary(list: &Document) -> Result<Option<Vocabulary>> {
+    if list.find("offsets")?.is_none() {
+        return Ok(None);
+    }
+    let (offsets, values) = (list.numbers("offsets")?, list.numbers("values")?);
+    let Some(text) = values.iter().map(|&byte| whole(byte).filter(|byte| *byte < 128)).collect::<Option<Vec<_>>>()
+    else {
+        return Ok(None);
+    };
+    #[allow(clippy::cast_possible_truncation)] // below 128
+    let text: String = text.into_iter().map(|byte| char::from(byte as u8)).collect();
+    let word = |ends: &[f64]| {
+        let range = whole(ends[0]).zip(whole(ends[1])).and_then(|(begin, end)| text.get(begin..end));
+        range
+            .ok_or_else(|| corrupt(format!("a category is said to be at {} to {} of {}", ends[0], ends[1], text.len())))
+    };
+    let words = offsets.windows(2).map(word).collect::<Result<Vec<_>>>()?;
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let mut vocabulary = Vocabulary::of_words(words)?;
+    vocabulary.unknown = Unknown::Refused;
+    Ok(Some(vocabulary))
 }
 
 fn objective(name: &str) -> Result<(LinkKind, BaseLink)> {

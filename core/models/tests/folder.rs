@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use headrace_models::{
-    AnyModel, Features, GoldenRows, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime, Runtimes,
-    Signature, Trainer, load_model,
+    AnyModel, Features, GoldenRows, GoldenValue, LoadedModel, ModelDraft, ModelFolder, ModelFormat, PythonRuntime,
+    Runtimes, Signature, Trainer, load_model,
 };
 use headrace_types::{DType, ErrorCode, Field, Result, Task, digest_json};
 
@@ -88,7 +88,11 @@ fn a_python_class_that_starts_only_once_leaves_no_version() {
         labels: None,
         format: ModelFormat::PythonClass,
         settings: serde_json::json!({"module": "once", "class": "Once", "outputs": 1}),
-        golden: GoldenRows { features: zeros(5), margins: zeros(1), scores: zeros(1) },
+        golden: GoldenRows {
+            features: vec![vec![GoldenValue::Number(0.0); 5]; 2],
+            margins: zeros(1),
+            scores: zeros(1),
+        },
         ..draft()
     };
     let error = ModelFolder::create_with(&scratch.0, "once", &of_a_class, b"", &[], &runtimes).unwrap_err();

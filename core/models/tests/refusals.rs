@@ -158,7 +158,7 @@ fn catboost_models_are_refused_by_name() {
             split.into(),
             json!({"split_type": "OneHotFeature", "cat_feature_index": 0, "value": 1}),
             unsupported,
-            "no whole number from 0 to 65535",
+            "has a category that its list lacks",
         ),
         (
             split.into(),
@@ -217,8 +217,17 @@ fn pipelines_are_refused_by_name() {
 
     type Change = fn(&mut Value, &mut Value);
     let corrupt = ErrorCode::CorruptModel;
-    let cases: [(Change, ErrorCode, &str); 19] = [
-        (|_, of| of["format"] = json!(2), ErrorCode::NewerFormat, "has format 2"),
+    let cases: [(Change, ErrorCode, &str); 24] = [
+        (|_, of| of["format"] = json!(3), ErrorCode::NewerFormat, "has format 3"),
+        (|_, of| of["format"] = json!(0), ErrorCode::NewerFormat, "has format 0"),
+        (
+            |_, of| of["inputs"][1] = json!({"categories": ["x", "y", "x"]}),
+            corrupt,
+            "input 1: the category 'x' stands at",
+        ),
+        (|_, of| of["inputs"][1] = json!({"categories": ["x", 1]}), corrupt, "expected a string"),
+        (|_, of| of["inputs"][1] = json!({"categories": ["x"], "unknown": "zero"}), corrupt, "unknown variant `zero`"),
+        (|_, of| of["inputs"][1] = json!({"categories": ["x"], "sorted": true}), corrupt, "unknown field `sorted`"),
         (|_, of| of["estimator"] = json!({"kind": "svm"}), corrupt, "unknown variant `svm`"),
         (|_, of| of["link"] = json!("probit"), corrupt, "unknown variant `probit`"),
         (|_, of| of["more"] = json!(1), corrupt, "unknown field `more`"),
@@ -268,4 +277,78 @@ fn linear_models_are_refused_by_name() {
         error.hint.contains("xgboost-json, xgboost-ubj, lightgbm-text, linear-json, pipeline-safetensors"),
         "{error}"
     );
+}
+
+#[test]
+fn texts_of_a_pipeline_have_the_codes_of_their_places() {
+    use headrace_types::Model;
+
+    let categories = |input: Value| {
+        let bytes = pipeline(|_, of| (of["format"], of["inputs"][1]) = (json!(2), input.clone()));
+        load_model(ModelFormat::PipelineSafetensors, &bytes).unwrap()
+    };
+    let model = categories(json!({"categories": ["b", "", "\u{fc}"]}));
+    assert!(model.vocabulary(0).is_none() && model.vocabulary(2).is_none());
+    let vocabulary = model.vocabulary(1).unwrap();
+    assert_eq!(["b", "", "\u{fc}", "u"].map(|text| vocabulary.code(Some(text)).unwrap()), [0.0, 1.0, 2.0, -1.0]);
+    assert!(vocabulary.code(None).unwrap().is_nan() && !vocabulary.takes_codes);
+    assert_eq!(model.text_inputs().collect::<Vec<_>>(), [1]);
+    let strict = categories(json!({"categories": ["b"], "unknown": "error", "missing": "error"}));
+    let vocabulary = strict.vocabulary(1).unwrap();
+    assert_eq!(
+        (vocabulary.code(Some("b")), vocabulary.code(Some("c")), vocabulary.code(None)),
+        (Some(0.0), None, None)
+    );
+}
+
+#[test]
+fn categories_of_lightgbm_are_those_of_the_columns_that_are_named() {
+    let good = fixture("lightgbm_text.txt");
+    let with = |lists: &str, columns: &str| {
+        let (head, _) = good.split_once("\nheadrace_category_columns:").unwrap();
+        format!("{head}{columns}\npandas_categorical:{lists}\n")
+    };
+    let load = |text: &str| load_model(ModelFormat::LightgbmText, text.as_bytes()).unwrap();
+    assert_eq!(load(&good).text_inputs().collect::<Vec<_>>(), [1, 3]);
+    let columns = "\nheadrace_category_columns:1,3";
+    assert_eq!(load(&with(r#"[["a"], [1, 2]]"#, columns)).text_inputs().collect::<Vec<_>>(), [1]);
+    assert_eq!(load(&with(r#"[["a"]]"#, columns)).text_inputs().count(), 0);
+    assert_eq!(load(&with("null", columns)).text_inputs().count(), 0);
+    let corrupt = ErrorCode::CorruptModel;
+    for (lists, columns, message) in [
+        (r#"[["a", "a"], ["b"]]"#, columns, "feature 1: the category 'a' stands at the places 0 and 1"),
+        (r#"[["a"], "b"]"#, columns, "'pandas_categorical': invalid type"),
+        ("[[", columns, "'pandas_categorical': EOF"),
+        (r#"[["a"], ["b"]]"#, "\nheadrace_category_columns:1,x", "is no list of features"),
+        (r#"[["a"], ["b"]]"#, "\nheadrace_category_columns:1,99999999999", "categories of input 99999999999"),
+    ] {
+        assert_refused(ModelFormat::LightgbmText, with(lists, columns).as_bytes(), corrupt, message);
+    }
+}
+
+#[test]
+fn categories_of_xgboost_are_checked() {
+    use headrace_types::{Model, Unknown};
+
+    let good: Value = serde_json::from_str(&fixture("xgboost_text.xgb.json")).unwrap();
+    let load = |document: &Value| load_model(ModelFormat::XgboostJson, document.to_string().as_bytes());
+    let model = load(&good).unwrap();
+    assert_eq!(model.text_inputs().collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(model.vocabulary(1).unwrap().unknown, Unknown::Refused);
+    let list = "/learner/gradient_booster/model/cats/enc/1";
+    let corrupt = ErrorCode::CorruptModel;
+    for (offsets, values, message) in [
+        (json!([0, 1, 3]), json!([97, 98]), "a category is said to be at 1 to 3 of 2"),
+        (json!([0, 2, 1]), json!([97, 98]), "a category is said to be at 2 to 1 of 2"),
+        (json!([0, -1]), json!([97]), "a category is said to be at 0 to -1 of 1"),
+        (json!([0, 1, 2]), json!([97, 97]), "categories of feature 1: the category 'a' stands at"),
+        (json!("x"), json!([97]), "'offsets' is a string"),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(list).unwrap() = json!({"offsets": offsets, "values": values});
+        assert_refused(ModelFormat::XgboostJson, bad.to_string().as_bytes(), corrupt, message);
+    }
+    let mut cut = good.clone();
+    *cut.pointer_mut(list).unwrap() = json!({"offsets": [0, 1], "values": [-61]});
+    assert_eq!(load(&cut).unwrap().text_inputs().collect::<Vec<_>>(), [3], "half a letter is no text");
 }

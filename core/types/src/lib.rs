@@ -18,6 +18,7 @@ mod schema;
 mod tensor;
 mod timestamp;
 mod value;
+mod vocabulary;
 
 pub use clock::{Clock, SystemClock, TimestampUs, VirtualClock};
 pub use column::{Batch, Column, ColumnData};
@@ -30,3 +31,4 @@ pub use schema::{Field, Schema};
 pub use tensor::Tensor;
 pub use timestamp::{civil_from_days, days_from_civil, format_timestamp, parse_timestamp, timestamp_of_text};
 pub use value::Value;
+pub use vocabulary::{Unknown, Vocabulary, WORDS_MAX};

@@ -2,7 +2,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, Vocabulary};
 
 /// What a model answers, which decides the shape of the Common API's predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,13 @@ pub trait Model: Send + Sync + Debug {
     fn outputs_count(&self) -> usize;
 
     fn objective(&self) -> Objective;
+
+    /// The codes of an input that may be given as text; `None` of one that takes numbers only. Who gives rows puts the codes in the place
+    /// of the texts.
+    fn vocabulary(&self, input: usize) -> Option<&Vocabulary> {
+        let _ = input;
+        None
+    }
 
     /// Whether a call waits for another process, so that its thread is better lent to others meanwhile.
     fn waits(&self) -> bool {

@@ -15,6 +15,7 @@ mod join;
 mod keys;
 mod local_store;
 mod model;
+mod model_rows;
 mod online_plan;
 mod plan;
 mod profile;

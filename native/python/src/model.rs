@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::error::{Outcome, detached, guarded};
 use crate::fork::ForkGuard;
+use crate::model_rows::{encoded, is_numeric};
 use crate::runtimes::runtimes_of;
 use crate::tensor::{Element, View};
 
@@ -117,7 +118,34 @@ impl Model {
         self.model.outputs_count()
     }
 
-    /// Raw margins, float64 `[rows, outputs]`, of a float32 or float64 `[rows, features]`; NaN is a missing value.
+    /// The features that may be given as text, by their places.
+    #[getter]
+    fn text_features(&self) -> Vec<usize> {
+        self.model.native().map_or_else(Vec::new, |model| model.text_inputs().collect())
+    }
+
+    /// The texts that a feature has codes for, in the order of their codes; None of one that takes numbers, and where the file knows only their
+    /// hashes.
+    fn categories(&self, feature: usize) -> Option<Vec<&str>> {
+        self.model.vocabulary(feature)?.words()
+    }
+
+    /// The codes that stand for texts of a feature; None of one that takes numbers.
+    fn codes(&self, feature: usize) -> Option<Vec<f64>> {
+        Some(self.model.vocabulary(feature)?.codes())
+    }
+
+    /// The rows as the model computes with them, float64 `[rows, features]`: codes in the place of texts.
+    fn encode<'py>(&self, x: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let py = x.py();
+        let (owner, view) = self.matrix(x)?;
+        let rows = if view.dimensions == 1 { 1 } else { view.shape.0 };
+        let array = py.import("numpy")?.call_method1(intern!(py, "asarray"), (owner, intern!(py, "float64")))?;
+        Ok(array.call_method1(intern!(py, "reshape"), (rows, self.model.features_count()))?)
+    }
+
+    /// Raw margins, float64 `[rows, outputs]`, of rows of float32 or float64 `[rows, features]`; NaN is a missing value. Where features are text:
+    /// a frame, a dict of columns, or rows of objects.
     #[pyo3(signature = (x, threads=None))]
     fn margins<'py>(&self, x: &Bound<'py, PyAny>, threads: Option<usize>) -> Outcome<Bound<'py, PyArray2<f64>>> {
         self.margins_array(x, threads, false)
@@ -233,11 +261,21 @@ impl Model {
         Ok((rows, values))
     }
 
-    /// The rows as a view, after a conversion by NumPy where they are neither float32 nor float64, not contiguous or not aligned.
+    fn has_texts(&self) -> bool {
+        self.model.native().is_some_and(|model| model.text_inputs().next().is_some())
+    }
+
+    /// The rows as a view, texts as their codes, and after a conversion by NumPy where they are neither float32 nor float64, not contiguous or not aligned.
     fn matrix<'py>(&self, x: &Bound<'py, PyAny>) -> Outcome<(Bound<'py, PyAny>, View)> {
         let is_fit = |view: &View| matches!(view.element, Element::Float32 | Element::Float64);
         let (owner, view) = match View::of("x", x) {
             Ok(view) if is_fit(&view) => (x.clone(), view),
+            _ if self.has_texts() && !is_numeric(x) => {
+                let names = self.manifest.as_ref().map(|manifest| &manifest.signature.features[..]);
+                let encoded = encoded(&self.model, names, x)?.into_any();
+                let view = View::of("x", &encoded)?;
+                (encoded, view)
+            }
             _ => {
                 let py = x.py();
                 let arguments = (x, intern!(py, "float64"), ["C", "A"]);

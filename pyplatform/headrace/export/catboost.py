@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library, replacing
+from headrace.export.exported import (
+    ExportedModel,
+    GoldenTable,
+    Matrix,
+    golden_matrix,
+    golden_rows,
+    golden_table,
+    label_names,
+    library,
+    replacing,
+)
 
 # What a model answers with: `predict` with this prediction type.
 PROBABILITY = {"Logloss", "CrossEntropy", "Focal"}
@@ -21,13 +31,14 @@ RANKING = ("YetiRank", "PairLogit", "Query", "LambdaMart", "StochasticRank", "St
 def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     """Writes a CatBoost model as JSON and computes its golden rows.
 
-    Categories of a feature are the whole numbers from 0 to 65535, and few enough that CatBoost asks for each of them
-    (`one_hot_max_size`).
+    Categories of a feature are texts, or the whole numbers from 0 to 65535, and few enough that CatBoost asks for each
+    of them (`one_hot_max_size`).
 
     Args:
         model: a fitted `CatBoost`, `CatBoostClassifier`, `CatBoostRegressor` or `CatBoostRanker`.
         path: the file to write.
-        golden: rows of shape (rows, features), NaN where a value is missing; categories as their numbers.
+        golden: rows of shape (rows, features), NaN where a value is missing, which of a category is the text 'nan';
+            categories as their numbers, or as their texts in a frame or an object array.
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted, categories of golden rows
@@ -40,8 +51,9 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         raise make_error("invalid_argument", message, "give a fitted catboost.CatBoost")
     if not model.is_fitted():
         raise make_error("invalid_argument", "the CatBoost model is not fitted", "call fit before exporting it")
-    rows = golden_matrix(golden, len(model.feature_names_))
-    given = _given(model, rows)
+    table = golden_table(golden, len(model.feature_names_), None)
+    rows: Any = golden_matrix(golden, len(model.feature_names_)) if table is None else table
+    given = _given(model, rows) if table is None else _given_texts(model, table)
     loss = _loss(model)
     _refuse(model, loss)
     file = Path(path)
@@ -119,12 +131,39 @@ def _given(model: Any, rows: Matrix) -> Any:
     places = model.get_cat_feature_indices()
     if not places:
         return rows
-    codes = rows[:, places]
+    given = rows.astype(object)
+    given[:, places] = _whole(rows[:, places])
+    return given
+
+
+def _whole(codes: Matrix) -> Any:
+    """Categories as whole numbers, a missing one as CatBoost knows it."""
     odd = codes[~np.isnan(codes) & (codes != np.floor(codes))]
     if len(odd):
         message = f"golden rows hold the category {odd[0]}, which is no whole number"
         raise make_error("invalid_argument", message, "give categories as the numbers that the model was trained on")
-    given = rows.astype(object)
-    for place in places:
-        given[:, place] = ["nan" if code != code else int(code) for code in rows[:, place]]
+    whole = np.empty(codes.shape, dtype=object)
+    for place in range(codes.shape[1]):
+        whole[:, place] = ["nan" if code != code else int(code) for code in codes[:, place]]
+    return whole
+
+
+def _given_texts(model: Any, table: GoldenTable) -> Any:
+    """As `_given`, of rows with texts.
+
+    Raises:
+        HeadraceError: `invalid_argument`, text in a column of numbers, or a category that is no whole number.
+    """
+    places = model.get_cat_feature_indices()
+    odd = [place for place in table.texts if place not in places]
+    if odd:
+        message = f"golden rows hold texts in column {odd[0]}, which is no feature of categories"
+        raise make_error("invalid_argument", message, "give its numbers")
+    given = np.empty((len(table.rows), len(table.columns)), dtype=object)
+    for place, values in enumerate(table.columns):
+        if place in table.texts:
+            given[:, place] = ["nan" if value is None else value for value in values]
+        else:
+            numbers = np.array([[np.nan if value is None else value] for value in values], dtype=np.float64)
+            given[:, place] = _whole(numbers)[:, 0] if place in places else numbers[:, 0]
     return given

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from headrace.errors import make_error
 
 Matrix = NDArray[np.float64]
+GoldenValue = float | str | None
 PACKAGES = {"xgboost": "xgboost-cpu", "sklearn": "scikit-learn"}
 
 
 class GoldenRows(TypedDict):
-    """`golden.json`: rows with what the training library says of them; None stands for NaN."""
+    """`golden.json`: rows with what the training library says of them; None stands for NaN and for a missing text."""
 
-    features: list[list[float | None]]
+    features: list[list[GoldenValue]]
     margins: list[list[float | None]]
     scores: list[list[float | None]]
 
@@ -103,10 +104,110 @@ def golden_matrix(golden: Any, features_count: int) -> Matrix:
     return rows
 
 
-def golden_rows(rows: Matrix, margins: Any, scores: Any) -> GoldenRows:
+@dataclass(frozen=True)
+class GoldenTable:
+    """Golden rows of which some columns are text, or categories of a frame.
+
+    Attributes:
+        given: the rows for the training library: a frame, or an object array.
+        columns: their values by column: numbers, or texts; None where one is missing.
+        texts: the places of the columns that are text.
+    """
+
+    given: Any
+    columns: list[list[GoldenValue]]
+    texts: tuple[int, ...]
+
+    @property
+    def rows(self) -> list[list[GoldenValue]]:
+        return [list(row) for row in zip(*self.columns, strict=True)]
+
+    def with_column(self, place: int, values: list[GoldenValue]) -> GoldenTable:
+        columns = [values if index == place else column for index, column in enumerate(self.columns)]
+        return GoldenTable(self.given, columns, self.texts)
+
+
+def golden_table(golden: Any, features_count: int, names: Sequence[str] | None) -> GoldenTable | None:
+    """The golden rows, if they are a frame with columns of text or of categories, or an object array with texts.
+
+    Args:
+        golden: what the caller gave.
+        features_count: the features that the model takes.
+        names: what the model was trained on calls its columns; those of a frame are taken in this order.
+
+    Raises:
+        HeadraceError: `missing_column`, `length_mismatch`; `invalid_argument` for a column of numbers and texts.
+    """
+    if hasattr(golden, "to_pandas"):
+        golden = golden.to_pandas()
+    is_frame = hasattr(golden, "columns") and hasattr(golden, "iloc")
+    if is_frame:
+        if names is not None and list(golden.columns) != list(names):
+            missing = [name for name in names if name not in golden.columns]
+            if missing:
+                raise make_error("missing_column", f"golden rows have no column {missing[0]!r}", "give all features")
+            golden = golden[list(names)]
+        series = [golden.iloc[:, place] for place in range(golden.shape[1])]
+        columns = [_values(column.astype(object)) for column in series]
+        has_categories = any(hasattr(column, "cat") for column in series)
+    else:
+        array = np.asarray(golden, dtype=object) if not hasattr(golden, "dtype") else golden
+        if array.dtype.kind not in "OUT" or array.ndim != 2:
+            return None
+        columns = [_values(array[:, place]) for place in range(array.shape[1])]
+        has_categories = False
+    texts = tuple(place for place, column in enumerate(columns) if any(isinstance(value, str) for value in column))
+    if not texts and not has_categories:
+        return None
+    if not columns or not columns[0] or len(columns) != features_count:
+        shape = (len(columns[0]) if columns else 0, len(columns))
+        message = f"golden rows have shape {shape}, the model takes (1 or more, {features_count})"
+        raise make_error(
+            "length_mismatch", message, "give some rows of the training set, features in the model's order"
+        )
+    for place in texts:
+        odd = [value for value in columns[place] if value is not None and not isinstance(value, str)]
+        if odd:
+            message = f"column {place} of the golden rows holds texts, and the number {odd[0]}"
+            raise make_error("invalid_argument", message, "make all values of the column texts, or all numbers")
+    if is_frame:
+        return GoldenTable(golden, columns, texts)
+    return GoldenTable(_object_rows(columns, texts, names), columns, texts)
+
+
+def _values(column: Any) -> list[GoldenValue]:
+    return [_value(value) for value in column]
+
+
+def _value(value: Any) -> GoldenValue:
+    if isinstance(value, str):
+        return str(value)
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    number = float(value)
+    if np.isinf(number):
+        raise make_error("invalid_argument", "golden rows hold an infinite value", "leave such rows out")
+    return None if number != number else number
+
+
+def _object_rows(columns: list[list[GoldenValue]], texts: Sequence[int], names: Sequence[str] | None) -> Any:
+    """The rows for a library: a frame, if the model knows the names of its columns; a missing number is NaN."""
+    numbers = [[float("nan") if value is None else value for value in column] for column in columns]
+    given = [column if place in texts else numbers[place] for place, column in enumerate(columns)]
+    if names is None:
+        return np.array(given, dtype=object).T
+    pandas = library("pandas")
+    series = {name: np.array(column, dtype=object) for name, column in zip(names, given, strict=True)}
+    frame = pandas.DataFrame({name: pandas.Series(values, dtype=object) for name, values in series.items()})
+    return frame.astype({name: np.float64 for place, name in enumerate(names) if place not in texts})
+
+
+def golden_rows(rows: Matrix | GoldenTable, margins: Any, scores: Any) -> GoldenRows:
     """Golden rows in the form of `golden.json`; one-dimensional answers become one output a row."""
+    features: Any = rows.rows if isinstance(rows, GoldenTable) else _listed(rows)
+    count = len(features)
     return GoldenRows(
-        features=_listed(rows), margins=_listed(_by_row(margins, len(rows))), scores=_listed(_by_row(scores, len(rows)))
+        features=features, margins=_listed(_by_row(margins, count)), scores=_listed(_by_row(scores, count))
     )
 
 

@@ -6,9 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, golden_matrix, golden_rows, label_names, library, replacing
+from headrace.export.exported import (
+    ExportedModel,
+    GoldenTable,
+    GoldenValue,
+    golden_matrix,
+    golden_rows,
+    golden_table,
+    label_names,
+    library,
+    replacing,
+)
 
 CLASSIFICATION = {"binary", "multiclass", "multiclassova"}
+CATEGORIES = "\npandas_categorical:"
+COLUMNS = "\nheadrace_category_columns:"
+"""Before the places of the columns whose categories `pandas_categorical` lists; LightGBM leaves the line alone."""
 RANKING = {"lambdarank", "rank_xendcg"}
 
 
@@ -19,7 +32,9 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         model: a `Booster` or a fitted `LGBMModel`; either predicts with the trees up to its best iteration, if it has
             one.
         path: the file to write.
-        golden: rows of shape (rows, features), NaN where a value is missing; categories as their codes.
+        golden: rows of shape (rows, features), NaN where a value is missing; categories as their codes. Of a model that
+            was trained on a frame with columns of categories: a frame with these columns, where texts may stand for
+            categories that are texts, or an object array with the texts.
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted), `unsupported_model`
@@ -31,9 +46,17 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     header, _, trees = text.partition("\nTree=")
     if "\nis_linear=1" in trees:
         raise make_error("unsupported_model", "the model has linear trees", "train with linear_tree = false")
-    rows = golden_matrix(golden, booster.num_feature())
+    table = golden_table(golden, booster.num_feature(), None)
+    given: Any
+    rows: Any
+    if table is None:
+        given = rows = golden_matrix(golden, booster.num_feature())
+    else:
+        given, rows, places = _frame(booster, table)
+        before, _, after = text.rpartition(CATEGORIES)
+        text = f"{before}{COLUMNS}{','.join(map(str, places))}{CATEGORIES}{after}"
     file = Path(path)
-    golden_answers = golden_rows(rows, booster.predict(rows, raw_score=True), booster.predict(rows))
+    golden_answers = golden_rows(rows, booster.predict(given, raw_score=True), booster.predict(given))
     with replacing(file) as aside:
         aside.write_text(text, "utf-8", newline="\n")
     return ExportedModel(
@@ -64,6 +87,37 @@ def _booster(lightgbm: Any, model: Any) -> Any:
             message = f"the model has {name}, and so leaves trees out of its predictions"
             raise make_error("unsupported_model", message, f"call set_params({name}=False) before exporting it")
     return model.booster_
+
+
+def _frame(booster: Any, table: GoldenTable) -> tuple[Any, GoldenTable, list[int]]:
+    """Golden rows as LightGBM takes them, as the engine does, and the places of the columns of categories.
+
+    Raises:
+        HeadraceError: `unsupported_model`, the model was not trained on such columns.
+    """
+    pandas = library("pandas")
+    frame = table.given if hasattr(table.given, "iloc") else pandas.DataFrame(table.given)
+    series = {str(place): frame.iloc[:, place] for place in range(frame.shape[1])}
+    for place, (name, column) in enumerate(series.items()):
+        if place in table.texts and not hasattr(column, "cat"):
+            series[name] = column.astype("category")
+        elif column.dtype == object:
+            series[name] = column.astype(float)
+    frame = pandas.DataFrame(series)
+    places = [place for place, column in enumerate(series.values()) if hasattr(column, "cat")]
+    lists = booster.pandas_categorical or []
+    if len(lists) != len(places):
+        message = f"golden rows have {len(places)} columns of categories, the model was trained on {len(lists)}"
+        raise make_error("unsupported_model", message, "train on a frame with these columns as categories")
+    for place, known in zip(places, lists, strict=True):
+        if not all(isinstance(category, str) for category in known):
+            table = table.with_column(place, _codes(table.columns[place], known))
+    return frame, table, places
+
+
+def _codes(values: list[GoldenValue], known: list[Any]) -> list[GoldenValue]:
+    codes = {category: float(code) for code, category in enumerate(known)}
+    return [None if value is None else codes.get(value) for value in values]
 
 
 def _task(header: str) -> str:

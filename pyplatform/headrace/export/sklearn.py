@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
+from headrace.export.exported import (
+    ExportedModel,
+    Matrix,
+    golden_matrix,
+    golden_rows,
+    golden_table,
+    label_names,
+    library,
+)
 from headrace.export.safetensors import write_safetensors
 from headrace.export.sklearn_estimators import estimate
 from headrace.export.sklearn_steps import Preparation, check_precision, kind_of, named, transform
 
 FORMAT = 1
+TEXT_FORMAT = 2
+"""Of a pipeline with inputs of text, which an older headrace refuses."""
 DESCRIPTION_KEY = "headrace.pipeline"
 
 
@@ -23,14 +33,14 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
 
     A classifier of two classes has one score, the probability of the second class; one without probabilities (hinge
     losses, `RidgeClassifier`) answers with its margins, whose sign or maximum is the label. Where the library raises an
-    error for a category that it was not trained on, the engine takes none of the columns of a `OneHotEncoder`, and a
-    missing value of an `OrdinalEncoder`.
+    error for a number that it was not trained on as a category, the engine takes none of the columns of a
+    `OneHotEncoder`, and a missing value of an `OrdinalEncoder`; for such a text, the row has no answer.
 
     Args:
         model: a fitted estimator, or a `Pipeline` that ends in one.
         path: the file to write.
-        golden: rows of shape (rows, features), NaN where a value is missing; the features that the pipeline takes, as
-            numbers.
+        golden: rows of shape (rows, features), NaN where a value is missing; the features that the pipeline takes.
+            Where some are text: a frame, or an object array. A column whose golden rows hold texts is one of text.
 
     Raises:
         HeadraceError: `invalid_argument` (not an estimator, not fitted), `unsupported_model` (a step, an estimator or
@@ -38,25 +48,30 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     """
     sklearn = library("sklearn")
     features_count = _check_fitted(sklearn, model)
-    rows = golden_matrix(golden, features_count)
+    names = label_names(getattr(model, "feature_names_in_", None))
+    table = golden_table(golden, features_count, names)
+    rows = golden_matrix(golden, features_count) if table is None else table
     steps = _steps(model)
-    preparation = Preparation.of(features_count)
+    preparation = Preparation.of(features_count, names, () if table is None else table.texts)
     for step in steps[:-1]:
         transform(preparation, step)
-    asked = named(model, rows)
+    asked = named(model, rows) if table is None else table.given
     prepared = asked
     for step in steps[:-1]:
         if step is not None and not isinstance(step, str):
             prepared = step.transform(prepared)
             check_precision(step, prepared)
-    prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)
-    names = label_names(getattr(model, "feature_names_in_", None))
     last = steps[-1]
+    if getattr(last, "_preprocessor", None) is None:  # histogram gradient boosting encodes categories itself
+        prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)
     estimator = estimate(last, prepared, preparation)
+    stages = preparation.described(features_count)
+    inputs = [{"name": name} for name in names] if names else [{} for _ in range(features_count)]
+    inputs = [{**given, **categories.described()} for given, categories in zip(inputs, preparation.inputs, strict=True)]
     description = {
-        "format": FORMAT,
-        "inputs": [{"name": name} for name in names] if names else [{}] * features_count,
-        "stages": preparation.described(features_count),
+        "format": TEXT_FORMAT if any("categories" in given for given in inputs) else FORMAT,
+        "inputs": inputs,
+        "stages": stages,
         "estimator": estimator.description,
         "link": estimator.link,
     }

@@ -9,20 +9,111 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import HeadraceError, make_error
-from headrace.export.exported import Matrix, library
+from headrace.export.exported import library
 
 Operation = str | dict[str, Any]
 
 
+@dataclass
+class Categories:
+    """The categories of an input, if it is text; their places are their codes.
+
+    Attributes:
+        name: what messages call the input.
+        is_text: whether golden rows or a transformer hold texts of it.
+        words: the codes of the texts.
+        known: of each transformer that raises an error for others, what it knows.
+        refuses_missing: whether one of them knows no missing value either.
+    """
+
+    name: str
+    is_text: bool = False
+    words: dict[str, int] = field(default_factory=dict)
+    known: list[frozenset[str]] = field(default_factory=list)
+    refuses_missing: bool = False
+
+    def code(self, word: str) -> float:
+        self.is_text = True
+        return float(self.words.setdefault(word, len(self.words)))
+
+    def described(self) -> dict[str, Any]:
+        if not self.is_text:
+            return {}
+        described: dict[str, Any] = {"categories": list(self.words)}
+        if self.known:
+            if any(known != self.words.keys() for known in self.known):
+                message = f"transformers of {self.name} know different categories, and one of them raises for others"
+                raise refuse(message, "set handle_unknown='ignore', or encode the column once")
+            described["unknown"] = "error"
+            if self.refuses_missing:
+                described["missing"] = "error"
+        return described
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of the prepared rows: where it comes from and what is done to it."""
+    """A column of the prepared rows: where it comes from and what is done to it.
+
+    Attributes:
+        source: the column of the stage before.
+        operations: what is done to it.
+        categories: of the input that it still is, codes in the place of texts; None once numbers were made of it.
+        is_filled: whether no value of it is missing any more.
+    """
 
     source: int
     operations: tuple[Operation, ...] = ()
+    categories: Categories | None = field(default=None, compare=False)
+    is_filled: bool = field(default=False, compare=False)
 
     def then(self, *operations: Operation) -> Column:
+        """A column of numbers, made of numbers."""
+        self.check_number()
         return Column(self.source, (*self.operations, *operations))
+
+    def encoded(self, *operations: Operation) -> Column:
+        """A column of numbers, made of categories."""
+        return Column(self.source, (*self.operations, *operations))
+
+    def filled(self, operation: Operation) -> Column:
+        """The same values, and none is missing."""
+        return Column(self.source, (*self.operations, operation), self.categories, is_filled=True)
+
+    def check_number(self) -> None:
+        if self.categories is not None and self.categories.is_text:
+            message = f"{self.categories.name} is text, and reaches a step that takes numbers"
+            raise refuse(message, "encode it by a OneHotEncoder, OrdinalEncoder or TargetEncoder")
+
+    def code(self, category: Any, what: str) -> float | None:
+        """A category as the engine is given it: a number, the code of a text, or None where it is missing.
+
+        Raises:
+            HeadraceError: `unsupported_model`, when it is none of these.
+        """
+        if self.categories is None or not (self.categories.is_text or isinstance(category, str)):
+            return number(category, what)
+        if isinstance(category, str):
+            return self.categories.code(str(category))
+        if category is None or category != category:
+            return None
+        raise refuse(f"{what} is {category!r}, where others are texts", "make all categories of the column texts")
+
+    def codes(self, categories: Any, what: str) -> list[float | None]:
+        # Texts first: a missing value alone does not say that the column is text.
+        ordered = sorted(range(len(categories)), key=lambda place: not isinstance(categories[place], str))
+        found = {place: self.code(categories[place], what) for place in ordered}
+        codes = [found[place] for place in range(len(categories))]
+        if codes.count(None) > 1:
+            raise refuse(f"{what} is both None and NaN", "use one of them for a missing value")
+        return codes
+
+    def refuse_others(self, categories: Any) -> None:
+        """Notes that the library raises an error for any category but these, if they are texts."""
+        if self.categories is None or not self.categories.is_text:
+            return
+        self.categories.known.append(frozenset(str(word) for word in categories if isinstance(word, str)))
+        knows_missing = any(not isinstance(word, str) for word in categories)
+        self.categories.refuses_missing |= not (knows_missing or self.is_filled)
 
     def described(self) -> dict[str, Any]:
         return {"from": self.source, "operations": list(self.operations)}
@@ -34,17 +125,27 @@ class Preparation:
 
     columns: list[Column]
     stages: list[dict[str, Any]] = field(default_factory=list)
+    inputs: list[Categories] = field(default_factory=list)
 
     @classmethod
-    def of(cls, inputs_count: int) -> Preparation:
-        return cls([Column(index) for index in range(inputs_count)])
+    def of(cls, inputs_count: int, names: Sequence[str] | None = None, texts: Sequence[int] = ()) -> Preparation:
+        """Nothing is done yet; `texts` are the inputs that are known to be text."""
+        called = [f"input {index}" if names is None else f"input '{names[index]}'" for index in range(inputs_count)]
+        inputs = [Categories(name, index in texts) for index, name in enumerate(called)]
+        return cls([Column(index, categories=inputs[index]) for index in range(inputs_count)], inputs=inputs)
 
     def end_stage(self) -> None:
         self.stages.append({"columns": [column.described() for column in self.columns]})
-        self.columns = [Column(index) for index in range(len(self.columns))]
+        kept = [(column.categories, column.is_filled) for column in self.columns]
+        self.columns = [Column(index, (), *of) for index, of in enumerate(kept)]
+
+    def check_numbers(self) -> None:
+        for column in self.columns:
+            column.check_number()
 
     def described(self, inputs_count: int) -> list[dict[str, Any]]:
         """All stages; none if the pipeline's inputs are the columns."""
+        self.check_numbers()
         if self.columns == Preparation.of(inputs_count).columns and not self.stages:
             return []
         self.end_stage()
@@ -66,10 +167,10 @@ def kind_of(step: Any) -> str:
     return kind.__name__ if is_of_library(step) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def named(step: Any, rows: Matrix) -> Any:
+def named(step: Any, rows: Any) -> Any:
     """Rows as the step was fitted on them: a frame, if it knows the names of its columns."""
     names = getattr(step, "feature_names_in_", None)
-    return rows if names is None else library("pandas").DataFrame(rows, columns=names)
+    return rows if hasattr(rows, "columns") or names is None else library("pandas").DataFrame(rows, columns=names)
 
 
 def transform(preparation: Preparation, step: Any) -> None:
@@ -89,6 +190,7 @@ def transform(preparation: Preparation, step: Any) -> None:
         for _, inner in step.steps:
             transform(preparation, inner)
     elif kind == "Normalizer":
+        preparation.check_numbers()
         preparation.end_stage()
         preparation.stages.append({"normalize": step.norm})
     elif kind == "PolynomialFeatures":
@@ -177,37 +279,39 @@ def number(value: Any, what: str) -> float | None:
     if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
         as_float = float(value)
         return None if as_float != as_float else as_float
-    hint = "give the engine numbers: encode such a column as a feature, and train on its codes"
+    hint = "give the engine numbers, or texts in a column of which golden rows hold texts"
     raise refuse(f"{what} is {value!r}, which is not a number", hint)
 
 
-def _filled(value: Any) -> float:
-    filled = number(value, "a SimpleImputer's fill value")
-    return float("nan") if filled is None else filled
-
-
-def _is_missing(missing_values: Any) -> Operation:
-    marker = number(missing_values, "a SimpleImputer's missing value")
-    return "is_missing" if marker is None else {"is_any_of": [marker]}
+def _marker(column: Column, missing_values: Any) -> float | None:
+    return None if missing_values is None else column.code(missing_values, "a SimpleImputer's missing value")
 
 
 def _simple_imputer(step: Any, columns: list[Column]) -> list[Column]:
-    marker = number(step.missing_values, "a SimpleImputer's missing value")
     filled = []
     for column, value in zip(columns, step.statistics_, strict=True):
-        by = _filled(value)
-        if by != by:  # a feature that was never seen
+        by = column.code(value, "a SimpleImputer's fill value")
+        if by is None:  # a feature that was never seen
             if not step.keep_empty_features:
                 continue
+            column.check_number()
             by = 0.0
-        filled.append(column.then({"fill": by} if marker is None else {"replace": [marker, by]}))
+        marker = _marker(column, step.missing_values)
+        if marker is None:
+            filled.append(column.filled({"fill": by}))
+        else:
+            filled.append(Column(column.source, (*column.operations, {"replace": [marker, by]}), column.categories))
     if step.indicator_ is not None:
         filled += _missing_indicator(step.indicator_, columns)
     return filled
 
 
 def _missing_indicator(step: Any, columns: list[Column]) -> list[Column]:
-    return [columns[index].then(_is_missing(step.missing_values)) for index in step.features_]
+    markers = {index: _marker(columns[index], step.missing_values) for index in step.features_}
+    return [
+        columns[index].encoded("is_missing" if marker is None else {"is_any_of": [marker]})
+        for index, marker in markers.items()
+    ]
 
 
 def _one_hot_encoder(step: Any, columns: list[Column]) -> list[Column]:
@@ -215,9 +319,11 @@ def _one_hot_encoder(step: Any, columns: list[Column]) -> list[Column]:
     rare_lists = step.infrequent_categories_ if getattr(step, "_infrequent_enabled", False) else None
     flags = []
     for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
-        known = [number(category, "a OneHotEncoder's category") for category in categories]
+        known = column.codes(categories, "a OneHotEncoder's category")
+        if step.handle_unknown == "error":
+            column.refuse_others(categories)
         rare_list = None if rare_lists is None else rare_lists[index]
-        rare = [] if rare_list is None else [number(category, "a OneHotEncoder's category") for category in rare_list]
+        rare = [] if rare_list is None else column.codes(rare_list, "a OneHotEncoder's category")
         frequent = [category for category in known if category not in rare]
         questions: list[Operation] = [{"is_any_of": [category]} for category in frequent]
         if rare:
@@ -225,7 +331,7 @@ def _one_hot_encoder(step: Any, columns: list[Column]) -> list[Column]:
             questions.append({"is_none_of": frequent} if takes_unknown else {"is_any_of": rare})
         if dropped is not None and dropped[index] is not None:
             questions.pop(dropped[index])
-        flags += [column.then(question) for question in questions]
+        flags += [column.encoded(question) for question in questions]
     return flags
 
 
@@ -251,14 +357,16 @@ def _ordinal_encoder(step: Any, columns: list[Column]) -> list[Column]:
     groups = step._default_to_infrequent_mappings if getattr(step, "_infrequent_enabled", False) else None
     encoded = []
     for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
-        known = [number(category, "an OrdinalEncoder's category") for category in categories]
+        known = column.codes(categories, "an OrdinalEncoder's category")
+        if step.handle_unknown == "error":
+            column.refuse_others(categories)
         group = None if groups is None else groups[index]
         at_missing = _finite(step.encoded_missing_value)
         codes = [
-            at_missing if category is None else float(place if group is None else group[place])
-            for place, category in enumerate(known)
+            at_missing if category != category else float(place if group is None else group[place])
+            for place, category in enumerate(categories)  # None has a place as texts have, NaN has not
         ]
-        encoded.append(column.then(_codes(known, codes, unknown)))
+        encoded.append(column.encoded(_codes(known, codes, unknown)))
     return encoded
 
 
@@ -266,10 +374,10 @@ def _target_encoder(step: Any, columns: list[Column]) -> list[Column]:
     means = np.atleast_1d(step.target_mean_)
     encoded = []
     for index, (column, categories) in enumerate(zip(columns, step.categories_, strict=True)):
-        known = [number(category, "a TargetEncoder's category") for category in categories]
+        known = column.codes(categories, "a TargetEncoder's category")
         for output, mean in enumerate(means):
             codes = [float(code) for code in step.encodings_[index * len(means) + output]]
-            encoded.append(column.then(_codes(known, codes, float(mean))))
+            encoded.append(column.encoded(_codes(known, codes, float(mean))))
     return encoded
 
 
@@ -292,6 +400,7 @@ def _power_transformer(step: Any, columns: list[Column]) -> list[Column]:
 
 def _polynomial_features(preparation: Preparation, step: Any) -> None:
     """Products of columns, multiplied from the last to the first, as the library does."""
+    preparation.check_numbers()
     preparation.end_stage()
     products = []
     for powers in step.powers_:

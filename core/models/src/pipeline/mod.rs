@@ -8,7 +8,7 @@ mod estimator;
 mod preparation;
 mod tensors;
 
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::{Error, ErrorCode, Result, Unknown, Vocabulary};
 use serde::Deserialize;
 
 use self::estimator::Estimator;
@@ -19,8 +19,11 @@ use crate::document::corrupt;
 use crate::link::{Link, LinkKind};
 use crate::parsed::Parsed;
 
-/// The format that this version writes and reads.
-const FORMAT: u32 = 1;
+/// The last format that this version reads: 2 adds categories of inputs. What has none is written as format 1.
+const FORMAT_MAX: u32 = 2;
+
+/// What stands for a text that is no category.
+const UNKNOWN_CODE: f64 = -1.0;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,52 @@ struct Input {
     #[allow(dead_code)] // for a reader of the file: the model's features are told by its signature
     #[serde(default)]
     name: Option<String>,
+    /// Of an input of text: its categories, whose places are the codes that the stages know.
+    #[serde(default)]
+    categories: Option<Vec<String>>,
+    #[serde(default)]
+    unknown: DescribedUnknown,
+    #[serde(default)]
+    missing: DescribedMissing,
+}
+
+/// What a text becomes that is no category.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DescribedUnknown {
+    /// A code that no category has.
+    #[default]
+    Code,
+    /// The row has no answer.
+    Error,
+}
+
+/// What a null becomes.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DescribedMissing {
+    #[default]
+    Nan,
+    /// The row has no answer.
+    Error,
+}
+
+impl Input {
+    /// # Errors
+    /// `corrupt_model` when a category is there twice.
+    fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        let Some(categories) = &self.categories else { return Ok(None) };
+        let mut vocabulary = Vocabulary::of_words(categories.iter().map(String::as_str))?;
+        vocabulary.takes_codes = false;
+        vocabulary.unknown = match self.unknown {
+            DescribedUnknown::Code => Unknown::Code(UNKNOWN_CODE),
+            DescribedUnknown::Error => Unknown::Refused,
+        };
+        if matches!(self.missing, DescribedMissing::Error) {
+            vocabulary.missing = Unknown::Refused;
+        }
+        Ok(Some(vocabulary))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,10 +127,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
     let tensors = Tensors::read(bytes)?;
     let wrong = |error: serde_json::Error| corrupt(format!("its description: {error}"));
     let format = serde_json::from_str::<FormatOnly>(&tensors.description).map_err(wrong)?.format;
-    if format != FORMAT {
+    if format == 0 || format > FORMAT_MAX {
         return Err(Error::new(
             ErrorCode::NewerFormat,
-            format!("the pipeline has format {format}, this headrace reads format {FORMAT}"),
+            format!("the pipeline has format {format}, this headrace reads formats 1 to {FORMAT_MAX}"),
             "upgrade headrace, or export the model with this version",
         ));
     }
@@ -94,5 +143,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
     if matches!(description.link, DescribedLink::Probability) && outputs_count != 1 {
         return Err(corrupt(format!("the link 'probability' has one output, there are {outputs_count}")));
     }
-    Ok(Parsed { preparation: Some(preparation), ..parsed })
+    let inputs = description.inputs.iter().enumerate();
+    let vocabularies = inputs.filter_map(|(index, input)| {
+        let vocabulary = input.vocabulary().map(|found| found.map(|vocabulary| (index, vocabulary)));
+        vocabulary.map_err(|error| error.within(format!("input {index}"))).transpose()
+    });
+    let vocabularies = vocabularies.collect::<Result<_>>()?;
+    Ok(Parsed { preparation: Some(preparation), vocabularies, ..parsed })
 }

@@ -179,7 +179,7 @@ fn element_count(shape: &[usize]) -> Option<usize> {
 
 /// Puts a tensor where its name says.
 fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
-    if tensor.name == FEATURES_INPUT && deployment.service().is_none() {
+    if tensor.name == FEATURES_INPUT && deployment.service().is_none() && !deployment.takes_text() {
         return add_matrix(deployment, predict, tensor);
     }
     let place = Section::ALL.into_iter().find_map(|section| {

@@ -165,6 +165,9 @@ impl Io {
 }
 
 fn inputs(deployment: &Deployment) -> Vec<Io> {
+    if deployment.service().is_none() && deployment.takes_text() {
+        return deployment.features().iter().filter_map(Io::of).collect();
+    }
     if deployment.service().is_none() {
         let width = width_of(deployment.features().len());
         return vec![Io { name: FEATURES_INPUT.to_owned(), datatype: Datatype::Fp64, shape: vec![-1, width] }];
