@@ -293,10 +293,20 @@ async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight
         drop((turn, place));
         (reply, share, in_flight)
     });
+    let _awaited = Awaited(handled.abort_handle());
     handled.await.unwrap_or_else(|_| {
         let reply = Reply::error(&Error::internal("the thread of a request was lost"));
         (reply, Share::new(&worker.budget), InFlight::new(&worker.counters))
     })
+}
+
+/// Takes a request whose client has gone out of the queue; one that a thread has begun runs to its end.
+struct Awaited(AbortHandle);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Counts a request as long as it is handled.

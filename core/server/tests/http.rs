@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use flate2::write::GzEncoder;
 use headrace_engine::testing::{GatedModel, sum_regressor};
 use headrace_engine::{Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig};
-use headrace_types::{ErrorCode, Model, Objective};
+use headrace_types::{ErrorCode, Model, Objective, Result};
 use serde_json::json;
 use support::{Client, Running, config, head, start, start_with};
 
@@ -330,10 +331,72 @@ fn a_taken_port_is_refused_by_name() {
 
 /// The head of a request has arrived when the server counts it.
 fn wait_for_in_flight(server: &Running, count: usize) {
+    wait_for(server, &format!("headrace_http_requests_in_flight {count}"));
+}
+
+/// Waits for a line of the metrics.
+fn wait_for(server: &Running, line: &str) {
     let scrape = || Client::connect(server.metrics.unwrap()).get("/metrics").text().to_owned();
-    while !scrape().contains(&format!("headrace_http_requests_in_flight {count}\n")) {
+    while !scrape().lines().any(|found| found == line) {
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A model in another process, as far as the server can tell; it counts its calls.
+#[derive(Debug, Default)]
+struct WaitingModel {
+    gated: GatedModel,
+    calls: AtomicUsize,
+}
+
+impl Model for WaitingModel {
+    fn features_count(&self) -> usize {
+        1
+    }
+
+    fn outputs_count(&self) -> usize {
+        1
+    }
+
+    fn objective(&self) -> Objective {
+        Objective::Identity
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.gated.margins(features, rows, margins)
+    }
+
+    fn scores(&self, _margins: &mut [f64]) {}
+}
+
+#[test]
+fn requests_that_wait_for_a_model_have_a_bound_and_go_with_their_clients() {
+    let model = Arc::new(WaitingModel::default());
+    let spec = ModelSpec { model: Arc::clone(&model) as Arc<dyn Model>, ..sum_regressor("away", 1, &["a"]) };
+    let mut server = start_with(ServerConfig { threads: 1, ..config() }, vec![spec]);
+    let held = model.gated.gate.lock().unwrap();
+    let body = br#"{"features": {"a": [1]}}"#;
+    let ask = [head("POST", "/v1/deployments/away/predict", &[], body.len()), body.to_vec()].concat();
+    let mut clients: Vec<Client> = (0..256).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(&ask));
+    wait_for(&server, "headrace_http_requests_in_flight 256");
+    let mut another = server.client();
+    another.send(&ask);
+    assert_eq!(another.answer().unwrap().refusal(), (503, "unavailable".to_owned()));
+    assert_eq!(another.post(PREDICT, ONE_ROW).status, 200, "other models are answered meanwhile");
+    drop(clients);
+    wait_for(&server, "headrace_http_connections 1");
+    drop(held);
+    wait_for(&server, "headrace_http_requests_in_flight 0");
+    assert_eq!(model.calls.load(Ordering::Relaxed), 64, "those that a thread had begun");
+    another.send(&ask);
+    assert_eq!(another.answer().unwrap().status, 200);
+    server.join();
 }
 
 #[test]
