@@ -12,7 +12,7 @@ from headrace.errors import make_error
 from headrace.export.exported import ExportedModel, Matrix, golden_matrix, golden_rows, label_names, library
 from headrace.export.safetensors import write_safetensors
 from headrace.export.sklearn_estimators import estimate
-from headrace.export.sklearn_steps import Preparation, check_precision, kind_of, named, transform
+from headrace.export.sklearn_steps import Preparation, kind_of, named, transform, transformed
 
 FORMAT = 1
 DESCRIPTION_KEY = "headrace.pipeline"
@@ -47,8 +47,7 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     prepared = asked
     for step in steps[:-1]:
         if step is not None and not isinstance(step, str):
-            prepared = step.transform(prepared)
-            check_precision(step, prepared)
+            prepared = transformed(step, prepared)
     prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)
     names = label_names(getattr(model, "feature_names_in_", None))
     last = steps[-1]
