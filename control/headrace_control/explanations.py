@@ -29,6 +29,8 @@ CHUNK_VALUES_MAX = 4_000_000
 
 DRAWN_ROWS = 2_000
 DRAWN_FEATURES = 20
+DRAWN_NAME = 32
+"""Characters of a name in the plot."""
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Summary:
     """What was written.
 
     Attributes:
+        expected: the margin when no feature is known, by output.
         mean_magnitude: the mean magnitude of each feature's contribution, by output and feature.
         drawn_rows: some rows of the file, for the plot, with `drawn` their contributions.
     """
@@ -43,6 +46,7 @@ class Summary:
     rows: int
     outputs: tuple[str, ...]
     features: tuple[str, ...]
+    expected: Values
     mean_magnitude: Values
     drawn_rows: list[Values] = field(default_factory=list)
     drawn: list[Values] = field(default_factory=list)
@@ -80,7 +84,7 @@ def explain_file(
     rows = RowFile(source, named.features, named.model)
     outputs, features = named.outputs, named.features
     total = np.zeros((len(outputs), len(features)))
-    summary = Summary(0, outputs, features, total)
+    summary = Summary(0, outputs, features, np.zeros(len(outputs)), total)
     every = max(rows.rows() // DRAWN_ROWS, 1)
     chunk = max(CHUNK_VALUES_MAX // (len(outputs) * (len(features) + 1)), 1)
     aside = None if target is None else target.with_name(f".{target.name}.unfinished")
@@ -88,6 +92,7 @@ def explain_file(
     try:
         for matrix in rows.matrices(chunk):
             values = named.model.contributions(matrix, threads=threads).reshape(len(matrix), len(outputs), -1)
+            summary.expected = values[0, :, -1]
             total += np.abs(values[:, :, :-1]).sum(axis=0)
             drawn = slice(-summary.rows % every, None, every)
             summary.drawn_rows.append(matrix[drawn])
@@ -140,15 +145,17 @@ def draw(summary: Summary, title: str, path: Path) -> None:
     columns = [summary.features.index(name) for name in names]
     for number, output in enumerate(summary.outputs[:10]):
         width = summary.mean_magnitude[number, columns]
-        bars.barh(places, width, left=left, height=0.6, color=f"C{number}", label=output)
+        bars.barh(places, width, left=left, height=0.6, color=f"C{number}", label=_shortened(output))
         left += width
-    bars.set_yticks(places, names)
+    # A name is no formula, whatever dollar signs it has.
+    bars.set_yticks(places, [_shortened(name) for name in names], parse_math=False)
     bars.invert_yaxis()
     bars.set_xlabel("mean magnitude of the contribution")
     if len(summary.outputs) > 1:
-        bars.legend(fontsize=8)
+        for text in bars.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)
     _draw_points(points, summary, columns)
-    figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
+    figure.suptitle(title, x=0.02, ha="left", fontweight="bold", parse_math=False)
     figure.tight_layout()
     figure.savefig(path, dpi=130, format="png")
 
@@ -156,15 +163,31 @@ def draw(summary: Summary, title: str, path: Path) -> None:
 def _draw_points(axes: Axes, summary: Summary, columns: list[int]) -> None:
     """The last output's contributions: the only one, or the last class."""
     rows, values = np.concatenate(summary.drawn_rows), np.concatenate(summary.drawn)[:, -1]
-    random = np.random.default_rng(1)
     for place, column in enumerate(columns):
         feature = rows[:, column]
         known = np.isfinite(feature)
         rank = np.zeros(len(feature))
         rank[known] = np.argsort(np.argsort(feature[known])) / max(int(known.sum()) - 1, 1)
-        across = place + random.uniform(-0.3, 0.3, len(feature))
+        across = place + _swarm(values[:, column])
         axes.scatter(values[~known, column], across[~known], s=4, color="#9ca3af", linewidths=0)
         axes.scatter(values[known, column], across[known], s=4, c=rank[known], cmap="coolwarm", linewidths=0)
     axes.axvline(0, color="#111827", linewidth=0.8)
-    of = f" to {summary.outputs[-1]}" if len(summary.outputs) > 1 else ""
-    axes.set_xlabel(f"contribution{of} (blue: low value of the feature, red: high, grey: missing)")
+    of = f" to {_shortened(summary.outputs[-1])}" if len(summary.outputs) > 1 else ""
+    axes.set_xlabel(f"contribution{of} (blue: low value of the feature, red: high, grey: missing)", parse_math=False)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= DRAWN_NAME else f"{name[: DRAWN_NAME - 1]}…"
+
+
+def _swarm(values: Values) -> Values:
+    """Heights from -0.4 to 0.4 that keep near points apart: the more there are of a value, the thicker the swarm."""
+    span = max(float(np.ptp(values)), np.finfo(np.float64).tiny)
+    near = np.round(100 * (values - values.min()) / span)
+    order = np.argsort(near, kind="stable")
+    first = np.r_[True, np.diff(near[order]) > 0]
+    begins = np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    turn = np.arange(len(values)) - begins
+    heights = np.empty(len(values))
+    heights[order] = (turn + 1) // 2 * np.where(turn % 2 == 0, 1, -1)
+    return 0.4 * heights / max(float(np.abs(heights).max()), 6.0)

@@ -45,6 +45,7 @@ def test_a_file_is_explained_row_by_row(headrace: Command, trained: Path, rows: 
     magnitudes = done.json["mean_magnitude"]
     assert set(magnitudes) == set(features)
     assert list(magnitudes.values()) == sorted(magnitudes.values(), reverse=True)
+    assert list(done.json["expected"].values()) == [found["__expected"][0].as_py()]
     assert plot.read_bytes().startswith(PNG)
     assert not list(tmp_path.glob(".*"))
 

@@ -493,6 +493,14 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path: Path) -> None:
             "StandardScaler answers in float32",
             make_pipeline(Narrow(), SelectKBest(f_regression, k=2), Ridge()).fit(rows, number),
         ),
+        *(
+            ("unsupported_model", "StandardScaler answers in float32", make_pipeline(beside, Ridge()).fit(rows, number))
+            for beside in (
+                columns((Narrow(), [0, 2]), (StandardScaler(), [1])),
+                columns((make_pipeline(StandardScaler(), Narrow()), [0, 2]), remainder="passthrough"),
+                FeatureUnion([("one", StandardScaler()), ("other", columns((Narrow(), [2]), (StandardScaler(), [1])))]),
+            )
+        ),
         ("unsupported_model", "'a', which is not a number", with_text),
     ]
     for code, message, model in cases:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headrace_control.cli.params import LATENCY
-from headrace_control.profiling.measure import Device, batch_sizes, measure, row_pool
+from headrace_control.profiling.measure import Device, batch_sizes, largest_batch, measure, row_pool
 from headrace_control.profiling.recommend import Point, as_json, fit, largest_within, recommend, time_text
 
 
@@ -109,3 +109,11 @@ def test_every_call_has_other_rows_and_every_point_is_measured() -> None:
 )
 def test_times_are_told_in_three_digits(us: float, text: str) -> None:
     assert time_text(us) == text
+
+
+def test_batches_are_no_larger_than_memory() -> None:
+    assert largest_batch(28, 1) > 1 << 20
+    assert largest_batch(65_536, 1) == 511
+    assert largest_batch(1 << 20, 1 << 30) == 1
+    rows = np.zeros((2, 65_536))
+    assert row_pool(rows, largest_batch(65_536, 1)).nbytes < 1 << 30

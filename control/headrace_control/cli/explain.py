@@ -74,6 +74,7 @@ def command(
         "outputs": list(summary.outputs),
         "output": None if target is None else str(target),
         "plot": None if plot is None else str(plot),
+        "expected": dict(zip(summary.outputs, summary.expected.tolist(), strict=True)),
         "mean_magnitude": dict(ranking),
         "seconds": seconds,
         "rows_per_s": row_rate(summary.rows, seconds),

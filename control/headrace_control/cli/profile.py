@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace_control.profiling.recommend import Point
 
 INPUT_ROWS_MAX = 100_000
+INPUT_VALUES_MAX = 1 << 26
 DEVICES = ("cpu",)
 EXAMPLES = epilog(
     "headrace profile departure_risk_xgboost --slo 5ms",
@@ -79,7 +80,7 @@ def command(
     """
     from headrace_control.errors import require
     from headrace_control.named_models import open_model
-    from headrace_control.profiling.measure import Device, batch_sizes, measure, row_pool
+    from headrace_control.profiling.measure import Device, batch_sizes, largest_batch, measure, row_pool
     from headrace_control.profiling.plot import draw
     from headrace_control.profiling.recommend import as_json as told
     from headrace_control.profiling.recommend import recommend
@@ -88,6 +89,13 @@ def command(
         require("matplotlib", "matplotlib", "--plot")
     output = Output(as_json)
     named = open_model(project, model)
+    asked_rows_max = rows_max
+    rows_max = min(rows_max, largest_batch(named.model.features_count, named.model.outputs_count))
+    if rows_max < asked_rows_max:
+        output.warn(
+            f"batches of up to {rows_max:,} rows are measured, not {asked_rows_max:,}: more rows of "
+            f"{named.model.features_count:,} features and {named.model.outputs_count:,} outputs take too much memory"
+        )
     pool = row_pool(rows_to_predict(named, source), rows_max)
     if source is None:
         draw_texts(named.model, pool)
@@ -104,6 +112,7 @@ def command(
         "features": named.model.features_count,
         "outputs": named.model.outputs_count,
         "memory_bytes": named.model.bytes,
+        "rows_max": rows_max,
         "rows_from": "golden rows" if source is None else str(source),
         "cores": cores,
         "price_per_hour": price,
@@ -145,15 +154,16 @@ def rows_to_predict(named: NamedModel, source: Path | None) -> NDArray[np.float6
                 "missing_data", f"{named.name} is a file and has no golden rows", "give rows to predict: --input FILE"
             )
         return golden
+    count_max = max(min(INPUT_ROWS_MAX, INPUT_VALUES_MAX // named.model.features_count), 1)
     parts, count = [], 0
-    for part in RowFile(source, named.features, named.model).matrices(INPUT_ROWS_MAX):
+    for part in RowFile(source, named.features, named.model).matrices(count_max):
         parts.append(part)
         count += len(part)
-        if count >= INPUT_ROWS_MAX:
+        if count >= count_max:
             break
     if not count:
         raise ControlError("missing_data", f"{source} has no rows", "give a file with rows")
-    rows: NDArray[np.float64] = np.concatenate(parts)[:INPUT_ROWS_MAX]
+    rows: NDArray[np.float64] = np.concatenate(parts)[:count_max]
     return rows
 
 

@@ -20,6 +20,8 @@ Predict = Callable[[Matrix, int], Any]
 
 POOL_VALUES_MAX = 8_000_000
 POOL_ROWS_MIN = 4_096
+BATCH_VALUES_MAX = 1 << 26
+"""Features and margins of two batches, which are in memory together: half a gigabyte."""
 CALLS_MIN = 30
 CALLS_MAX = 20_000
 ROUNDS = 3
@@ -41,6 +43,11 @@ class Device:
 def batch_sizes(rows_max: int) -> list[int]:
     """1, 2, 4, ... and `rows_max` itself."""
     return sorted({1 << power for power in range(rows_max.bit_length())} | {rows_max})
+
+
+def largest_batch(features_count: int, outputs_count: int) -> int:
+    """Rows of the largest batch that is measured of such a model."""
+    return max(BATCH_VALUES_MAX // (2 * features_count + outputs_count), 1)
 
 
 def row_pool(rows: Matrix, rows_max: int, seed: int = 1) -> Matrix:

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use headrace_cpu::{Ensemble, Explainer};
 use headrace_types::{Error, ErrorCode, Result, digest_bytes};
@@ -25,6 +25,8 @@ pub(crate) enum Explained {
     TreesOf {
         file: ExplainerFile,
         explainer: OnceLock<Explainer>,
+        /// Held while the file is read: the first explanations may come together.
+        reading: Mutex<()>,
     },
     Not(Error),
 }
@@ -42,7 +44,11 @@ impl Explained {
     pub(crate) fn trees(ensemble: &Ensemble, file: Option<ExplainerFile>) -> Self {
         let explained = match file {
             None => Explainer::new(ensemble).map(Explained::Trees),
-            Some(file) => Explainer::check(ensemble).map(|()| Explained::TreesOf { file, explainer: OnceLock::new() }),
+            Some(file) => Explainer::check(ensemble).map(|()| Explained::TreesOf {
+                file,
+                explainer: OnceLock::new(),
+                reading: Mutex::new(()),
+            }),
         };
         explained.unwrap_or_else(Explained::Not)
     }
@@ -65,7 +71,11 @@ impl Explained {
     pub(crate) fn explainer(&self) -> Result<&Explainer> {
         match self {
             Explained::Trees(explainer) => Ok(explainer),
-            Explained::TreesOf { file, explainer } => {
+            Explained::TreesOf { file, explainer, reading } => {
+                if let Some(explainer) = explainer.get() {
+                    return Ok(explainer);
+                }
+                let _reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(explainer) = explainer.get() {
                     return Ok(explainer);
                 }

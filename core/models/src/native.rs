@@ -13,6 +13,8 @@ use crate::vocabularies::Vocabularies;
 
 /// A further thread is started for each so many rows that are prepared, at most.
 const ROWS_PER_THREAD_MIN: usize = 256;
+/// As [`ROWS_PER_THREAD_MIN`], of rows that are explained.
+const EXPLAINED_ROWS_PER_THREAD_MIN: usize = 16;
 /// Contributions of prepared columns that are in memory together.
 const PREPARED_CONTRIBUTIONS_MAX: usize = 1 << 20;
 /// A further thread is started where each has so many products of a network to make, at least: about 0.1 ms.
@@ -97,7 +99,16 @@ impl NativeModel {
         let Some(preparation) = &self.preparation else {
             return self.contributions_of_kind(features, rows, contributions, threads);
         };
-        self.prepared_contributions(preparation, features, contributions)
+        let sources = preparation.sources()?;
+        if let Kind::Trees(_) = self.kind {
+            // Made here, so that no thread makes its own.
+            self.explained.explainer()?;
+        }
+        let width = outputs_count * (features_count + 1);
+        let threads = threads.min(rows / EXPLAINED_ROWS_PER_THREAD_MIN);
+        spread(features, features_count, contributions, width, threads, 1, |features, contributions| {
+            self.prepared_contributions(preparation, &sources, features, contributions)
+        })
     }
 
     fn contributions_of_kind(
@@ -116,14 +127,14 @@ impl NativeModel {
         }
     }
 
-    /// A feature adds what all columns that are made of it add. Lengths were checked by the caller.
+    /// A feature adds what all columns that are made of it add; `sources` has the feature of each. Lengths were checked by the caller.
     fn prepared_contributions(
         &self,
         preparation: &Preparation,
+        sources: &[usize],
         features: Features<'_>,
         contributions: &mut [f64],
     ) -> Result<()> {
-        let sources = preparation.sources()?;
         let (width, columns, outputs_count) = (self.features_count() + 1, sources.len(), self.outputs_count());
         // Columns may be many where features are few.
         let rows_max = (PREPARED_CONTRIBUTIONS_MAX / (outputs_count * (columns + 1))).max(1);
@@ -193,10 +204,9 @@ impl NativeModel {
         let mut tolerances = vec![0.0; self.outputs_count()];
         match &self.preparation {
             _ if self.kind.is_exact() => {}
-            None => self.kind.margin_tolerances(features, &mut tolerances),
+            None => self.kind.margin_tolerances(features, &mut tolerances)?,
             Some(preparation) => preparation.prepare(Features::Float64(features), |prepared, _| {
-                self.kind.margin_tolerances(prepared, &mut tolerances);
-                Ok(())
+                self.kind.margin_tolerances(prepared, &mut tolerances)
             })?,
         }
         Ok(tolerances)
@@ -241,7 +251,7 @@ impl Kind {
         }
     }
 
-    fn margin_tolerances(&self, features: &[f64], tolerances: &mut [f64]) {
+    fn margin_tolerances(&self, features: &[f64], tolerances: &mut [f64]) -> Result<()> {
         match self {
             Kind::Trees(_) => {}
             Kind::Linear(linear) => {
@@ -249,11 +259,9 @@ impl Kind {
                     *tolerance = 1e-12 * linear.magnitude(features, output);
                 }
             }
-            Kind::Network(network) => {
-                let magnitudes = network.magnitudes(features).into_iter();
-                tolerances.iter_mut().zip(magnitudes).for_each(|(to, magnitude)| *to = network.tolerance() * magnitude);
-            }
+            Kind::Network(network) => tolerances.copy_from_slice(&network.tolerances(features)?),
         }
+        Ok(())
     }
 }
 

@@ -1,18 +1,19 @@
-use headrace_cpu::{Activation, DenseLayer, Features, Mlp, Precision};
+use headrace_cpu::{DenseLayer, Features, Mlp, Precision};
 use headrace_types::Result;
 
 /// A multi-layer perceptron, and what its rounding error is in proportion to.
 #[derive(Debug)]
 pub(crate) struct Network {
     mlp: Mlp,
-    layers: Vec<DenseLayer>,
+    weights_count: usize,
 }
 
 impl Network {
     /// # Errors
     /// `corrupt_model` when layers do not fit each other.
     pub(crate) fn new(precision: Precision, layers: Vec<DenseLayer>) -> Result<Self> {
-        Ok(Self { mlp: Mlp::new(precision, layers.clone())?, layers })
+        let weights_count = layers.iter().map(|layer| layer.weights.len()).sum();
+        Ok(Self { mlp: Mlp::new(precision, layers)?, weights_count })
     }
 
     pub(crate) fn features_count(&self) -> usize {
@@ -28,16 +29,14 @@ impl Network {
     }
 
     pub(crate) fn weights_count(&self) -> usize {
-        self.layers.iter().map(|layer| layer.weights.len()).sum()
+        self.weights_count
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let numbers = |layer: &DenseLayer| layer.weights.len() + layer.bias.len();
-        let count: usize = self.layers.iter().map(numbers).sum();
-        count * size_of::<f64>() + self.mlp.bytes()
+        self.mlp.bytes()
     }
 
-    /// By how much a margin may differ from the trainer's, relative to [`magnitudes`](Self::magnitudes).
+    /// By how much a margin may differ from the trainer's, relative to its [magnitude](Mlp::magnitudes).
     pub(crate) fn tolerance(&self) -> f64 {
         match self.mlp.precision() {
             Precision::Float32 => 2e-6,
@@ -45,21 +44,13 @@ impl Network {
         }
     }
 
-    /// What each margin would be were no weight, bias or feature negative and each activation the identity. No activation
-    /// is steeper than that, so rounding errors grow by no more.
-    pub(crate) fn magnitudes(&self, features: &[f64]) -> Vec<f64> {
-        let mut values: Vec<f64> = features.iter().map(|value| value.abs()).collect();
-        for layer in &self.layers {
-            let mut sums: Vec<f64> = layer.bias.iter().map(|bias| bias.abs()).collect();
-            for (value, weights) in values.iter().zip(layer.weights.chunks_exact(layer.outputs_count)) {
-                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight.abs());
-            }
-            if matches!(layer.activation, Activation::Logistic | Activation::Tanh) {
-                // Such a unit may give up to 1 for any sum.
-                sums.iter_mut().for_each(|sum| *sum = sum.max(1.0));
-            }
-            values = sums;
-        }
-        values
+    /// By how much each margin of a row may differ from the trainer's.
+    ///
+    /// # Errors
+    /// `length_mismatch` when `features` is no row.
+    pub(crate) fn tolerances(&self, features: &[f64]) -> Result<Vec<f64>> {
+        let mut tolerances = self.mlp.magnitudes(features)?;
+        tolerances.iter_mut().for_each(|magnitude| *magnitude *= self.tolerance());
+        Ok(tolerances)
     }
 }

@@ -108,6 +108,14 @@ fn threads_change_no_bit_of_a_prepared_model() {
         model.margins_of(Features::Float64(&features), rows, &mut alone, 1).unwrap();
         model.margins_of(Features::Float64(&features), rows, &mut spread, 3).unwrap();
         assert_eq!(alone, spread, "{name}");
+        if model.check_explainable().is_err() {
+            continue;
+        }
+        let mut alone = vec![0.0; rows * model.outputs_count() * (model.features_count() + 1)];
+        let mut spread = alone.clone();
+        model.contributions_of(Features::Float64(&features), rows, &mut alone, 1).unwrap();
+        model.contributions_of(Features::Float64(&features), rows, &mut spread, 3).unwrap();
+        assert!(alone.iter().zip(&spread).all(|(one, other)| one.to_bits() == other.to_bits()), "{name}");
     }
 }
 

@@ -24,7 +24,35 @@ pub const API_VERSION: &str = "v1";
 pub fn decode_predict(deployment: &Deployment, body: &[u8]) -> Result<PredictRequest> {
     let fault = Fault::default();
     let handler = PredictHandler { deployment, fault: &fault, request: PredictRequest::default() };
-    Ok(parse(body, &fault, ObjectSeed { what: "the body", fault: Some(&fault), each: handler })?.request)
+    let request = parse(body, &fault, ObjectSeed { what: "the body", fault: Some(&fault), each: handler })?.request;
+    if let Some(explain) = request.explain {
+        check_explained_bytes(deployment, request.rows(), explain)?;
+    }
+    Ok(request)
+}
+
+/// Bytes that the explanations of one answer may have: the names of features are told for each row.
+const EXPLAINED_BYTES_MAX: usize = 128 << 20;
+/// The longest float64 as JSON, and a comma.
+const NUMBER_BYTES: usize = 25;
+
+/// # Errors
+/// `too_large`.
+fn check_explained_bytes(deployment: &Deployment, rows: usize, explain: Explain) -> Result<()> {
+    let features = deployment.features().iter();
+    let mut bytes: Vec<usize> = features.map(|field| key_of(&field.name).len() + NUMBER_BYTES).collect();
+    bytes.sort_unstable_by(|one, other| other.cmp(one));
+    let told = explain.top.map_or(bytes.len(), NonZeroUsize::get);
+    let of_margin = bytes.iter().take(told).sum();
+    let together = rows.checked_mul(deployment.margins_count()).and_then(|margins| margins.checked_mul(of_margin));
+    if together.is_some_and(|bytes| bytes <= EXPLAINED_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::TooLarge,
+        format!("the explanations of {rows} rows may have more than {EXPLAINED_BYTES_MAX} bytes"),
+        r#"split the request into several, or ask for the top features only: "explain": {"top": 5}"#,
+    ))
 }
 
 struct PredictHandler<'a> {
@@ -414,6 +442,26 @@ mod tests {
         for nothing in ["false", "null"] {
             let told = answer("minutes", &format!(r#"{{"features": {{"a": [1], "b": [2]}}, "explain": {nothing}}}"#));
             assert_eq!(told["predictions"], json!([{"value": 3.0}]));
+        }
+    }
+
+    #[test]
+    fn explanations_are_bounded_by_the_bytes_of_their_names() {
+        let engine = Engine::new(EngineOptions::default());
+        let long = "x".repeat(100_000);
+        engine.add_model(sum_regressor("wide", 1, &[&long, "b"])).unwrap();
+        let deployment = engine.deployment("wide", None).unwrap();
+        let decoded = |rows: usize, explain: &str| {
+            let zeros = format!("[{}0]", "0,".repeat(rows - 1));
+            let body = format!(r#"{{"features": {{"{long}": {zeros}, "b": {zeros}}}, "explain": {explain}}}"#);
+            decode_predict(&deployment, body.as_bytes())
+        };
+        assert_eq!(decoded(1_000, "true").unwrap().rows(), 1_000);
+        assert_eq!(decoded(2_000, "false").unwrap().rows(), 2_000);
+        for explain in ["true", r#"{"top": 1}"#] {
+            let error = decoded(2_000, explain).unwrap_err();
+            assert_eq!(error.code, ErrorCode::TooLarge);
+            assert!(error.message.contains("the explanations of 2000 rows"), "{error}");
         }
     }
 

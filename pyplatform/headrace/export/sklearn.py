@@ -20,7 +20,7 @@ from headrace.export.exported import (
 )
 from headrace.export.safetensors import write_safetensors
 from headrace.export.sklearn_estimators import estimate
-from headrace.export.sklearn_steps import Preparation, check_precision, kind_of, named, transform
+from headrace.export.sklearn_steps import Preparation, kind_of, named, transform, transformed
 
 FORMAT = 1
 TEXT_FORMAT = 2
@@ -59,8 +59,7 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     prepared = asked
     for step in steps[:-1]:
         if step is not None and not isinstance(step, str):
-            prepared = step.transform(prepared)
-            check_precision(step, prepared)
+            prepared = transformed(step, prepared)
     last = steps[-1]
     if getattr(last, "_preprocessor", None) is None:  # histogram gradient boosting encodes categories itself
         prepared = np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared, dtype=np.float64)

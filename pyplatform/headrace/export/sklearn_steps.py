@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,14 +208,35 @@ def transform(preparation: Preparation, step: Any) -> None:
         )
 
 
-def check_precision(step: Any, made: Any) -> None:
-    """Refuses what a transformer made of golden rows, unless it is of full precision: the engine computes in float64.
+def transformed(step: Any, rows: Any) -> Any:
+    """What a transformer makes of golden rows. The engine computes in float64, so every part of it has to as well.
 
     Raises:
-        HeadraceError: `unsupported_model`.
+        HeadraceError: `unsupported_model`, naming a transformer that answers in less.
     """
+    kind = kind_of(step)
+    for inner, given in _parts(kind, step, rows):
+        if inner is not None and not isinstance(inner, str):
+            transformed(inner, given)
+    if kind == "Pipeline":
+        for _, inner in step.steps:
+            rows = rows if inner is None or isinstance(inner, str) else transformed(inner, rows)
+        return rows
+    made = step.transform(rows)
     for dtype in made.dtypes if hasattr(made, "dtypes") else [made.dtype]:
-        _refuse_narrow(kind_of(step), dtype)
+        _refuse_narrow(kind, dtype)
+    return made
+
+
+def _parts(kind: str, step: Any, rows: Any) -> Iterator[tuple[Any, Any]]:
+    """Transformers that stand beside each other, and the columns that each is given."""
+    if kind == "FeatureUnion":
+        yield from ((inner, rows) for _, inner in step.transformer_list)
+    elif kind == "ColumnTransformer":
+        for name, inner, _ in step.transformers_:
+            places = step._transformer_to_input_indices[name]
+            if len(places):
+                yield inner, rows.iloc[:, places] if hasattr(rows, "iloc") else rows[:, places]
 
 
 def _refuse_narrow(kind: str, dtype: Any) -> None:

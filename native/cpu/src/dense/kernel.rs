@@ -72,6 +72,27 @@ impl<T: Float> PackedLayer<T> {
         }
     }
 
+    /// What each output would be were no weight, bias or input negative and the activation the identity; at least what such an activation
+    /// may give whatever its sum.
+    pub(super) fn magnitudes(&self, inputs: &[f64]) -> Vec<f64> {
+        let (width, weights, bias) = match &self.weights {
+            Weights::Panels { weights, bias } => (PANEL_BYTES / size_of::<T>(), weights, bias),
+            Weights::Dots { weights, bias } => (1, weights, bias),
+        };
+        let is_bounded = matches!(self.activation, Activation::Logistic | Activation::Tanh);
+        let mut magnitudes: Vec<f64> = bias.iter().map(|bias| bias.to_f64().abs()).collect();
+        for (panel, sums) in magnitudes.chunks_exact_mut(width).enumerate() {
+            let lines = weights[panel * width * self.inputs_count..].chunks_exact(width);
+            for (input, line) in inputs[..self.inputs_count].iter().zip(lines) {
+                sums.iter_mut().zip(line).for_each(|(sum, weight)| *sum += input.abs() * weight.to_f64().abs());
+            }
+            if is_bounded {
+                sums.iter_mut().for_each(|sum| *sum = sum.max(1.0));
+            }
+        }
+        magnitudes
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Panels { weights, bias } | Weights::Dots { weights, bias } => {

@@ -56,6 +56,18 @@ impl Mlp {
         self.network.bytes()
     }
 
+    /// What each margin of a row would be were no weight, bias or feature negative and each activation the identity, which none is steeper
+    /// than: rounding errors are in proportion to it. A logistic or tanh unit counts as 1 at least.
+    ///
+    /// # Errors
+    /// `length_mismatch` when `features` is no row.
+    pub fn magnitudes(&self, features: &[f64]) -> Result<Vec<f64>> {
+        check_lengths(self.features_count, self.outputs_count, features.len(), 1, self.outputs_count)?;
+        let mut magnitudes = self.network.magnitudes(features);
+        magnitudes.truncate(self.outputs_count);
+        Ok(magnitudes)
+    }
+
     /// The last layer's values of `rows` rows, row-major `[rows, outputs_count]`.
     ///
     /// # Errors
@@ -71,6 +83,8 @@ impl Mlp {
 trait Network: fmt::Debug + Send + Sync {
     /// Lengths were checked by the caller.
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]);
+    /// Of one row; filled up as the last layer is.
+    fn magnitudes(&self, features: &[f64]) -> Vec<f64>;
     fn bytes(&self) -> usize;
 }
 
@@ -155,6 +169,10 @@ impl<T: Float> Packed<T> {
 impl<T: Float> Network for Packed<T> {
     fn bytes(&self) -> usize {
         self.layers.iter().map(PackedLayer::bytes).sum()
+    }
+
+    fn magnitudes(&self, features: &[f64]) -> Vec<f64> {
+        self.layers.iter().fold(features.to_vec(), |values, layer| layer.magnitudes(&values))
     }
 
     fn margins(&self, features: Features<'_>, rows: usize, margins: &mut [f64]) {
