@@ -17,6 +17,7 @@ Matrix = NDArray[np.float64]
 
 ENDINGS = {
     ".catboost.json": "catboost-json",
+    ".function.json": "numba-function",
     ".linear.json": "linear-json",
     ".safetensors": "pipeline-safetensors",
     ".onnx": "onnx",

@@ -144,8 +144,7 @@ def test_what_cannot_be_represented_is_refused_by_name(rows: Matrix, total: Matr
     named = catboost.CatBoost({**FIXED, "loss_function": "Logloss", "one_hot_max_size": 9})
     named.fit(catboost.Pool(names, (rows[:, 4] == 1).astype(int), cat_features=[4]))
     named.save_model(str(path), format="json")
-    with pytest.raises(HeadraceError, match="no whole number from 0 to 65535"):
-        Model.from_bytes("catboost-json", path.read_bytes())
+    assert Model.from_bytes("catboost-json", path.read_bytes()).text_features == [4]
     path.write_bytes(b"older")
     with pytest.raises(HeadraceError, match="statistics of the training set"):
         export_catboost(statistics, path, np.nan_to_num(rows[:5]))

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from headrace import Engine, HeadraceError, Model, python_function, scalar_function
 from headrace.export import ExportedModel, export_numba_function
 from headrace.runtimes import find_runtimes
+from headrace_control.named_models import open_model
 
 KEPT = Path(__file__).parents[1] / "attacks" / "kept" / "model_numba_function"
 RATE = 0.25
@@ -204,6 +205,12 @@ serve(Engine({str(project)!r}), on_ready=lambda at: print(at["http"], flush=True
             assert server.wait(30) == 0
         finally:
             server.kill()
+
+
+def test_the_command_line_knows_its_file(tmp_path: Path) -> None:
+    exported = export_numba_function(tens, tmp_path / "tens.function.json", [[1.0]], task="regression")
+    named = open_model(tmp_path, str(exported.file))
+    assert named.model.margins(np.array([[25.0]]))[0, 0] == 2.0
 
 
 def test_threads_run_it_at_once(model: Model) -> None:

@@ -421,3 +421,18 @@ def test_a_file_of_numbers_keeps_its_format(tmp_path: Path) -> None:
     rows = frame()[["size", "month"]]
     exported = export_sklearn(LinearRegression().fit(rows, rows["size"]), tmp_path / "model.safetensors", rows[:5])
     assert b'\\"format\\": 1' in exported.file.read_bytes()
+
+
+def test_golden_rows_that_are_wrong_are_named(tmp_path: Path) -> None:
+    rows = frame()
+    model = make_pipeline(encode(ignoring()), LinearRegression()).fit(rows, number(rows))
+    wrong: list[tuple[Any, str]] = [
+        (rows[:5].drop(columns="kind"), "no column 'kind'"),
+        (rows[:5].assign(size=[b"bytes"] * 5), "neither a number nor a text"),
+        (rows[:5].assign(kind=["x", "y", 3, "x", "y"]), "column 2 of the golden rows holds texts, and the number 3"),
+        (rows[:5].assign(size=np.inf), "infinite"),
+        (rows[:5].to_numpy()[:, :3], r"shape \(5, 3\)"),
+    ]
+    for golden, told in wrong:
+        with pytest.raises(HeadraceError, match=told):
+            export_sklearn(model, tmp_path / "model.safetensors", golden)

@@ -136,7 +136,8 @@ def golden_table(golden: Any, features_count: int, names: Sequence[str] | None) 
         names: what the model was trained on calls its columns; those of a frame are taken in this order.
 
     Raises:
-        HeadraceError: `missing_column`, `length_mismatch`; `invalid_argument` for a column of numbers and texts.
+        HeadraceError: `missing_column`, `length_mismatch`; `invalid_argument` for a column of numbers and
+            texts, and for values that are neither.
     """
     if hasattr(golden, "to_pandas"):
         golden = golden.to_pandas()
@@ -184,7 +185,11 @@ def _value(value: Any) -> GoldenValue:
         return str(value)
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        message = f"golden rows hold {value!r}, which is neither a number nor a text"
+        raise make_error("invalid_argument", message, "give numbers, texts and missing values") from None
     if np.isinf(number):
         raise make_error("invalid_argument", "golden rows hold an infinite value", "leave such rows out")
     return None if number != number else number

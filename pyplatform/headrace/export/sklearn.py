@@ -11,6 +11,7 @@ import numpy as np
 from headrace.errors import make_error
 from headrace.export.exported import (
     ExportedModel,
+    GoldenTable,
     Matrix,
     golden_matrix,
     golden_rows,
@@ -52,7 +53,9 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     table = golden_table(golden, features_count, names)
     rows = golden_matrix(golden, features_count) if table is None else table
     steps = _steps(model)
-    preparation = Preparation.of(features_count, names, () if table is None else table.texts)
+    texts: tuple[int, ...] = () if table is None else table.texts
+    numbers = [place for place in range(features_count) if place not in texts and _has_values(rows, place)]
+    preparation = Preparation.of(features_count, names, texts, numbers)
     for step in steps[:-1]:
         transform(preparation, step)
     asked = named(model, rows) if table is None else table.given
@@ -91,6 +94,12 @@ def export_sklearn(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         library="scikit-learn",
         library_version=sklearn.__version__,
     )
+
+
+def _has_values(rows: Matrix | GoldenTable, place: int) -> bool:
+    if isinstance(rows, GoldenTable):
+        return any(value is not None for value in rows.columns[place])
+    return not np.isnan(rows[:, place]).all()
 
 
 def _check_fitted(sklearn: Any, model: Any) -> int:

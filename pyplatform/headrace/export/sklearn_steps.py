@@ -21,6 +21,7 @@ class Categories:
     Attributes:
         name: what messages call the input.
         is_text: whether golden rows or a transformer hold texts of it.
+        is_number: whether golden rows hold numbers of it.
         words: the codes of the texts.
         known: of each transformer that raises an error for others, what it knows.
         refuses_missing: whether one of them knows no missing value either.
@@ -28,6 +29,7 @@ class Categories:
 
     name: str
     is_text: bool = False
+    is_number: bool = False
     words: dict[str, int] = field(default_factory=dict)
     known: list[frozenset[str]] = field(default_factory=list)
     refuses_missing: bool = False
@@ -90,7 +92,8 @@ class Column:
         Raises:
             HeadraceError: `unsupported_model`, when it is none of these.
         """
-        if self.categories is None or not (self.categories.is_text or isinstance(category, str)):
+        is_text = isinstance(category, str) and self.categories is not None and not self.categories.is_number
+        if self.categories is None or not (self.categories.is_text or is_text):
             return number(category, what)
         if isinstance(category, str):
             return self.categories.code(str(category))
@@ -128,10 +131,16 @@ class Preparation:
     inputs: list[Categories] = field(default_factory=list)
 
     @classmethod
-    def of(cls, inputs_count: int, names: Sequence[str] | None = None, texts: Sequence[int] = ()) -> Preparation:
-        """Nothing is done yet; `texts` are the inputs that are known to be text."""
+    def of(
+        cls,
+        inputs_count: int,
+        names: Sequence[str] | None = None,
+        texts: Sequence[int] = (),
+        numbers: Sequence[int] = (),
+    ) -> Preparation:
+        """Nothing is done yet; `texts` and `numbers` are the inputs that are known to be so."""
         called = [f"input {index}" if names is None else f"input '{names[index]}'" for index in range(inputs_count)]
-        inputs = [Categories(name, index in texts) for index, name in enumerate(called)]
+        inputs = [Categories(name, index in texts, index in numbers) for index, name in enumerate(called)]
         return cls([Column(index, categories=inputs[index]) for index in range(inputs_count)], inputs=inputs)
 
     def end_stage(self) -> None:
