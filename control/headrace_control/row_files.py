@@ -20,13 +20,13 @@ FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "j
 class RowFile:
     """A Parquet, CSV or JSON lines file with a column for each feature of a model; other columns are left alone."""
 
-    def __init__(self, path: Path, features: Sequence[str], model: Model) -> None:
+    def __init__(self, path: Path, features: Sequence[str], model: Model | None = None) -> None:
         """Opens the file and checks its columns, without reading rows.
 
         Args:
             path: the file.
             features: the names of the model's features, in its order.
-            model: knows the features that may be texts, and their codes.
+            model: knows the features that may be texts, and their codes; without one, all are numbers.
 
         Raises:
             ControlError: `invalid_argument` (ending), `io`, `missing_column` naming the first that are missing.
@@ -37,7 +37,7 @@ class RowFile:
         self.path = path
         self.features = list(features)
         self.model = model
-        self.texts = {self.features[place] for place in model.text_features}
+        self.texts = set() if model is None else {self.features[place] for place in model.text_features}
         try:
             self.dataset = ds.dataset(str(path), format=file_format)
         except (pa.ArrowException, OSError) as error:
@@ -66,7 +66,7 @@ class RowFile:
         """
         try:
             for batch in self.dataset.to_batches(columns=self.features, batch_size=rows_max):
-                if batch.num_rows and self.texts:
+                if batch.num_rows and self.texts and self.model is not None:
                     columns = {name: self._values(name, batch[name]) for name in self.features}
                     yield self.model.encode(pa.table(columns))
                 elif batch.num_rows:
@@ -74,9 +74,32 @@ class RowFile:
         except pa.ArrowException as error:
             raise _unreadable(self.path, error) from error
 
+    def first(self, count: int) -> Any:
+        """The first rows, as an exporter takes golden rows: a matrix, or a frame where some columns hold texts.
+
+        Raises:
+            ControlError: `io`; `type_mismatch` naming a column that holds neither numbers nor texts.
+        """
+        try:
+            table = self.dataset.head(count, columns=self.features)
+        except pa.ArrowException as error:
+            raise _unreadable(self.path, error) from error
+        columns = [(name, table[name]) for name in self.features]
+        if not any(_is_text(column.type) for _, column in columns):
+            return np.column_stack([_numbers(self.path, name, column) for name, column in columns])
+        numbers = {name: _numbers(self.path, name, column) for name, column in columns if not _is_text(column.type)}
+        frame = table.to_pandas()
+        return frame.assign(**numbers)
+
     def _values(self, name: str, column: Any) -> Any:
         is_text = name in self.texts and not _is_number(column.type)
         return column if is_text else pa.array(_numbers(self.path, name, column), from_pandas=True)
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_number(kind: Any) -> bool:

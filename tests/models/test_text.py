@@ -36,6 +36,7 @@ from headrace.export import (
 from headrace_control.cli.profile import draw_texts, rows_to_predict
 from headrace_control.explanations import explain_file
 from headrace_control.named_models import open_model
+from headrace_control.row_files import RowFile
 
 Frame = pandas.DataFrame
 Floats = NDArray[np.float64]
@@ -408,6 +409,9 @@ def test_texts_of_a_file_of_rows_are_explained_and_profiled(tmp_path: Path) -> N
     source, target = tmp_path / "rows.parquet", tmp_path / "contributions.parquet"
     rows.to_parquet(source)
     explain_file(named, source, target)
+    first = RowFile(source, named.features).first(3)
+    assert isinstance(first, Frame) and first.astype(object).equals(rows[:3].astype(object))
+    assert np.array_equal(RowFile(source, ["size", "month"]).first(3), rows[:3][["size", "month"]])
     written = pandas.read_parquet(target)
     assert np.allclose(written["__margin"], model.predict(rows))
     golden = rows_to_predict(named, None)
