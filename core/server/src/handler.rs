@@ -120,8 +120,8 @@ pub(crate) fn handle_whole(
 }
 
 impl Prediction {
-    /// Whether its answer takes so long that connections should not wait for it. Explanations do: those of one row take as long as a
-    /// hundred predictions, and the first one of a model reads its file.
+    /// Whether its answer may take so long that connections should not wait for it. Those with explanations do, and the first one of a
+    /// model also reads its file.
     fn takes_long(&self) -> bool {
         match &self.asked {
             Asked::Predict(request) => request.explain.is_some(),

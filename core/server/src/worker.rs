@@ -40,7 +40,7 @@ const HEADERS_MAX: usize = 100;
 const WAITING_THREADS_MAX: usize = 64;
 /// Requests of a worker that are put aside, those that queue included; further ones are refused.
 const WAITING_MAX: usize = 4 * WAITING_THREADS_MAX;
-/// A request with a larger body takes long to decode: a millisecond or more of JSON.
+/// A request with a larger body takes long to decode, and may to answer.
 const LONG_BODY_BYTES: usize = 256 << 10;
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
@@ -58,7 +58,9 @@ pub(crate) struct Worker {
     open: Mutex<HashMap<u64, Open>>,
     /// Places for requests that are put aside.
     aside: Arc<Semaphore>,
-    /// Turns of requests that take long, of all workers together: as many as there are workers.
+    /// Turns of those among them that wait for other processes.
+    waiting: Arc<Semaphore>,
+    /// Turns of those that take long, of all workers together: as many as there are workers.
     turns: Arc<Semaphore>,
 }
 
@@ -80,7 +82,8 @@ impl Worker {
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
         let aside = Arc::new(Semaphore::new(WAITING_MAX));
-        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside, turns })
+        let waiting = Arc::new(Semaphore::new(WAITING_THREADS_MAX));
+        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside, waiting, turns })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -277,7 +280,9 @@ async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight
         let error = Error::new(ErrorCode::Unavailable, message, hint);
         return (Reply::error(&error), request.share, request.in_flight);
     };
-    let turn = if request.waits { None } else { Arc::clone(&worker.turns).acquire_owned().await.ok() };
+    // The runtime has a thread for each turn, so that neither kind waits behind the other.
+    let turns = if request.waits { &worker.waiting } else { &worker.turns };
+    let turn = Arc::clone(turns).acquire_owned().await;
     let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
     let handled = tokio::task::spawn_blocking(move || {
         let Aside { work, share, in_flight, .. } = request;
