@@ -63,8 +63,8 @@ def register_file(
     opened = open_model_file(model_file, task, labels)
     with open_store(project) if service is None else open_applied(project) as store:
         names = features or _names(opened, store, service, rows)
-        golden = next(RowFile(rows, names).matrices(GOLDEN_ROWS_MAX), None)
-        if golden is None:
+        golden = RowFile(rows, names).first(GOLDEN_ROWS_MAX)
+        if not len(golden):
             raise ControlError("invalid_argument", f"{rows} has no rows", "give some rows of the training set")
         with tempfile.TemporaryDirectory() as folder:
             exported = opened.export(Path(folder) / "model", golden)
