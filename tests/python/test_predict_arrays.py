@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from headrace import Engine, FeatureStore, HeadraceError, Model
+from headrace.export import export_sklearn
 
 START = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
 WIDE = 2**24 + 1
@@ -156,3 +162,19 @@ def test_keys_of_a_numpy_array(engine: Engine) -> None:
         engine.predict_arrays("forward", entities={"user_id": np.array(1)})
     failed = engine.predict_arrays("forward", entities={"user_id": keys + 0.5})
     assert [error.code for error in failed["errors"].values()] == ["type_mismatch"] * 3
+
+
+def test_texts_go_in_as_they_are(root: Path, store: FeatureStore, tmp_path: Path) -> None:
+    rows = pandas.DataFrame({"place": ["JFK", "EWR", "LGA", "JFK"] * 5, "size": np.arange(20.0)})
+    pipeline = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["place"]), remainder="passthrough"), LinearRegression()
+    ).fit(rows, np.arange(20.0) % 7)
+    exported = export_sklearn(pipeline, tmp_path / "place.safetensors", golden=rows[:8])
+    store.register_model("place", exported)
+    with Engine(store, clock_us=START) as engine:
+        asked: dict[str, Any] = {"features": {"place": ["LGA", "XXX", "JFK"], "size": np.array([1.0, 2.0, 3.0])}}
+        found = engine.predict_arrays("place", **asked)
+    assert list(found["errors"]) == [1]
+    assert "'XXX'" in str(found["errors"][1])
+    expected = pipeline.predict(pandas.DataFrame({"place": ["LGA", "JFK"], "size": [1.0, 3.0]}))
+    np.testing.assert_allclose(found["scores"][[0, 2], 0], expected, rtol=1e-12)
