@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.export import ExportedModel, export_catboost, export_lightgbm, export_onnx, export_xgboost
+from headrace.export.exported import are_made_up
 from headrace_control.errors import ControlError, require
-
-NAME_MADE_UP = "Column_"
-"""How LightGBM calls columns that came without names."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,9 @@ def _lightgbm(path: Path, _task: str | None, _labels: tuple[str, ...]) -> Opened
 
     booster = _read("LightGBM", path, lambda: lightgbm.Booster(model_file=str(path)))
     names = tuple(booster.feature_name())
-    is_named = not all(name == f"{NAME_MADE_UP}{at}" for at, name in enumerate(names))
     return OpenedModel(
-        names if is_named else (), lambda file, golden: export_lightgbm(booster, file.with_suffix(".txt"), golden)
+        () if are_made_up(names) else names,
+        lambda file, golden: export_lightgbm(booster, file.with_suffix(".txt"), golden),
     )
 
 
@@ -80,9 +78,9 @@ def _catboost(path: Path, _task: str | None, _labels: tuple[str, ...]) -> Opened
 
     model = _read("CatBoost", path, lambda: catboost.CatBoost().load_model(str(path)))
     names = tuple(model.feature_names_)
-    is_named = not all(name == str(at) for at, name in enumerate(names))
     return OpenedModel(
-        names if is_named else (), lambda file, golden: export_catboost(model, file.with_suffix(".json"), golden)
+        () if are_made_up(names) else names,
+        lambda file, golden: export_catboost(model, file.with_suffix(".json"), golden),
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from headrace import Model
+from headrace.errors import HeadraceError, make_error
 from headrace_control.errors import ControlError
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "json"}
@@ -65,10 +66,12 @@ class RowFile:
             headrace.HeadraceError: `invalid_argument` naming a text that is no category of the model.
         """
         try:
+            done = 0
             for batch in self.dataset.to_batches(columns=self.features, batch_size=rows_max):
                 if batch.num_rows and self.texts and self.model is not None:
                     columns = {name: self._values(name, batch[name]) for name in self.features}
-                    yield self.model.encode(pa.table(columns))
+                    yield self._encoded(self.model, pa.table(columns), done)
+                    done += batch.num_rows
                 elif batch.num_rows:
                     yield np.column_stack([_numbers(self.path, name, batch[name]) for name in self.features])
         except pa.ArrowException as error:
@@ -90,6 +93,15 @@ class RowFile:
         numbers = {name: _numbers(self.path, name, column) for name, column in columns if not _is_text(column.type)}
         frame = table.to_pandas()
         return frame.assign(**numbers)
+
+    def _encoded(self, model: Model, rows: pa.Table, first: int) -> NDArray[np.float64]:
+        """Rows as the model computes with them; what is wrong is told by its row in the file."""
+        try:
+            encoded: NDArray[np.float64] = model.encode(rows)
+        except HeadraceError as error:
+            place = f"{self.path}, in the {len(rows):,} rows from row {first:,} on"
+            raise make_error(error.code, f"{place}: {error.message}", error.hint) from error
+        return encoded
 
     def _values(self, name: str, column: Any) -> Any:
         is_text = name in self.texts and not _is_number(column.type)

@@ -11,7 +11,7 @@ from typing import Any
 from headrace import _native
 from headrace.config import ModelsSection
 from headrace.errors import make_error
-from headrace.export.exported import ExportedModel
+from headrace.export.exported import ExportedModel, are_made_up
 from headrace.runtimes import find_runtimes
 
 Signature = dict[str, Any]
@@ -93,8 +93,8 @@ def signature_of(
         dtypes = ["string" if text else "float64" for text in is_text]
         return {"features": [{"name": name, "dtype": dtype} for name, dtype in zip(names, dtypes, strict=True)]}
     known = {field["name"]: field["dtype"] for field in service["features"]}
-    if features is None and not set(names) <= set(known) and len(known) == count:
-        names = []  # names that a library made up, for rows that came without any
+    if features is None and are_made_up(names):
+        names = []
     names = names or list(known)
     _check_count(names, count)
     for name in names:

@@ -34,6 +34,7 @@ hour = OnDemandFeatureView(
 )
 stored = FeatureService("stored", [taste])
 computed = FeatureService("computed", [taste, hour])
+renamed = FeatureService("renamed", [taste[["a", "b"]], hour])
 """
 ROWS = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32).astype(np.float64)
 
@@ -104,13 +105,16 @@ def test_a_model_without_a_service_is_given_its_features(store: FeatureStore, tm
         ("stored", ["a", "b", "d"], "unknown_feature", "'d'"),
         ("computed", None, "unknown_feature", "'Column_0'"),
         ("stored", ["a", "b"], "length_mismatch", "2 features"),
+        ("renamed", None, "unknown_feature", "'c'"),
         (None, ["a", "b"], "length_mismatch", "takes 3"),
     ],
 )
 def test_what_does_not_fit_is_named(
     store: FeatureStore, tmp_path: Path, service: str | None, features: list[str] | None, code: str, part: str
 ) -> None:
-    exported = trained(tmp_path, None)[1]
+    # Of as many features as the service, but one has another name there: no place in the order may stand for it.
+    names = ["c", "a", "b"] if service == "renamed" else None
+    exported = trained(tmp_path, names)[1]
     with pytest.raises(HeadraceError) as caught:
         store.register_model("late", exported, service, features=features)
     assert caught.value.code == code

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression
@@ -178,3 +179,24 @@ def test_texts_go_in_as_they_are(root: Path, store: FeatureStore, tmp_path: Path
     assert "'XXX'" in str(found["errors"][1])
     expected = pipeline.predict(pandas.DataFrame({"place": ["LGA", "JFK"], "size": [1.0, 3.0]}))
     np.testing.assert_allclose(found["scores"][[0, 2], 0], expected, rtol=1e-12)
+
+
+def test_what_a_masked_array_hides_is_not_looked_up(engine: Engine) -> None:
+    keys = np.ma.array([1, 1], mask=[False, True])
+    found = engine.predict_arrays("forward", entities={"user_id": keys})
+    listed = engine.predict_arrays("forward", entities={"user_id": [1, None]})
+    np.testing.assert_array_equal(found["scores"], listed["scores"])
+    assert list(found["errors"]) == [1]
+
+
+def test_rows_without_a_request_id_get_one_in_the_payload_log(root: Path, store: FeatureStore) -> None:
+    register(root, "forward", "abc", "narrow")
+    (root / "headrace.toml").write_text('[project]\nname = "project"\n[payload]\nsample = 1.0\n')
+    with FeatureStore(root, clock=lambda: START) as reader, Engine(reader, clock_us=START) as engine:
+        for _ in range(2):
+            engine.predict_arrays("forward", entities={"user_id": [1]})
+        engine.flush_payload()
+    written = pa.concat_tables([pq.read_table(path) for path in (root / ".headrace" / "payload").glob("*/*/*.parquet")])
+    ids = written["request_id"].to_pylist()
+    assert len(set(ids)) == 2
+    assert all(ids)

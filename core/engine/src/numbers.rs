@@ -51,7 +51,7 @@ pub fn no_category(row: usize, name: &str, text: Option<&str>) -> Error {
     Error::new(
         ErrorCode::InvalidArgument,
         format!("row {row} of '{name}': {text} is no category that the model was trained on"),
-        "give one of its categories or leave the row out, or train with handle_unknown='ignore' where the library has it",
+        "give one of its categories or leave the row out; scikit-learn's encoders take any with handle_unknown='ignore'",
     )
 }
 

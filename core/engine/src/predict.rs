@@ -36,7 +36,8 @@ impl Engine {
         let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
         let mut scratch = deployment.scratches.take();
         let result = self.run(deployment, request, &mut scratch, &mut timing);
-        deployment.scratches.give(scratch, request.rows());
+        let values = request.matrix.as_ref().map_or(0, Vec::len);
+        deployment.scratches.give(scratch, request.rows().max(values / deployment.features().len().max(1)));
         timing.total = arrived.elapsed();
         match result {
             Ok(mut response) => {
@@ -84,8 +85,8 @@ impl Engine {
                     }
                     if let Some(log) = log {
                         let (queue, compute) = (Some(timing.queue), transform_started.elapsed());
-                        let served =
-                            Served { inputs: &inputs, at_us: now_us, request_id: Some(id.as_str()), queue, compute };
+                        let request_id = (!id.is_empty()).then_some(id.as_str());
+                        let served = Served { inputs: &inputs, at_us: now_us, request_id, queue, compute };
                         binding.log(log, &served, scratch, &logged);
                     }
                 }

@@ -11,17 +11,22 @@ use headrace_types::{DType, Error, ErrorCode, Field, Vocabulary};
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyList, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
 use crate::error::{Outcome, text_of, type_mismatch};
 use crate::frame::batch_of;
-use crate::values::columns_of;
+use crate::values::{columns_of, items_of};
 
 /// Whether it is an array of numbers: codes stand in it for texts.
 pub(crate) fn is_numeric(x: &Bound<'_, PyAny>) -> bool {
+    is_of_kind(x, "biuf")
+}
+
+/// Whether it has a NumPy type of one of these kinds.
+fn is_of_kind(x: &Bound<'_, PyAny>, kinds: &str) -> bool {
     let py = x.py();
     let kind = x.getattr(intern!(py, "dtype")).and_then(|dtype| dtype.getattr(intern!(py, "kind")));
-    kind.is_ok_and(|kind| kind.extract::<&str>().is_ok_and(|kind| "biuf".contains(kind)))
+    kind.is_ok_and(|kind| kind.extract::<&str>().is_ok_and(|kind| kinds.contains(kind)))
 }
 
 /// The matrix `[rows, features]` of rows that hold texts. Columns are found by the names of the model's features; without names they come
@@ -38,8 +43,10 @@ pub(crate) fn encoded<'py>(
     let names = features.map(|fields| fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>());
     let is_frame = ["__arrow_c_stream__", "__arrow_c_array__"].iter().any(|name| x.hasattr(*name).unwrap_or(false));
     let columns = if x.is_instance_of::<PyDict>() {
-        let columns = columns_of("x", x)?.into_iter().map(|(name, values)| (name, Values::Objects(values))).collect();
-        in_order(columns, model.features_count(), names.as_deref())?
+        let given = columns_of("x", x)?.into_iter();
+        let columns = given.map(|(name, values)| Ok((Values::of(&name, &values)?, name)));
+        let columns = columns.map(|found: Outcome<_>| found.map(|(values, name)| (name, values)));
+        in_order(columns.collect::<Outcome<_>>()?, model.features_count(), names.as_deref())?
     } else if is_frame {
         let batch = batch_of("x", x)?;
         let schema = batch.schema();
@@ -47,23 +54,23 @@ pub(crate) fn encoded<'py>(
         let columns = named.map(|(field, array)| (field.name().clone(), Values::Arrow(array.clone()))).collect();
         in_order(columns, model.features_count(), names.as_deref())?
     } else {
-        columns_of_rows(model.features_count(), x)?
+        columns_of_rows(model.features_count(), names.as_deref(), x)?
     };
-    let rows = columns.first().map_or(Ok(0), |(_, values)| values.len())?;
+    let rows = columns.first().map_or(0, |(_, values)| values.len());
     let width = columns.len();
     let matrix = PyArray2::<f64>::zeros(py, [rows, width], false);
     {
         // SAFETY: the array was made above, nobody else has seen it.
         let cells = unsafe { matrix.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
         for (index, (name, values)) in columns.iter().enumerate() {
-            if values.len()? != rows {
-                let message = format!("column '{name}' has {} rows, the first one has {rows}", values.len()?);
+            if values.len() != rows {
+                let message = format!("column '{name}' has {} rows, the first one has {rows}", values.len());
                 return Err(Error::new(ErrorCode::LengthMismatch, message, "give columns of one length").into());
             }
             let cells = &mut cells[index.min(rows * width)..];
             let mut cells = cells.iter_mut().step_by(width);
             let mut put = |number: f64| cells.next().map_or((), |cell| *cell = number);
-            values.encode(py, name, model.vocabulary(index), &mut put)?;
+            values.encode(name, model.vocabulary(index), &mut put)?;
         }
     }
     Ok(matrix)
@@ -72,24 +79,34 @@ pub(crate) fn encoded<'py>(
 /// A column as it was given.
 enum Values<'py> {
     Arrow(ArrayRef),
-    Objects(Bound<'py, PyAny>),
+    Objects(Bound<'py, PyList>),
 }
 
-impl Values<'_> {
-    fn len(&self) -> Outcome<usize> {
+impl<'py> Values<'py> {
+    /// # Errors
+    /// `type_mismatch` for what is no sequence of values, and for categories of numbers: the model has codes of its own for them.
+    fn of(name: &str, values: &Bound<'py, PyAny>) -> Outcome<Self> {
+        if is_of_kind(values, "mM") {
+            return Err(type_mismatch(format!("column '{name}' holds times"), "the model takes numbers and texts"));
+        }
+        let items = items_of(name, values)?;
+        let is_number =
+            |item: &Bound<'_, PyAny>| !item.is_none() && !item.is_instance_of::<PyString>() && !is_nan(item);
+        if values.hasattr("cat")? && items.iter().any(|item| is_number(&item)) {
+            let message = format!("column '{name}' holds categories that are numbers");
+            return Err(type_mismatch(message, "give the codes that the model was trained on, as numbers"));
+        }
+        Ok(Values::Objects(items))
+    }
+
+    fn len(&self) -> usize {
         match self {
-            Values::Arrow(array) => Ok(array.len()),
-            Values::Objects(values) => Ok(values.len()?),
+            Values::Arrow(array) => array.len(),
+            Values::Objects(values) => values.len(),
         }
     }
 
-    fn encode(
-        &self,
-        py: Python<'_>,
-        name: &str,
-        vocabulary: Option<&Vocabulary>,
-        put: &mut impl FnMut(f64),
-    ) -> Outcome<()> {
+    fn encode(&self, name: &str, vocabulary: Option<&Vocabulary>, put: &mut impl FnMut(f64)) -> Outcome<()> {
         match (self, vocabulary) {
             (Values::Arrow(array), Some(vocabulary)) if is_text(array.data_type()) => {
                 let texts =
@@ -97,29 +114,15 @@ impl Values<'_> {
                 for (row, text) in texts.as_string::<i32>().iter().enumerate() {
                     put(code_of(vocabulary, name, row, text)?);
                 }
-                Ok(())
             }
-            (Values::Arrow(array), vocabulary) => numbers_of(array, name, vocabulary, put),
-            (Values::Objects(values), Some(vocabulary)) => {
-                for (row, value) in values.try_iter()?.enumerate() {
-                    put(code_of_object(py, vocabulary, name, row, &value?)?);
+            (Values::Arrow(array), vocabulary) => numbers_of(array, name, vocabulary, put)?,
+            (Values::Objects(values), vocabulary) => {
+                for (row, value) in values.iter().enumerate() {
+                    put(number_of(vocabulary, name, row, &value)?);
                 }
-                Ok(())
-            }
-            (Values::Objects(values), None) => {
-                let arguments = (values, intern!(py, "float64"));
-                let numbers = py.import("numpy")?.call_method1(intern!(py, "asarray"), arguments).map_err(|error| {
-                    type_mismatch(
-                        format!("column '{name}' holds what is no number: {}", text_of(py, &error)),
-                        "the model takes numbers there",
-                    )
-                })?;
-                for number in numbers.call_method0(intern!(py, "tolist"))?.try_iter()? {
-                    put(number?.extract()?);
-                }
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 
@@ -150,7 +153,11 @@ fn in_order<'py>(
 }
 
 /// The columns of rows of objects, or of one row.
-fn columns_of_rows<'py>(features_count: usize, x: &Bound<'py, PyAny>) -> Outcome<Vec<(String, Values<'py>)>> {
+fn columns_of_rows<'py>(
+    features_count: usize,
+    names: Option<&[&str]>,
+    x: &Bound<'py, PyAny>,
+) -> Outcome<Vec<(String, Values<'py>)>> {
     let py = x.py();
     let arguments = (x, intern!(py, "object"));
     let rows = py.import("numpy")?.call_method1(intern!(py, "asarray"), arguments)?;
@@ -163,7 +170,9 @@ fn columns_of_rows<'py>(features_count: usize, x: &Bound<'py, PyAny>) -> Outcome
         return Err(Error::new(ErrorCode::LengthMismatch, message, hint).into());
     }
     let columns = rows.getattr("T")?.call_method0(intern!(py, "tolist"))?.cast_into::<PyList>().map_err(PyErr::from)?;
-    Ok(columns.iter().enumerate().map(|(index, values)| (index.to_string(), Values::Objects(values))).collect())
+    let name = |index: usize| names.map_or_else(|| index.to_string(), |names| names[index].to_owned());
+    let columns = columns.iter().enumerate();
+    columns.map(|(index, values)| Ok((name(index), Values::of(&name(index), &values)?))).collect()
 }
 
 fn is_text(kind: &DataType) -> bool {
@@ -194,26 +203,46 @@ fn code_of(vocabulary: &Vocabulary, name: &str, row: usize, text: Option<&str>) 
     Ok(vocabulary.code(text).ok_or_else(|| no_category(row, name, text))?)
 }
 
-/// None, NaN and pandas' NA are nulls; a number is a code.
-fn code_of_object(
-    py: Python<'_>,
-    vocabulary: &Vocabulary,
-    name: &str,
-    row: usize,
-    value: &Bound<'_, PyAny>,
-) -> Outcome<f64> {
-    if let Ok(text) = value.cast::<PyString>() {
-        return code_of(vocabulary, name, row, Some(text.to_str()?));
+/// None, NaN and pandas' NA are nulls; with a vocabulary a text has a code, and a number is one.
+fn number_of(vocabulary: Option<&Vocabulary>, name: &str, row: usize, value: &Bound<'_, PyAny>) -> Outcome<f64> {
+    let py = value.py();
+    if let (Some(vocabulary), Ok(text)) = (vocabulary, value.cast::<PyString>()) {
+        let text = text.to_str().map_err(|error| {
+            let message = format!("row {row} of '{name}' is no Unicode text: {}", text_of(py, &error));
+            type_mismatch(message, "give a str without lone surrogates")
+        })?;
+        return code_of(vocabulary, name, row, Some(text));
     }
-    let number = value.cast::<PyFloat>().map(|number| number.value()).ok();
-    let is_null = value.is_none() || number.is_some_and(f64::is_nan);
-    if is_null || value.get_type().name()?.to_str()? == "NAType" {
-        return code_of(vocabulary, name, row, None);
+    if value.is_none() || is_nan(value) || value.get_type().name()?.to_str()? == "NAType" {
+        return vocabulary.map_or(Ok(f64::NAN), |vocabulary| code_of(vocabulary, name, row, None));
     }
-    if vocabulary.takes_codes
-        && let Ok(code) = value.call_method0(intern!(py, "__float__"))
-    {
-        return Ok(code.extract()?);
+    let wanted = match vocabulary {
+        Some(vocabulary) if !vocabulary.takes_codes => "text",
+        _ => "a number",
+    };
+    let is_number = |value: &Bound<'_, PyAny>| {
+        value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>()
+    };
+    if wanted == "a number" {
+        if is_number(value) {
+            return Ok(value.extract()?);
+        }
+        // A NumPy scalar says what it is; a date is no number, though NumPy has one for it.
+        let is_scalar = is_numeric(value);
+        if let Ok(plain) = value.call_method0(intern!(py, "item"))
+            && is_scalar
+            && is_number(&plain)
+        {
+            return Ok(plain.extract()?);
+        }
     }
-    Err(type_mismatch(format!("row {row} of '{name}' is {value}, the model takes text"), "give a str, or None"))
+    let message = format!("row {row} of '{name}' is {}, the model takes {wanted}", value.repr()?);
+    Err(type_mismatch(
+        message,
+        "give a str where the model knows texts, a number elsewhere, and None where nothing is known",
+    ))
+}
+
+fn is_nan(value: &Bound<'_, PyAny>) -> bool {
+    value.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan())
 }

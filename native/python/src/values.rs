@@ -45,9 +45,10 @@ pub(crate) fn column_of(
     Ok(column)
 }
 
-/// A NumPy array of exactly the column's type; none for anything else, which goes value by value.
+/// A NumPy array of exactly the column's type; none for anything else, which goes value by value: a masked array is an array, too, and hides
+/// some of its values.
 fn array_of(dtype: DType, values: &Bound<'_, PyAny>) -> Option<ColumnData> {
-    let array = values.cast::<PyUntypedArray>().ok()?;
+    let array = values.cast_exact::<PyUntypedArray>().ok()?;
     let view = View::of("values", array).ok().filter(|view| view.dimensions == 1)?;
     // SAFETY: `values` keeps the array alive, and the element type is matched; nothing runs meanwhile that could write to it.
     unsafe {
@@ -61,7 +62,7 @@ fn array_of(dtype: DType, values: &Bound<'_, PyAny>) -> Option<ColumnData> {
 }
 
 /// What a NumPy array, an Arrow array, a pandas or Polars column holds, as a list.
-fn items_of<'py>(name: &str, values: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyList>> {
+pub(crate) fn items_of<'py>(name: &str, values: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyList>> {
     let py = values.py();
     let not_a_sequence = |found: String| {
         type_mismatch(

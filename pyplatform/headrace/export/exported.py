@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +174,35 @@ def golden_table(golden: Any, features_count: int, names: Sequence[str] | None) 
     if is_frame:
         return GoldenTable(golden, columns, texts)
     return GoldenTable(_object_rows(columns, texts, names), columns, texts)
+
+
+def are_made_up(names: Sequence[str]) -> bool:
+    """Whether a library numbered features that came without names: they are in the model's order, whatever they are."""
+    return all(name in (str(place), f"f{place}", f"f_{place}", f"Column_{place}") for place, name in enumerate(names))
+
+
+def in_order(golden: Any, names: Sequence[str], spelled: Callable[[str], str] = str) -> Any:
+    """The golden rows, a frame's columns in the order of the model's features; rows without names as they are.
+
+    Args:
+        golden: what the caller gave.
+        names: what the model calls its features.
+        spelled: how the model's library writes the name of a column.
+
+    Raises:
+        HeadraceError: `missing_column`.
+    """
+    if hasattr(golden, "to_pandas"):
+        golden = golden.to_pandas()
+    if not (hasattr(golden, "columns") and hasattr(golden, "iloc")):
+        return golden
+    columns = {spelled(str(column)): column for column in golden.columns}
+    missing = [name for name in names if name not in columns]
+    if not missing:
+        return golden[[columns[name] for name in names]]
+    if are_made_up(names):
+        return golden
+    raise make_error("missing_column", f"golden rows have no column {missing[0]!r}", "give all features")
 
 
 def _values(column: Any) -> list[GoldenValue]:
