@@ -21,7 +21,13 @@ from headrace.errors import DefinitionError, make_error
 SOURCE_BYTES_MAX = 16_384
 DEPTH_MAX = 100
 LOOP_STEPS_MAX = 65_536
-"""Steps of a loop, multiplied with those of the loops around it."""
+"""Steps of all loops of a function together, each multiplied with those of the loops around it."""
+
+OPERATIONS_MAX = 64 * LOOP_STEPS_MAX
+"""Statements and parts of expressions that a call may come to, so that it ends within tenths of a second."""
+
+BRANCHES_MAX = 128
+"""Loops and decisions of a function: the time of its compilation grows faster than their number."""
 
 DTYPES: dict[str, str] = {"int": "int64", "float": "float64", "bool": "bool"}
 _BUILTINS = ("abs", "bool", "float", "int", "max", "min", "round")
@@ -147,6 +153,12 @@ class _Reader:
         self.assigned: set[str] = set()
         """The locals that surely have a value: Numba gives the others any."""
         self.null_tests: set[str] = set()
+        self.around = 1
+        """Steps of the loops around what is read, multiplied."""
+        self.steps = 0
+        """Of the loops so far. Of a loop with loops in it, the larger of its own and theirs together."""
+        self.operations = 0
+        self.branches_count = 0
 
     def refuse(self, node: ast.AST, what: str, hint: str) -> DefinitionError:
         below = getattr(node, "lineno", self.function.lineno) - self.function.lineno
@@ -174,7 +186,7 @@ class _Reader:
         body = self.function.body
         if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             body = body[1:]  # the docstring
-        self.statements(body, 1)
+        self.statements(body)
         return CompiledSource(self.name, source, parameters, returns, self.constants)
 
     def parameter(self, argument: ast.arg) -> Parameter:
@@ -192,14 +204,25 @@ class _Reader:
             raise self.refuse(node, f"cannot be compiled: {what} {said}", "annotate it as int, float or bool")
         return DTYPES[kinds[0]], "None" in parts
 
-    def statements(self, body: list[ast.stmt], steps: int) -> bool:
+    def count(self, node: ast.AST, branches: int = 0) -> None:
+        self.operations += self.around
+        if self.operations > OPERATIONS_MAX:
+            what = f"computes over {OPERATIONS_MAX} values in a call, up to here"
+            raise self.refuse(node, what, "use shorter loops, or do less in each step")
+        self.branches_count += branches
+        if self.branches_count > BRANCHES_MAX:
+            what = f"has over {BRANCHES_MAX} loops and decisions, up to here"
+            raise self.refuse(node, what, "divide it, or make it a python_function")
+
+    def statements(self, body: list[ast.stmt]) -> bool:
         """Checks statements, and says whether they never go on to the next."""
         ends = False
         for statement in body:
-            ends = self.statement(statement, steps) or ends
+            ends = self.statement(statement) or ends
         return ends
 
-    def statement(self, node: ast.stmt, steps: int) -> bool:
+    def statement(self, node: ast.stmt) -> bool:
+        self.count(node, branches=isinstance(node, ast.If | ast.For))
         match node:
             case ast.Return(value=value):
                 if value is not None and not (isinstance(value, ast.Constant) and value.value is None):
@@ -217,9 +240,9 @@ class _Reader:
                 self.expression(value)
                 self.target(target)
             case ast.If():
-                return self.branches(node, steps)
+                return self.branches(node)
             case ast.For(target=ast.Name() as target, iter=over, orelse=[]):
-                self.loop(node, target, self.loop_steps(node, over, steps))
+                self.loop(node, target, self.loop_steps(node, over))
             case ast.Break() | ast.Continue():
                 return True
             case ast.Raise():
@@ -237,12 +260,12 @@ class _Reader:
                 )
         return False
 
-    def branches(self, node: ast.If, steps: int) -> bool:
+    def branches(self, node: ast.If) -> bool:
         self.expression(node.test)
         before = set(self.assigned)
-        body_ends = self.statements(node.body, steps)
+        body_ends = self.statements(node.body)
         after_body, self.assigned = self.assigned, before
-        else_ends = self.statements(node.orelse, steps)
+        else_ends = self.statements(node.orelse)
         if else_ends:
             self.assigned = after_body
         elif not body_ends:
@@ -250,9 +273,15 @@ class _Reader:
         return body_ends and else_ends
 
     def loop(self, node: ast.For, target: ast.Name, steps: int) -> None:
-        before = set(self.assigned)
+        before, around, steps_before = set(self.assigned), self.around, self.steps
+        self.around *= steps
+        if steps_before + self.around > LOOP_STEPS_MAX:
+            what = f"loops {self.around} times" + (f", after {steps_before} before it" if steps_before else "")
+            raise self.refuse(node, what, f"at most {LOOP_STEPS_MAX} steps of all loops together are allowed")
         self.target(target)
-        self.statements(node.body, steps)
+        self.statements(node.body)
+        self.steps = max(self.steps, steps_before + self.around)
+        self.around = around
         self.assigned = before  # a range may be empty, and a loop left early
 
     def raised(self, node: ast.Raise) -> None:
@@ -270,7 +299,7 @@ class _Reader:
             raise self.refuse(target, f"assigns to '{target.id}'", "use another name")
         self.assigned.add(target.id)
 
-    def loop_steps(self, node: ast.For, over: ast.expr, steps: int) -> int:
+    def loop_steps(self, node: ast.For, over: ast.expr) -> int:
         is_range = isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range"
         args = over.args if isinstance(over, ast.Call) and is_range and not over.keywords else []
         numbers = [value for arg in args if (value := self.whole_number(arg)) is not None]
@@ -280,10 +309,7 @@ class _Reader:
             )
         if len(numbers) == 3 and numbers[2] == 0:
             raise self.refuse(node, "has a for loop of step 0", "use another step")
-        steps *= max(len(range(*numbers)), 1)
-        if steps > LOOP_STEPS_MAX:
-            raise self.refuse(node, f"loops {steps} times", f"at most {LOOP_STEPS_MAX} steps are allowed")
-        return steps
+        return max(len(range(*numbers)), 1)
 
     def whole_number(self, node: ast.expr) -> int | None:
         sign = 1
@@ -303,6 +329,7 @@ class _Reader:
             raise self.refuse(node, "shifts bits", "multiply by a power of two")
 
     def expression(self, node: ast.expr) -> None:
+        self.count(node, _decisions(node))
         match node:
             case ast.BinOp(left=left, op=operator, right=right):
                 self.operator(node, operator)
@@ -389,6 +416,18 @@ class _Reader:
     def math_module(self, node: ast.AST) -> None:
         if "math" in self.locals or (self.line is not None and self.variable("math") is not math):
             raise self.refuse(node, "uses 'math', which is not the module", "write import math")
+
+
+def _decisions(node: ast.expr) -> int:
+    match node:
+        case ast.IfExp():
+            return 1
+        case ast.BoolOp(values=values):
+            return len(values) - 1
+        case ast.Compare(ops=operators):
+            return len(operators) - 1
+        case _:
+            return 0
 
 
 class CompiledFunction:

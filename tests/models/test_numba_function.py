@@ -9,6 +9,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,6 +55,14 @@ def inverse(count: int) -> float:
 @scalar_function
 def tens(count: int) -> int:
     return count // 10
+
+
+@scalar_function
+def heavy(x: float) -> float:
+    total = 0.0
+    for i in range(65536):
+        total += math.sin(total) * math.cos(x + i) + math.exp(-total * total)
+    return total
 
 
 @python_function(returns="float64")
@@ -219,6 +228,21 @@ def test_threads_run_it_at_once(model: Model) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda threads: model.margins(rows, threads=threads), [1, 2] * 4):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_other_threads_of_python_run_while_it_loops(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text("")
+    exported = export_numba_function(heavy, tmp_path / "heavy.json", [[1.0]], task="regression")
+    create(exported, tmp_path / ".headrace" / "models", "heavy")
+    rows = 15  # few enough that a native model is answered without letting go of the interpreter
+    with Engine(tmp_path) as engine, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(engine.predict, "heavy", features={"x": [1.0] * rows})
+        ticks = 0
+        while not running.done():
+            time.sleep(0.001)
+            ticks += 1
+        assert len(running.result()["predictions"]) == rows
+    assert ticks >= 5
 
 
 def test_columns_are_found_by_the_names_of_the_parameters(tmp_path: Path) -> None:

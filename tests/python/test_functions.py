@@ -275,6 +275,25 @@ def source(text: str) -> CompiledSource:
         ("while x > 0:\n        x -= 1", "has a while loop, which may never end"),
         ("for i in range(int(x)):\n        pass", "length is not a constant"),
         ("for i in range(300):\n        for j in range(300):\n            pass", "loops 90000 times"),
+        (
+            "for i in range(40000):\n        pass\n    for i in range(40000):\n        pass",
+            "40000 times, after 40000 before",
+        ),
+        (
+            "for i in range(300):\n        for j in range(200): pass\n        for j in range(100): pass",
+            "loops 30000 times, after 60000 before it",
+        ),
+        (
+            "if x > 0:\n        for i in range(40000): pass\n    else:\n        for i in range(40000): pass",
+            "loops 40000 times, after 40000 before it",
+        ),
+        ("for i in range(10):\n        for j in range(65536):\n            pass", "loops 655360 times"),
+        ("for i in range(65536):\n        x = " + " + ".join("x" * 40), "computes over 4194304 values in a call"),
+        ("for i in range(1):\n        x += 1\n    " * 200 + "return x", "has over 128 loops and decisions"),
+        ("if x > 0:\n        x += 1\n    " * 200 + "return x", "has over 128 loops and decisions"),
+        ("x = 1 if x else 2\n    " * 200 + "return x", "has over 128 loops and decisions"),
+        ("return " + " and ".join("x" * 200), "has over 128 loops and decisions"),
+        ("return " + " < ".join("x" * 200), "has over 128 loops and decisions"),
         ("for i in range(10**9):\n        pass", "length is not a constant"),
         ("if x > 0:\n        y = 1.0\n    return y", "may use 'y' before it has a value"),
         ("for i in range(3):\n        y = 1.0\n    return y", "may use 'y' before it has a value"),
@@ -309,6 +328,28 @@ def test_what_may_not_end_or_is_no_arithmetic_is_refused(body: str, said: str) -
     with pytest.raises(DefinitionError, match=said.replace("(", r"\(")) as raised:
         source(f"def f(x: float) -> float:\n    {body}")
     assert raised.value.code == "invalid_definition"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for i in range(256):\n        for j in range(256):\n            x += i * j",
+        "for i in range(30000):\n        x += i\n    for i in range(35536):\n        x -= i",
+        "for i in range(65536):\n        for j in range(1):\n            x += j",
+        "for i in range(64):\n        for j in range(512): x += j\n        for j in range(512): x -= j",
+        "for i in range(1):\n        x += 1\n    " * 128,
+    ],
+)
+def test_as_many_steps_as_are_allowed_are_taken(body: str) -> None:
+    assert source(f"def f(x: float) -> float:\n    {body.rstrip()}\n    return x").returns == "float64"
+
+
+def test_the_line_of_the_loop_that_is_too_many_is_named(make_project: Callable[..., Path]) -> None:
+    loops = "for i in range(40000):\n        amount += i\n    for i in range(40000):\n        amount -= i"
+    root = make_project(DEFINITIONS.replace("return math.sqrt(amount)", loops))
+    line = DEFINITIONS.splitlines().index("    return math.sqrt(amount)") + 3
+    with pytest.raises(DefinitionError, match=rf"line {line}, loops 40000 times, after 40000 before it"):
+        FeatureStore(root).plan()
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,11 @@ impl Deployment {
         self.core.spec.model.waits()
     }
 
+    /// Whether a prediction of a few rows may take long.
+    pub fn takes_long(&self) -> bool {
+        self.core.spec.model.takes_long()
+    }
+
     /// Rows that one request may have.
     pub fn rows_max(&self) -> usize {
         self.core.rows_max

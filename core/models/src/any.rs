@@ -126,6 +126,11 @@ impl AnyModel {
         self.model().waits()
     }
 
+    /// As [`Model::takes_long`].
+    pub fn takes_long(&self) -> bool {
+        self.model().takes_long()
+    }
+
     pub fn features_count(&self) -> usize {
         self.model().features_count()
     }

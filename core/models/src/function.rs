@@ -245,6 +245,11 @@ impl Model for FunctionModel {
         self.objective
     }
 
+    /// A row's loops may take tenths of a second.
+    fn takes_long(&self) -> bool {
+        true
+    }
+
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
         self.margins_of(Features::Float64(features), rows, margins, 1)
     }

@@ -120,13 +120,14 @@ pub(crate) fn handle_whole(
 }
 
 impl Prediction {
-    /// Whether its answer may take so long that connections should not wait for it. Those with explanations do, and the first one of a
-    /// model also reads its file.
+    /// Whether its answer may take so long that connections should not wait for it. Those of a Python function do, and those with
+    /// explanations, of which the first one of a model also reads its file.
     fn takes_long(&self) -> bool {
-        match &self.asked {
-            Asked::Predict(request) => request.explain.is_some(),
-            Asked::Infer(request) => request.predict.explain.is_some(),
-        }
+        let explain = match &self.asked {
+            Asked::Predict(request) => request.explain,
+            Asked::Infer(request) => request.predict.explain,
+        };
+        explain.is_some() || self.deployment.takes_long()
     }
 
     /// A panic becomes an error answer, and `panicked` is called.

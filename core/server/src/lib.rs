@@ -6,8 +6,8 @@
 //!
 //! Writes go through a bounded queue to the one thread that makes them ([`Writes`]) and wait there for their answer.
 //!
-//! An explanation, a request with a large body, and a prediction whose model waits for another process are put aside, on threads of their
-//! own. Any other request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking
+//! An explanation, a request with a large body, and a prediction whose model is a Python function or waits for another process are put
+//! aside, on threads of their own. Any other request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking
 //! another thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a panic ends its own request only.
 
 mod body;

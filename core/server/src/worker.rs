@@ -38,8 +38,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 /// Threads of a worker for requests whose models wait for other processes; further ones queue.
 const WAITING_THREADS_MAX: usize = 64;
-/// Requests of a worker that are put aside, those that queue included; further ones are refused.
-const WAITING_MAX: usize = 4 * WAITING_THREADS_MAX;
+/// Requests of a worker and of one [`Kind`] that are put aside, those that queue included; further ones are refused.
+const ASIDE_MAX: usize = 256;
 /// A request with a larger body takes long to decode, and may to answer.
 const LONG_BODY_BYTES: usize = 256 << 10;
 /// How often a stopping worker looks whether its connections are done.
@@ -56,12 +56,23 @@ pub(crate) struct Worker {
     writes: Arc<WriteQueue>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
-    /// Places for requests that are put aside.
-    aside: Arc<Semaphore>,
-    /// Turns of those among them that wait for other processes.
-    waiting: Arc<Semaphore>,
-    /// Turns of those that take long, of all workers together: as many as there are workers.
+    waiting: Lane,
+    long: Lane,
+}
+
+/// Where requests of one kind are put aside.
+#[derive(Debug)]
+struct Lane {
+    /// Of this worker.
+    places: Arc<Semaphore>,
+    /// A request that has one gets a thread.
     turns: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(turns: Arc<Semaphore>) -> Self {
+        Self { places: Arc::new(Semaphore::new(ASIDE_MAX)), turns }
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +82,7 @@ struct Open {
 }
 
 impl Worker {
+    /// `turns` are those of requests that take long, of all workers together: as many as there are workers.
     pub(crate) fn new(
         engine: Arc<Engine>,
         config: ServerConfig,
@@ -81,9 +93,9 @@ impl Worker {
         turns: Arc<Semaphore>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
-        let aside = Arc::new(Semaphore::new(WAITING_MAX));
-        let waiting = Arc::new(Semaphore::new(WAITING_THREADS_MAX));
-        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, aside, waiting, turns })
+        let waiting = Lane::new(Arc::new(Semaphore::new(WAITING_THREADS_MAX)));
+        let long = Lane::new(turns);
+        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, waiting, long })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -244,8 +256,8 @@ async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: I
         let reply = handle_write(&worker.engine, &worker.writes, route, headers, body, panicked).await;
         return (reply, share, in_flight);
     }
-    let waits = waits(&worker.engine, route);
-    let work = if waits || body.len() > LONG_BODY_BYTES {
+    let kind = if waits(&worker.engine, route) { Kind::Waits } else { Kind::Long };
+    let work = if kind == Kind::Waits || body.len() > LONG_BODY_BYTES {
         Work::Whole(request)
     } else {
         match handle(&worker.engine, route, headers, body, *arrived, panicked) {
@@ -253,16 +265,45 @@ async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: I
             Handled::Long(prediction) => Work::Answer(prediction),
         }
     };
-    reply_aside(worker, Aside { work, waits, share, in_flight }).await
+    reply_aside(worker, Aside { work, kind, share, in_flight }).await
 }
 
 /// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
 struct Aside {
     work: Work,
-    /// For another process, so that it needs no processor here meanwhile.
-    waits: bool,
+    kind: Kind,
     share: Share,
     in_flight: InFlight,
+}
+
+/// Why a request is put aside. Those of one kind take neither places nor turns of the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// For another process, so that it needs no processor here meanwhile.
+    Waits,
+    /// It takes long here.
+    Long,
+}
+
+impl Kind {
+    fn lane(self, worker: &Worker) -> &Lane {
+        match self {
+            Kind::Waits => &worker.waiting,
+            Kind::Long => &worker.long,
+        }
+    }
+
+    /// That all places are taken.
+    fn refusal(self) -> Error {
+        let (what, hint) = match self {
+            Kind::Waits => ("wait for models in other processes", "try again in a second, or raise [models] workers"),
+            Kind::Long => (
+                "take long: explanations, large bodies, or models that are Python functions",
+                "try again in a second, or send fewer rows at a time",
+            ),
+        };
+        Error::new(ErrorCode::Unavailable, format!("{ASIDE_MAX} requests of this thread {what}"), hint)
+    }
 }
 
 enum Work {
@@ -274,15 +315,12 @@ enum Work {
 /// Handles a request on a thread of its own, so that this one goes on with its connections: one whose model waits for another process,
 /// or one that takes long, when it is its turn.
 async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight) {
-    let Ok(place) = Arc::clone(&worker.aside).try_acquire_owned() else {
-        let message = format!("{WAITING_MAX} requests of this thread take long or wait for models in other processes");
-        let hint = "try again in a second, send fewer rows at a time, or raise [models] workers";
-        let error = Error::new(ErrorCode::Unavailable, message, hint);
-        return (Reply::error(&error), request.share, request.in_flight);
+    let lane = request.kind.lane(worker);
+    let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() else {
+        return (Reply::error(&request.kind.refusal()), request.share, request.in_flight);
     };
     // The runtime has a thread for each turn, so that neither kind waits behind the other.
-    let turns = if request.waits { &worker.waiting } else { &worker.turns };
-    let turn = Arc::clone(turns).acquire_owned().await;
+    let turn = Arc::clone(&lane.turns).acquire_owned().await;
     let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
     let handled = tokio::task::spawn_blocking(move || {
         let Aside { work, share, in_flight, .. } = request;

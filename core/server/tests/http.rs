@@ -489,6 +489,85 @@ fn a_request_that_takes_long_holds_up_no_other_connection_of_its_thread() {
     }
 }
 
+/// Says of itself that a row may take long, and answers when the gate is free.
+#[derive(Debug)]
+struct LongModel(GatedModel);
+
+impl Model for LongModel {
+    fn features_count(&self) -> usize {
+        1
+    }
+
+    fn outputs_count(&self) -> usize {
+        1
+    }
+
+    fn objective(&self) -> Objective {
+        Objective::Identity
+    }
+
+    fn takes_long(&self) -> bool {
+        true
+    }
+
+    fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
+        self.0.margins(features, rows, margins)
+    }
+
+    fn scores(&self, _margins: &mut [f64]) {}
+}
+
+#[test]
+fn a_model_that_takes_long_holds_up_no_other_connection_of_its_thread() {
+    let gate = Arc::new(Mutex::new(()));
+    let model = Arc::new(LongModel(GatedModel { gate: Arc::clone(&gate) }));
+    let spec = ModelSpec { model, ..sum_regressor("slow", 1, &["a"]) };
+    let server = start_with(ServerConfig { threads: 1, ..config() }, vec![spec]);
+    let infer = r#"{"inputs": [{"name": "features", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}]}"#;
+    for (path, body) in
+        [("/v1/deployments/slow/predict", r#"{"features": {"a": [1.5]}}"#), ("/v2/models/slow/infer", infer)]
+    {
+        let held = gate.lock().unwrap();
+        let mut client = server.client();
+        client.send(&[head("POST", path, &[], body.len()), body.as_bytes().to_vec()].concat());
+        wait_for_in_flight(&server, 1);
+        assert_eq!(server.client().post(PREDICT, ONE_ROW).status, 200);
+        drop(held);
+        assert_eq!(client.answer().unwrap().status, 200);
+    }
+}
+
+#[test]
+fn requests_that_wait_and_those_that_take_long_take_no_places_of_each_other() {
+    let (away, gate) = (Arc::new(WaitingModel::default()), Arc::new(Mutex::new(())));
+    let explained = Arc::new(GatedExplanations { gate: Arc::clone(&gate) });
+    let specs = vec![
+        ModelSpec { model: Arc::clone(&away) as Arc<dyn Model>, ..sum_regressor("away", 1, &["a"]) },
+        ModelSpec { model: explained, ..sum_regressor("explained", 1, &["a"]) },
+    ];
+    let server = start_with(ServerConfig { threads: 1, ..config() }, specs);
+    let waits = ("/v1/deployments/away/predict", r#"{"features": {"a": [1.5]}}"#, "wait for models");
+    let long = ("/v1/deployments/explained/predict", r#"{"features": {"a": [1.5]}, "explain": true}"#, "take long");
+    for (hung, other, gate) in [(waits, long, &away.gated.gate), (long, waits, &gate)] {
+        let (path, body, said) = hung;
+        let held = gate.lock().unwrap();
+        let ask = [head("POST", path, &[], body.len()), body.as_bytes().to_vec()].concat();
+        let mut clients: Vec<Client> = (0..256).map(|_| server.client()).collect();
+        clients.iter_mut().for_each(|client| client.send(&ask));
+        wait_for_in_flight(&server, 256);
+        let mut another = server.client();
+        let refused = another.post(path, body.as_bytes());
+        assert_eq!(refused.refusal(), (503, "unavailable".to_owned()));
+        assert!(refused.text().contains(said), "{}", refused.text());
+        let answer = another.post(other.0, other.1.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        drop(held);
+        for client in &mut clients {
+            assert_eq!(client.answer().unwrap().status, 200);
+        }
+    }
+}
+
 #[test]
 fn a_refused_or_panicking_request_that_takes_long_is_answered_as_any_other() {
     let server = start(ServerConfig { threads: 1, ..config() });

@@ -51,6 +51,11 @@ pub trait Model: Send + Sync + Debug {
         false
     }
 
+    /// Whether a few rows may take so long that the calling thread's other work should not stand behind them.
+    fn takes_long(&self) -> bool {
+        false
+    }
+
     /// Raw margins of `rows` rows. `features` is row-major `[rows, features_count]`, `margins` is row-major `[rows, outputs_count]`.
     ///
     /// A float32 model (XGBoost) rounds each feature to float32 first, as its trainer does, and returns its float32 margins widened.

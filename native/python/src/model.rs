@@ -254,7 +254,7 @@ impl Model {
             let out = unsafe { values.as_slice_mut() }.map_err(|error| Error::internal(error.to_string()))?;
             let run = || work(features, rows, out, threads);
             // A function may loop: how long it takes cannot be told by the number of values.
-            let is_short = view.len() < DETACH_VALUES_MIN && !matches!(self.model, AnyModel::Function(_));
+            let is_short = view.len() < DETACH_VALUES_MIN && !self.model.takes_long();
             if is_short && !self.model.waits() { guarded(run) } else { detached(py, run) }?;
         }
         drop(owner);
