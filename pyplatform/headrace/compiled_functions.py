@@ -479,7 +479,10 @@ def _compile(code: CompiledSource) -> Any:
     rewritten.body.append(_raise_null())  # the end without a return is None
     module = ast.fix_missing_locations(ast.Module([rewritten], []))
     scope: dict[str, Any] = {**numba_backend.HELPERS, **code.constants, "__builtins__": _SAFE_BUILTINS}
-    exec(compile(module, f"<{code.name}>", "exec"), scope)
+    try:
+        exec(compile(module, f"<{code.name}>", "exec"), scope)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise _refused(code.name, None, f"cannot be compiled: {error}", "nest its loops less deeply") from error
     try:
         return numba_backend.native_function(scope["function"], code.parameters, code.returns)
     except numba_backend.NotCompiledError as error:

@@ -459,6 +459,13 @@ def test_a_function_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compile_function(code) is compile_function(code)
 
 
+def test_loops_nested_deeper_than_python_has_them_are_refused() -> None:
+    loops = "".join(f"{' ' * (depth + 4)}for i in range(1):\n" for depth in range(21))
+    code = source(f"def f(x: float) -> float:\n{loops}{' ' * 25}x += 1\n    return x")
+    with pytest.raises(DefinitionError, match="cannot be compiled: too many statically nested blocks"):
+        compile_function(code)
+
+
 def test_a_filter_of_events_cannot_call_a_function(make_project: Callable[..., Path]) -> None:
     definitions = """
     from datetime import timedelta
