@@ -303,8 +303,31 @@ def test_lightgbm(has_ordered: bool, tmp_path: Path) -> None:
     agree(registered(exported, tmp_path / "models"), codes, expected)
     again = lightgbm.Booster(model_file=exported.file)
     assert np.array_equal(again.predict(given, raw_score=True), expected)
-    if not has_ordered:
-        agree(Model.from_bytes("lightgbm-text", model.booster_.model_to_string().encode()), codes, expected)
+    plain = Model.from_bytes("lightgbm-text", model.booster_.model_to_string().encode())
+    assert not plain.text_features  # LightGBM's own file does not say which features its categories belong to
+
+
+def columns_of_categories(exported: ExportedModel) -> list[str]:
+    lines = exported.file.read_text("utf-8").splitlines()
+    return [line for line in lines if line.startswith("headrace_category_columns:")]
+
+
+def test_lightgbm_finds_the_columns_of_golden_rows_by_name(tmp_path: Path) -> None:
+    rows = frame().drop(columns="month").rename(columns={"place": "the place"})
+    rows = rows.astype({"the place": "category", "kind": "category"})
+    model = lightgbm.LGBMRegressor(n_estimators=5, verbose=-1).fit(rows, number(frame()))
+    mixed = rows[["size", "the place", "kind"]].assign(more=1.0)[:20]
+    exported = export_lightgbm(model, tmp_path / "model.txt", mixed)
+    assert exported.golden["features"] == rows[:20].astype(object).to_numpy().tolist()
+    assert columns_of_categories(exported) == ["headrace_category_columns:0,2"]
+    engine = registered(exported, tmp_path / "models", ("the_place", "kind"))
+    assert np.array_equal(engine.margins(rows.to_numpy())[:, 0], model.booster_.predict(rows))
+    with pytest.raises(HeadraceError, match="no column 'kind'"):
+        export_lightgbm(model, tmp_path / "model.txt", mixed.drop(columns="kind"))
+    with pytest.raises(
+        HeadraceError, match=r"columns \[1, 2\] of the golden rows hold categories, the model's are \[0, 2\]"
+    ):
+        export_lightgbm(model, tmp_path / "model.txt", mixed.to_numpy()[:, :3])
 
 
 def test_lightgbm_rows_of_objects(tmp_path: Path) -> None:
@@ -365,6 +388,19 @@ def test_catboost(grow_policy: str, tmp_path: Path) -> None:
     assert engine.categories(0) is None and engine.text_features == [0, 2, 3]
 
 
+def test_catboost_finds_the_columns_of_golden_rows_by_name(tmp_path: Path) -> None:
+    rows = frame().drop(columns="month")
+    options: dict[str, Any] = {"iterations": 5, "one_hot_max_size": 99, "verbose": 0, "allow_writing_files": False}
+    model = catboost.CatBoostRegressor(**options, cat_features=list(TEXTS)).fit(rows, number(frame()))
+    expected = rows[:20].astype(object).to_numpy().tolist()
+    mixed = rows[["kind", "size", "place"]][:20]
+    assert export_catboost(model, tmp_path / "model.json", mixed).golden["features"] == expected
+    with pytest.raises(HeadraceError, match="no column 'size'"):
+        export_catboost(model, tmp_path / "model.json", mixed.drop(columns="size"))
+    unnamed = catboost.CatBoostRegressor(**options, cat_features=[0, 2]).fit(rows.to_numpy(), number(frame()))
+    assert export_catboost(unnamed, tmp_path / "model.json", rows[:20]).golden["features"] == expected
+
+
 @pytest.mark.parametrize("length", [1, 3, 4, 8, 9, 16, 17, 32, 33, 64, 65, 128, 129, 300])
 def test_catboost_texts_of_any_length(length: int, tmp_path: Path) -> None:
     """The file knows a text by a hash, which takes another way for each of these lengths."""
@@ -388,7 +424,7 @@ def test_wrong_rows_are_named(tmp_path: Path) -> None:
         (rows.drop(columns="kind"), "no column 'kind'"),
         (rows.assign(kind=3), "column 'kind' is Int64"),
         (rows.assign(size="big"), "column 'size'"),
-        ({"place": ["JFK"], "size": ["big"], "kind": ["x"], "month": [1]}, "column 'size' holds what is no number"),
+        ({"place": ["JFK"], "size": ["big"], "kind": ["x"], "month": [1]}, "row 0 of 'size' is 'big'"),
         ({"place": [5], "size": [1], "kind": ["x"], "month": [1]}, "row 0 of 'place' is 5, the model takes text"),
         ({"place": ["JFK"], "size": [1, 2], "kind": ["x"], "month": [1]}, "'size' has 2 rows"),
         ([["JFK", 1.0, "x"]], r"shape \[1, 3\]"),

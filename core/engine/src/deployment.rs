@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use headrace_models::LoadedModel;
+use headrace_models::{LoadedModel, check_type};
 use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task};
 
 use crate::answer::AnswerKind;
@@ -82,35 +82,13 @@ impl Core {
             ));
         }
         for (input, field) in spec.features.iter().enumerate() {
-            check_type(&*spec.model, input, field).map_err(|error| error.within(&place))?;
+            check_type(spec.model.vocabulary(input), field).map_err(|error| error.within(&place))?;
         }
         let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
         let name = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
         Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default() })
     }
-}
-
-/// # Errors
-/// `unsupported_model` when the model cannot take such a feature.
-fn check_type(model: &dyn Model, input: usize, field: &Field) -> Result<()> {
-    let vocabulary = model.vocabulary(input);
-    let (problem, hint) = match field.dtype {
-        DType::STRING if vocabulary.is_some() => return Ok(()),
-        DType::STRING => (
-            "the model takes a number there",
-            "train on the text itself, in a column of categories, or encode it in an on-demand feature view",
-        ),
-        dtype if dtype.is_list() || !dtype.element().is_numeric() => {
-            ("a model takes numbers and texts", "encode it as a number in an on-demand feature view")
-        }
-        _ if vocabulary.is_some_and(|vocabulary| !vocabulary.takes_codes) => {
-            ("the model takes text there", "declare the feature as a string")
-        }
-        _ => return Ok(()),
-    };
-    let message = format!("feature '{}' is a {}, {problem}", field.name, field.dtype);
-    Err(Error::new(ErrorCode::UnsupportedModel, message, hint))
 }
 
 /// A model version inside the engine, tied to one generation of the plan: a request that holds it sees no change.

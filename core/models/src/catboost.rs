@@ -4,7 +4,7 @@
 //! Features are compared as float32. The file knows categories by their hashes: a text is given as itself, and a number stands
 //! for the category that is written as this number, where all categories that the model asks for are such numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree};
 use headrace_types::{Result, Unknown, Vocabulary};
@@ -113,11 +113,11 @@ fn loss(document: &Document) -> Result<LinkKind> {
 /// The features of the model, by the numbers that splits know them by.
 struct FeatureList {
     count: usize,
+    /// The places in a row that features have.
+    places: HashSet<usize>,
     /// The place in a row, and where a missing value goes.
     numbers: Vec<(usize, Missing)>,
     categories: Vec<CategoryFeature>,
-    /// The codes of the categories that are whole numbers, by their hashes.
-    numbers_as_categories: HashMap<u32, u32>,
 }
 
 struct CategoryFeature {
@@ -162,8 +162,7 @@ impl FeatureList {
             }
         }
         let list = |key: &str| info.find(key)?.map_or(Ok(&[][..]), |_| info.list(key));
-        let mut features =
-            Self { count: 0, numbers: Vec::new(), categories: Vec::new(), numbers_as_categories: HashMap::new() };
+        let mut features = Self { count: 0, places: HashSet::new(), numbers: Vec::new(), categories: Vec::new() };
         for (index, feature) in list("float_features")?.iter().enumerate() {
             let missing = match feature.text("nan_value_treatment")? {
                 "AsTrue" => Missing::Right,
@@ -175,11 +174,10 @@ impl FeatureList {
         }
         let categorical = list("categorical_features")?;
         let numbers_count = if categorical.is_empty() { 0 } else { CODES_COUNT };
-        features.numbers_as_categories =
-            (0..numbers_count).map(|code| (category_hash(&code.to_string()), code)).collect();
+        let codes = (0..numbers_count).map(|code| (category_hash(&code.to_string()), code)).collect();
         for (index, feature) in categorical.iter().enumerate() {
             let place = features.place(feature, index)?;
-            let category = CategoryFeature::read(place, feature, &features.numbers_as_categories);
+            let category = CategoryFeature::read(place, feature, &codes);
             features.categories.push(category.map_err(|error| error.within(format!("categorical feature {index}")))?);
         }
         Ok(features)
@@ -190,6 +188,9 @@ impl FeatureList {
             return Err(corrupt(format!("feature {index} stands in another's place")));
         }
         let place = feature.count("flat_feature_index")?;
+        if !self.places.insert(place) {
+            return Err(corrupt(format!("two features have the place {place} in a row")));
+        }
         self.count = self.count.max(place.checked_add(1).ok_or_else(|| corrupt("a feature's index is out of range"))?);
         Ok(place)
     }
@@ -215,8 +216,8 @@ impl FeatureList {
                     let set = Categories::from_words(Vec::new(), false);
                     return Ok((place, Test::Categories { set, members_go_left: false }, Missing::Right));
                 }
-                let as_number = || self.numbers_as_categories.get(&hash).filter(|_| feature.has_numbers);
-                let code = *feature.codes.get(&hash).or_else(as_number).ok_or_else(|| {
+                // A category that only the splits know would be found as a number, and not as the text that is written alike.
+                let code = *feature.codes.get(&hash).ok_or_else(|| {
                     unsupported(
                         format!("categorical feature {index} has a category that its list lacks"),
                         "export the model again from the library that trained it",

@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headrace_types::{Error, ErrorCode, Result, Task, canonical_json, digest_bytes, digest_json};
+use headrace_types::{
+    DType, Error, ErrorCode, Field, Result, Task, Vocabulary, canonical_json, digest_bytes, digest_json,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::any::{AnyModel, Place, Source};
@@ -214,7 +216,7 @@ fn open(folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
     let model = AnyModel::load(&manifest.model, &bytes, &source).map_err(|error| error.within(&manifest.model.file))?;
     drop(bytes);
     check_signature(&manifest, &model).map_err(place)?;
-    let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay(&model));
+    let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay_of(&model, features));
     golden.map_err(|error| error.within(&manifest.golden.file))?;
     Ok(LoadedModel { manifest, digest, model })
 }
@@ -233,6 +235,9 @@ fn check_signature(manifest: &Manifest, model: &AnyModel) -> Result<()> {
     if features != wanted {
         return Err(corrupt(format!("the signature lists {features} features, the model takes {wanted}")));
     }
+    for (input, field) in manifest.signature.features.iter().enumerate() {
+        check_type(model.vocabulary(input), field)?;
+    }
     if let (Task::Classification, Some(labels)) = (manifest.task, &manifest.labels) {
         let wanted = model.outputs_count().max(2);
         if labels.len() != wanted {
@@ -240,6 +245,29 @@ fn check_signature(manifest: &Manifest, model: &AnyModel) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether an input with this vocabulary can take such a feature.
+///
+/// # Errors
+/// `unsupported_model` naming the feature.
+pub fn check_type(vocabulary: Option<&Vocabulary>, field: &Field) -> Result<()> {
+    let (problem, hint) = match field.dtype {
+        DType::STRING if vocabulary.is_some() => return Ok(()),
+        DType::STRING => (
+            "the model takes a number there",
+            "train on the text itself, in a column of categories, or encode it in an on-demand feature view",
+        ),
+        dtype if dtype.is_list() || !dtype.element().is_numeric() => {
+            ("a model takes numbers and texts", "encode it as a number in an on-demand feature view")
+        }
+        _ if vocabulary.is_some_and(|vocabulary| !vocabulary.takes_codes) => {
+            ("the model takes text there", "declare the feature as a string")
+        }
+        _ => return Ok(()),
+    };
+    let message = format!("feature '{}' is a {}, {problem}", field.name, field.dtype);
+    Err(Error::new(ErrorCode::UnsupportedModel, message, hint))
 }
 
 fn io(path: &Path, error: &std::io::Error) -> Error {

@@ -1,4 +1,4 @@
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::{DType, Error, ErrorCode, Field, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::any::AnyModel;
@@ -46,12 +46,21 @@ impl GoldenRows {
     /// `golden_row_mismatch` naming the first row that differs; `corrupt_model` when the rows do not have the model's
     /// shape.
     pub fn replay(&self, model: &AnyModel) -> Result<()> {
+        self.replay_of(model, &[])
+    }
+
+    /// As [`replay`](Self::replay), of a model with these features: none, or one for each input.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay), and `corrupt_model` naming a feature that is text in the rows and a number in the signature, or the
+    /// other way round.
+    pub(crate) fn replay_of(&self, model: &AnyModel, signature: &[Field]) -> Result<()> {
         let rows = self.features.len();
         if rows == 0 || rows > GOLDEN_ROWS_MAX {
             return Err(corrupt(format!("there are {rows} golden rows; 1 to {GOLDEN_ROWS_MAX} are needed")));
         }
         let outputs_count = model.outputs_count();
-        let features = self.numbers(model)?;
+        let features = self.numbers(model, signature)?;
         let expected_margins = flat("margins", &self.margins, rows, outputs_count)?;
         let expected_scores = flat("scores", &self.scores, rows, outputs_count)?;
         let mut values = vec![0.0; rows * outputs_count];
@@ -84,29 +93,54 @@ impl GoldenRows {
 
 impl GoldenRows {
     /// The features as the model takes them, codes in the place of texts.
-    fn numbers(&self, model: &AnyModel) -> Result<Vec<f64>> {
+    fn numbers(&self, model: &AnyModel, signature: &[Field]) -> Result<Vec<f64>> {
         let width = model.features_count();
+        let name =
+            |input: usize| signature.get(input).map_or_else(|| input.to_string(), |field| format!("'{}'", field.name));
         let mut numbers = Vec::new();
         for (index, row) in self.features.iter().enumerate() {
             check_width("features", index, row.len(), width)?;
             for (input, value) in row.iter().enumerate() {
+                if let Some(field) = signature.get(input) {
+                    check_value(index, value, field)?;
+                }
                 let number = match (value, model.vocabulary(input)) {
                     (GoldenValue::Number(number), _) => Some(*number),
                     (GoldenValue::Missing(()), None) => Some(f64::NAN),
                     (GoldenValue::Missing(()), Some(vocabulary)) => vocabulary.code(None),
                     (GoldenValue::Text(text), Some(vocabulary)) => vocabulary.code(Some(text)),
                     (GoldenValue::Text(_), None) => {
-                        return Err(corrupt(format!(
-                            "golden row {index} has text as feature {input}, a number is taken"
-                        )));
+                        let message =
+                            format!("golden row {index} has text as feature {}, a number is taken", name(input));
+                        return Err(corrupt(message));
                     }
                 };
-                let refused = || corrupt(format!("golden row {index} has no category of the model as feature {input}"));
+                let refused =
+                    || corrupt(format!("golden row {index} has no category of the model as feature {}", name(input)));
                 numbers.push(number.ok_or_else(refused)?);
             }
         }
         Ok(numbers)
     }
+}
+
+/// The engine gives a model texts where the signature has a string, and numbers elsewhere: rows of the other kind prove nothing about it.
+fn check_value(row: usize, value: &GoldenValue, field: &Field) -> Result<()> {
+    let is_text = match value {
+        GoldenValue::Missing(()) => return Ok(()),
+        GoldenValue::Number(_) => false,
+        GoldenValue::Text(_) => true,
+    };
+    if is_text == (field.dtype == DType::STRING) {
+        return Ok(());
+    }
+    let (given, hint) = if is_text {
+        ("text", "declare the feature as a string, or export the model with golden rows of the numbers that are stored")
+    } else {
+        ("a number", "export the model with golden rows that hold the texts")
+    };
+    let message = format!("golden row {row} has {given} as feature '{}', which is a {}", field.name, field.dtype);
+    Err(Error::new(ErrorCode::CorruptModel, message, hint))
 }
 
 /// By how much the values of each output may differ, whatever their row.

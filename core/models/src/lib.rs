@@ -45,7 +45,7 @@ mod xgboost;
 mod xgboost_tree;
 
 pub use any::AnyModel;
-pub use folder::{LoadedModel, ModelDraft, ModelFolder};
+pub use folder::{LoadedModel, ModelDraft, ModelFolder, check_type};
 pub use format::{ModelFormat, load_model};
 pub use function::FunctionModel;
 pub use golden::{GoldenRows, GoldenValue};

@@ -3,7 +3,7 @@
 //! Margins carry LightGBM's own bits: leaves are summed in float64 in the order of the trees. For a random forest
 //! (`average_output`) the margin is the sum, as `raw_score` gives it, and the score is that of the mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use headrace_cpu::{Categories, Comparison, Ensemble, Missing, Node, Precision, Split, Test, Tree, ZERO_THRESHOLD};
@@ -108,26 +108,27 @@ impl<'a> Sections<'a> {
 
 /// The categories of features that were columns of a frame; a feature whose categories are no texts is given as codes.
 ///
-/// `pandas_categorical` lists the categories of those columns, from the first on, without saying which features they are. That is told by
-/// the line that headrace's exporter adds, or else by the categorical features, if they are as many.
+/// `pandas_categorical` lists the categories of those columns, from the first on, without saying which features they are: the categorical
+/// features of the file may be others, for a caller of the library can name them. Only the line that headrace's exporter adds tells it; of
+/// a file without it all features are codes.
 ///
 /// # Errors
-/// `corrupt_model` for a list that is not JSON, or that has a category twice.
+/// `corrupt_model` for a list that is not JSON, or that has a category twice, and for features that are none or listed twice.
 fn vocabularies(bytes: &[u8]) -> Result<Vocabularies> {
     let mut lists: Vec<Vec<Value>> = Vec::new();
-    let (mut columns, mut features) = (None, None);
+    let mut columns = Vec::new();
     for line in bytes.rsplit(|&byte| byte == b'\n').take_while(|line| *line != b"end of trees") {
         let line = std::str::from_utf8(line).unwrap_or_default().trim();
         if let Some(text) = line.strip_prefix("pandas_categorical:") {
             let wrong = |error: serde_json::Error| corrupt(format!("'pandas_categorical': {error}"));
             lists = serde_json::from_str::<Option<_>>(text).map_err(wrong)?.unwrap_or_default();
         } else if let Some(text) = line.strip_prefix(COLUMNS_KEY) {
-            columns = Some(places(text)?);
-        } else if let Some(text) = line.strip_prefix("[categorical_feature:") {
-            features = places(text.trim_end_matches(']')).ok();
+            columns = places(text)?;
         }
     }
-    let columns = columns.or(features).filter(|columns| columns.len() == lists.len()).unwrap_or_default();
+    if columns.len() != lists.len() {
+        columns.clear();
+    }
     let of_text = columns.iter().zip(&lists).filter_map(|(&column, list)| {
         let words = list.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
         let vocabulary = Vocabulary::of_words(words).map(|vocabulary| (column, vocabulary));
@@ -141,7 +142,14 @@ const COLUMNS_KEY: &str = "headrace_category_columns:";
 
 fn places(text: &str) -> Result<Vec<usize>> {
     let places = text.trim().split(',').filter(|place| !place.is_empty()).map(|place| place.trim().parse().ok());
-    places.collect::<Option<_>>().ok_or_else(|| corrupt(format!("'{}' is no list of features", shortened(text))))
+    let places: Vec<usize> = places
+        .collect::<Option<_>>()
+        .ok_or_else(|| corrupt(format!("'{}' is no list of features", shortened(text))))?;
+    let mut seen = HashSet::new();
+    match places.iter().find(|place| !seen.insert(**place)) {
+        Some(twice) => Err(corrupt(format!("it has two lists of categories of feature {twice}"))),
+        None => Ok(places),
+    }
 }
 
 fn entry<'a>(entries: &Entries<'a>, key: &str) -> Result<&'a str> {

@@ -261,6 +261,59 @@ fn a_manifest_that_contradicts_its_model_is_refused() {
     }
 }
 
+/// A model of two texts, `b` and `d`, of any of our formats.
+fn texts(name: &str, format: ModelFormat) -> ModelDraft {
+    let field = |name: &str| Field::new(name, if "bd".contains(name) { DType::STRING } else { DType::FLOAT64 });
+    ModelDraft {
+        format,
+        labels: None,
+        golden: GoldenRows::from_json(&fixture(&format!("{name}.golden.json"))).unwrap(),
+        signature: Signature { features: ["a", "b", "c", "d"].map(field).into(), ..Signature::default() },
+        ..draft()
+    }
+}
+
+#[test]
+fn texts_and_numbers_are_the_same_in_signature_model_and_golden_rows() {
+    let scratch = Scratch::new();
+    let cases = [
+        ("sklearn_text", ".safetensors", ModelFormat::PipelineSafetensors),
+        ("lightgbm_text", ".txt", ModelFormat::LightgbmText),
+        ("catboost_text", ".catboost.json", ModelFormat::CatboostJson),
+    ];
+    for (name, ending, format) in cases {
+        let bytes = fixture(&format!("{name}{ending}"));
+        let create = |draft: &ModelDraft| ModelFolder::create(&scratch.0, name, draft, &bytes);
+        let good = texts(name, format);
+        create(&good).unwrap();
+        let refused = |draft: &ModelDraft, code: ErrorCode, message: &str| {
+            let error = create(draft).unwrap_err();
+            assert_eq!(error.code, code, "{name}: {error}");
+            assert!(error.message.contains(message), "{name}: '{message}' was expected: {error}");
+        };
+        let mut wrong = good.clone();
+        wrong.signature.features[2].dtype = DType::STRING;
+        refused(&wrong, ErrorCode::UnsupportedModel, "feature 'c' is a string, the model takes a number there");
+        wrong.signature.features[2].dtype = DType::TIMESTAMP;
+        refused(&wrong, ErrorCode::UnsupportedModel, "feature 'c' is a timestamp, a model takes numbers and texts");
+        // Stored numbers would be taken for the places of categories.
+        let mut wrong = good.clone();
+        wrong.signature.features[3].dtype = DType::INT64;
+        if format == ModelFormat::LightgbmText {
+            refused(&wrong, ErrorCode::CorruptModel, "golden row 0 has text as feature 'd', which is a int64");
+        } else {
+            refused(&wrong, ErrorCode::UnsupportedModel, "feature 'd' is a int64, the model takes text there");
+        }
+        let mut wrong = good.clone();
+        wrong.golden.features[0][3] = GoldenValue::Missing(());
+        wrong.golden.features[1][3] = GoldenValue::Number(0.0);
+        refused(&wrong, ErrorCode::CorruptModel, "golden row 1 has a number as feature 'd', which is a string");
+        let mut wrong = good.clone();
+        wrong.golden.features[2][0] = GoldenValue::Text("x".into());
+        refused(&wrong, ErrorCode::CorruptModel, "golden row 2 has text as feature 'a', which is a float64");
+    }
+}
+
 fn contributions(model: &AnyModel) -> Result<Vec<f64>> {
     let mut contributions = vec![0.0; 6];
     model.contributions_of(Features::Float64(&[0.5, f64::NAN, -1.0, 2.0, 0.0]), 1, &mut contributions, 1)?;

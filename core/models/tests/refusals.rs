@@ -151,6 +151,20 @@ fn catboost_models_are_refused_by_name() {
         ("/features_info/float_features/0/nan_value_treatment".into(), json!("AsOne"), corrupt, "'AsOne'"),
         ("/features_info/float_features/1/feature_index".into(), json!(0), corrupt, "another's place"),
         ("/features_info/float_features/1/flat_feature_index".into(), json!(1e15), corrupt, "features, at most"),
+        (
+            "/features_info/float_features/1/flat_feature_index".into(),
+            json!(0),
+            corrupt,
+            "two features have the place 0",
+        ),
+        (
+            "/features_info/categorical_features/0/flat_feature_index".into(),
+            json!(1),
+            corrupt,
+            "two features have the place 1",
+        ),
+        // The number could be told by its hash; the text that is written alike could not.
+        ("/features_info/categorical_features/0/values".into(), json!([]), unsupported, "that its list lacks"),
         (format!("{split}/split_type"), json!("OnlineCtr"), unsupported, "statistics of the training set (CTR)"),
         (format!("{split}/split_type"), json!("Text"), unsupported, "splits of the type 'Text'"),
         (split.into(), json!({"split_type": "FloatFeature", "float_feature_index": 99}), corrupt, "names feature 99"),
@@ -314,10 +328,14 @@ fn categories_of_lightgbm_are_those_of_the_columns_that_are_named() {
     assert_eq!(load(&with(r#"[["a"], [1, 2]]"#, columns)).text_inputs().collect::<Vec<_>>(), [1]);
     assert_eq!(load(&with(r#"[["a"]]"#, columns)).text_inputs().count(), 0);
     assert_eq!(load(&with("null", columns)).text_inputs().count(), 0);
+    // As LightGBM writes it when a column of categories is not among the categorical features that it was told of.
+    let features = "\n[categorical_feature: 0,2]\n";
+    assert_eq!(load(&with(r#"[["a"], ["b"]]"#, features)).text_inputs().count(), 0);
     let corrupt = ErrorCode::CorruptModel;
     for (lists, columns, message) in [
         (r#"[["a", "a"], ["b"]]"#, columns, "feature 1: the category 'a' stands at the places 0 and 1"),
         (r#"[["a"], "b"]"#, columns, "'pandas_categorical': invalid type"),
+        (r#"[["a"], ["b"]]"#, "\nheadrace_category_columns:0,0", "two lists of categories of feature 0"),
         ("[[", columns, "'pandas_categorical': EOF"),
         (r#"[["a"], ["b"]]"#, "\nheadrace_category_columns:1,x", "is no list of features"),
         (r#"[["a"], ["b"]]"#, "\nheadrace_category_columns:1,99999999999", "categories of input 99999999999"),

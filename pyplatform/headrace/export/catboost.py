@@ -16,6 +16,7 @@ from headrace.export.exported import (
     golden_matrix,
     golden_rows,
     golden_table,
+    in_order,
     label_names,
     library,
     replacing,
@@ -38,12 +39,13 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         model: a fitted `CatBoost`, `CatBoostClassifier`, `CatBoostRegressor` or `CatBoostRanker`.
         path: the file to write.
         golden: rows of shape (rows, features), NaN where a value is missing, which of a category is the text 'nan';
-            categories as their numbers, or as their texts in a frame or an object array.
+            categories as their numbers, or as their texts in a frame or an object array. The columns of a frame are
+            found by name.
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted, categories of golden rows
             that are no whole numbers), `unsupported_model` (features of text or embeddings, statistics of categories, a
-            scale), `length_mismatch` (golden rows).
+            scale), `length_mismatch` and `missing_column` (golden rows).
     """
     catboost = library("catboost")
     if not isinstance(model, catboost.CatBoost):
@@ -51,6 +53,7 @@ def export_catboost(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         raise make_error("invalid_argument", message, "give a fitted catboost.CatBoost")
     if not model.is_fitted():
         raise make_error("invalid_argument", "the CatBoost model is not fitted", "call fit before exporting it")
+    golden = in_order(golden, model.feature_names_)
     table = golden_table(golden, len(model.feature_names_), None)
     rows: Any = golden_matrix(golden, len(model.feature_names_)) if table is None else table
     given = _given(model, rows) if table is None else _given_texts(model, table)

@@ -13,6 +13,7 @@ from headrace.export.exported import (
     golden_matrix,
     golden_rows,
     golden_table,
+    in_order,
     label_names,
     library,
     replacing,
@@ -34,11 +35,12 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         path: the file to write.
         golden: rows of shape (rows, features), NaN where a value is missing; categories as their codes. Of a model that
             was trained on a frame with columns of categories: a frame with these columns, where texts may stand for
-            categories that are texts, or an object array with the texts.
+            categories that are texts, or an object array with the texts. The columns of a frame are found by name.
 
     Raises:
         HeadraceError: `invalid_argument` (another kind of object, a model that is not fitted), `unsupported_model`
-            (linear trees, early stopping of predictions), `length_mismatch` (golden rows).
+            (linear trees, early stopping of predictions, other columns of categories than the model's),
+            `length_mismatch` and `missing_column` (golden rows).
     """
     lightgbm = library("lightgbm")
     booster = _booster(lightgbm, model)
@@ -46,6 +48,8 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
     header, _, trees = text.partition("\nTree=")
     if "\nis_linear=1" in trees:
         raise make_error("unsupported_model", "the model has linear trees", "train with linear_tree = false")
+    # LightGBM writes an underscore for each blank of a name.
+    golden = in_order(golden, booster.feature_name(), lambda name: name.replace(" ", "_"))
     table = golden_table(golden, booster.num_feature(), None)
     given: Any
     rows: Any
@@ -53,6 +57,7 @@ def export_lightgbm(model: Any, path: str | Path, golden: Any) -> ExportedModel:
         given = rows = golden_matrix(golden, booster.num_feature())
     else:
         given, rows, places = _frame(booster, table)
+        _check_places(header, places)
         before, _, after = text.rpartition(CATEGORIES)
         text = f"{before}{COLUMNS}{','.join(map(str, places))}{CATEGORIES}{after}"
     file = Path(path)
@@ -113,6 +118,25 @@ def _frame(booster: Any, table: GoldenTable) -> tuple[Any, GoldenTable, list[int
         if not all(isinstance(category, str) for category in known):
             table = table.with_column(place, _codes(table.columns[place], known))
     return frame, table, places
+
+
+def _check_places(header: str, places: list[int]) -> None:
+    """Compares the golden rows' columns of categories with the features that the model splits by sets of categories.
+
+    A column whose categories have an order is split as a number, and a column may have been made categorical by number:
+    either kind alone leaves no doubt which lists belong to which features.
+
+    Raises:
+        HeadraceError: `unsupported_model`, the two differ.
+    """
+    lines = [line for line in header.splitlines() if line.startswith("feature_infos=")]
+    infos = lines[0].removeprefix("feature_infos=").split() if lines else []
+    categorical = {place for place, info in enumerate(infos) if info != "none" and not info.startswith("[")}
+    if categorical <= set(places) or set(places) <= categorical:
+        return
+    message = f"columns {places} of the golden rows hold categories, the model's are {sorted(categorical)}"
+    hint = "give the columns as the model was trained on them, or all as numbers, for a model that is given codes"
+    raise make_error("unsupported_model", message, hint)
 
 
 def _codes(values: list[GoldenValue], known: list[Any]) -> list[GoldenValue]:
