@@ -66,6 +66,8 @@ def register_file(
         golden = RowFile(rows, names).first(GOLDEN_ROWS_MAX)
         if not len(golden):
             raise ControlError("invalid_argument", f"{rows} has no rows", "give some rows of the training set")
+        if features and hasattr(golden, "to_numpy"):
+            golden = golden.to_numpy(dtype=object)  # columns in the model's order, by names that it need not know
         with tempfile.TemporaryDirectory() as folder:
             exported = opened.export(Path(folder) / "model", golden)
             lineage = {"file": str(model_file.resolve()), "rows": str(rows.resolve())}

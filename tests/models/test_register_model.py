@@ -103,7 +103,7 @@ def test_a_model_without_a_service_is_given_its_features(store: FeatureStore, tm
     [
         ("late", None, "unknown_feature_service", "'late'"),
         ("stored", ["a", "b", "d"], "unknown_feature", "'d'"),
-        ("computed", None, "unknown_feature", "'Column_0'"),
+        ("computed", None, "length_mismatch", "4 features"),
         ("stored", ["a", "b"], "length_mismatch", "2 features"),
         ("renamed", None, "unknown_feature", "'c'"),
         (None, ["a", "b"], "length_mismatch", "takes 3"),
