@@ -86,8 +86,8 @@ def scalar_function(function: Callable[..., Any]) -> PlanFunction:
       `is None`.
     - What raises is null: division by zero, an int that overflows 64 bits, the int of NaN, `raise`, `return None`.
     - A function of `math` outside its domain is NaN, where Python raises. `**` is a float.
-    - `while` and recursion are refused, and so are more than 65,536 steps of all loops together, more than 128 loops and
-      decisions, and calls that compute more than about four million values: a call always ends, and soon.
+    - `while` and recursion are refused, and so are more than 65,536 steps of all loops together, 128 loops and
+      decisions, or four million values computed in a call: a call always ends, and soon.
 
     A process compiles the functions of a plan when it loads it, which takes about a second each, and needs Numba: the
     extra `headrace[numba]`.
