@@ -42,8 +42,7 @@ pub(crate) async fn read_body(
         Ok(Ok(raw)) => raw,
         Ok(Err(error)) => {
             share.release();
-            // Whether all of it came or not, the answer is the same.
-            drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
+            discard_body(body).await;
             return Err(error);
         }
         Err(_) => {
@@ -58,6 +57,12 @@ pub(crate) async fn read_body(
     let inflated = inflate(headers, raw, bytes_max)?;
     share.take(inflated.len().saturating_sub(raw_bytes))?;
     Ok(inflated)
+}
+
+/// Reads what still comes of the body of a refused request: a connection with unread bytes would have to be closed.
+pub(crate) async fn discard_body(mut body: Incoming) {
+    // Whether all of it came or not, the answer is the same.
+    drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
-use crate::body::read_body;
+use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
@@ -215,7 +215,10 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let config = &worker.config;
     let mut share = Share::new(&worker.budget);
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
-        Err(refusal) => (ROUTE_NONE, refusal),
+        Err(refusal) => {
+            discard_body(body).await;
+            (ROUTE_NONE, refusal)
+        }
         Ok(route) => {
             let route_index = route.index();
             let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut share).await;

@@ -141,6 +141,19 @@ fn refusals_have_the_right_status_and_the_server_lives() {
 }
 
 #[test]
+fn a_refused_request_whose_body_comes_later_leaves_its_connection_open() {
+    let server = start(config());
+    let mut client = server.client();
+    for path in ["/nothing", "/v1/deployments/delay/versions/x/predict"] {
+        client.send(&head("POST", path, &[], 2));
+        std::thread::sleep(Duration::from_millis(20));
+        client.send(b"{}");
+        assert!(client.answer().expect("an answer").status >= 400);
+    }
+    assert_alive(&mut client);
+}
+
+#[test]
 fn what_is_not_http_is_answered_and_closed() {
     let server = start(config());
     for bytes in [
