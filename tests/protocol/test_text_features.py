@@ -235,7 +235,7 @@ def test_bytes_that_are_no_text_fail_their_row(served: Served) -> None:
     client.close()
 
 
-def test_a_signature_that_calls_a_text_a_number_is_refused(project: Path, tmp_path: Path) -> None:
+def test_a_signature_that_calls_a_text_a_number_is_refused(tmp_path: Path) -> None:
     model, rows = fitted("ignore")
     exported = export_sklearn(model, tmp_path / "model.safetensors", rows[:10])
     for fields, told in (
@@ -245,11 +245,9 @@ def test_a_signature_that_calls_a_text_a_number_is_refused(project: Path, tmp_pa
             "feature 'runways' is a string, the model takes a number there",
         ),
     ):
-        root = tmp_path / fields[0][1]
-        root.mkdir()
-        register(root, "wrong", exported, None, fields)
-        with Engine(project, clock_us=NOW_US) as engine, pytest.raises(HeadraceError, match=told):
-            engine.native.add_model(root / ".headrace" / "models" / "wrong" / "1")
+        with pytest.raises(HeadraceError, match=told):
+            register(tmp_path, "wrong", exported, None, fields)
+        assert not list((tmp_path / ".headrace" / "models" / "wrong").glob("[0-9]*"))
 
 
 def test_texts_are_logged_as_they_were_served_and_described(served: Served, project: Path) -> None:
