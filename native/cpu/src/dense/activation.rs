@@ -85,23 +85,28 @@ fn tanh_f32(value: f32) -> f32 {
 const SMALL: f32 = 0.3;
 
 /// `e^value`, within 2 units in the last place: `2^n e^r` with `|r| <= ln 2 / 2`, and a series for `e^r`.
+///
+/// Nothing is rounded or cast by an instruction of its own: a cast that saturates keeps the compiler from vectors.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // n is a small whole number
 fn exp_f32(value: f32) -> f32 {
     // ln 2 in two parts: the first has few bits, so that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    // A small number that is added to 1.5 * 2^23 is rounded to a whole one, which stands in the last bits of the sum.
+    const WHOLE: f32 = 12_582_912.0;
     // Beyond these the result is 0 or infinite in float32, and the sum below keeps it so.
     let limited = value.clamp(-104.0, 89.0);
-    let n = (limited * std::f32::consts::LOG2_E).round_ties_even();
+    let whole = limited * std::f32::consts::LOG2_E + WHOLE;
+    let n = whole - WHOLE;
     let r = (limited - n * LN2_HIGH) - n * LN2_LOW;
     let series = [1.388_888_9e-3, 8.333_334e-3, 4.166_666_8e-2, 0.166_666_67, 0.5];
     let sum = series.iter().fold(1.984_127e-4, |sum, factor| sum * r + factor);
     let power = (sum * r) * r + r + 1.0;
-    // 2^n in two factors, each of which a float32 holds.
-    let half = (n * 0.5).trunc();
-    let exponent = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
-    power * exponent(half) * exponent(n - half)
+    // 2^n in two factors, each of which a float32 holds. Of NaN the bits are any, and the product is NaN.
+    let n = whole.to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
+    let half = n >> 1;
+    let power_of_two = |n: i32| f32::from_bits((n.wrapping_add(127).cast_unsigned()) << 23);
+    power * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 #[cfg(test)]
