@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import Model
+from headrace.registry import version_numbers
 from headrace_control.errors import ControlError
 
 Matrix = NDArray[np.float64]
@@ -109,7 +110,7 @@ def _registered(project: Path, name: str) -> Path:
     check_project(project)
     models = project / ".headrace" / "models"
     model, _, version = name.partition("/")
-    found = sorted(int(path.name) for path in (models / model).glob("*") if _is_number(path.name)) if model else []
+    found = version_numbers(models / model) if model else []
     if not found:
         known = sorted(path.name for path in models.glob("*") if path.is_dir())
         raise ControlError(

@@ -92,20 +92,34 @@ def signature_of(
         is_text = [any(isinstance(row[number], str) for row in golden) for number in range(count)]
         dtypes = ["string" if text else "float64" for text in is_text]
         return {"features": [{"name": name, "dtype": dtype} for name, dtype in zip(names, dtypes, strict=True)]}
-    known = {field["name"]: field["dtype"] for field in service["features"]}
+    known = [field["name"] for field in service["features"]]
     if features is None and are_made_up(names):
         names = []
-    names = names or list(known)
+    names = names or known
     _check_count(names, count)
     for name in names:
         if name not in known:
             message = f"the feature service '{service['name']}' has no feature '{name}', which the model takes"
             hint = f"it has: {', '.join(known)}; give features=[..] where the model has other names for them"
             raise make_error("unknown_feature", message, hint)
+    return service_signature(service, plan_digest, names)
+
+
+def service_signature(
+    service: Mapping[str, Any], plan_digest: str | None, names: Sequence[str] | None = None
+) -> Signature:
+    """What a model of a service's features takes: the keys that find them, and what a request must bring.
+
+    Args:
+        service: the compiled service.
+        plan_digest: of its plan.
+        names: features of the service, in the model's order; by default all of them, in the service's.
+    """
+    known = {field["name"]: field["dtype"] for field in service["features"]}
     return {
         "service": service["name"],
         "plan_digest": plan_digest,
-        "features": [{"name": name, "dtype": known[name]} for name in names],
+        "features": [{"name": name, "dtype": known[name]} for name in (known if names is None else names)],
         "join_keys": service["join_keys"],
         "request_fields": service["request_fields"],
     }

@@ -119,5 +119,11 @@ def model_manifests(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.parts[-3], int(path.parts[-2])))
 
 
+def version_numbers(folder: Path) -> list[int]:
+    """The versions in a model's folder, oldest first. `007` is none: version 7 lies in `7`."""
+    names = [path.name for path in folder.glob("*")]
+    return sorted(int(name) for name in names if _is_number(name) and not name.startswith("0"))
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def served(project: Path) -> Iterator[Served]:
+@contextmanager
+def serving(project: Path) -> Iterator[Served]:
+    """The server over a project, and an engine beside it."""
     arguments = [sys.executable, "-c", PROGRAM, str(project), str(NOW_US)]
     child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
@@ -146,6 +148,12 @@ def served(project: Path) -> Iterator[Served]:
     finally:
         child.terminate()
         child.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def served(project: Path) -> Iterator[Served]:
+    with serving(project) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

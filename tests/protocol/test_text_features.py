@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-import subprocess
-import sys
 import urllib.request
 import warnings
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from tests.protocol.conftest import NOW, NOW_US, PROGRAM, Served
+from tests.protocol.conftest import NOW, NOW_US, Served, serving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the client's own dependencies
@@ -30,7 +28,7 @@ with warnings.catch_warnings():
 
 from tritonclient.utils import InferenceServerException
 
-from headrace import Engine, FeatureStore, HeadraceError, Model
+from headrace import FeatureStore, HeadraceError, Model
 from headrace.export import export_sklearn
 from headrace.export.exported import ExportedModel
 
@@ -116,17 +114,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(project: Path) -> Iterator[Served]:
-    arguments = [sys.executable, "-c", PROGRAM, str(project), str(NOW_US)]
-    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout is not None
-        address = child.stdout.readline().strip()
-        assert address, "the server did not start"
-        with Engine(project, clock_us=NOW_US) as engine:
-            yield Served(address, engine)
-    finally:
-        child.terminate()
-        child.communicate(timeout=60)
+    with serving(project) as served:
+        yield served
 
 
 ORIGINS = ["JFK", "ZRH", "HND", "YYY"]

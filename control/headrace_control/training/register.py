@@ -22,6 +22,7 @@ import numpy as np
 
 from headrace.export import export_lightgbm, export_xgboost
 from headrace.registration import create_version
+from headrace.registry import version_numbers
 from headrace_control.training.config import ModelConfig
 from headrace_control.training.fit import Matrix, Trained
 
@@ -49,9 +50,7 @@ class ModelVersion:
 
 def versions(models: Path, name: str) -> list[ModelVersion]:
     """The versions of a model, oldest first."""
-    names = [path.name for path in (models / name).glob("*") if path.name.isascii() and path.name.isdecimal()]
-    numbers = sorted(int(name) for name in names if not name.startswith("0"))
-    return [read_version(models / name / str(number)) for number in numbers]
+    return [read_version(models / name / str(number)) for number in version_numbers(models / name)]
 
 
 def read_version(folder: Path) -> ModelVersion:

@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace import FeatureStore
 from headrace.digests import digest_json
+from headrace.registration import service_signature
 from headrace_control.errors import ControlError
 from headrace_control.progress import Progress
 from headrace_control.training import fit, metrics
@@ -107,7 +108,7 @@ def train(
         models,
         config,
         trained,
-        signature(store, training_set),
+        service_signature(json.loads(store.applied.service(training_set.config.service)), training_set.plan_digest),
         choose_golden(training_set.features, config.seed),
         measure(config, training_set, trained),
         made_of,
@@ -170,15 +171,3 @@ def baseline_scores(training_set: TrainingSet) -> metrics.Floats | None:
         return None
     train_rows, test_rows = training_set.rows("train"), training_set.rows("test")
     return metrics.group_mean_scores(groups[train_rows], training_set.labels[train_rows], groups[test_rows])
-
-
-def signature(store: FeatureStore, training_set: TrainingSet) -> dict[str, Any]:
-    """What a model takes: the service's features in order, the keys that find them, and what a request must bring."""
-    service: dict[str, Any] = json.loads(store.applied.service(training_set.config.service))
-    return {
-        "service": training_set.config.service,
-        "plan_digest": training_set.plan_digest,
-        "features": [{"name": field["name"], "dtype": field["dtype"]} for field in service["features"]],
-        "join_keys": service["join_keys"],
-        "request_fields": service["request_fields"],
-    }

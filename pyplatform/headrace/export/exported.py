@@ -139,15 +139,11 @@ def golden_table(golden: Any, features_count: int, names: Sequence[str] | None) 
         HeadraceError: `missing_column`, `length_mismatch`; `invalid_argument` for a column of numbers and
             texts, and for values that are neither.
     """
-    if hasattr(golden, "to_pandas"):
-        golden = golden.to_pandas()
-    is_frame = hasattr(golden, "columns") and hasattr(golden, "iloc")
+    golden = _pandas(golden)
+    is_frame = _is_frame(golden)
     if is_frame:
-        if names is not None and list(golden.columns) != list(names):
-            missing = [name for name in names if name not in golden.columns]
-            if missing:
-                raise make_error("missing_column", f"golden rows have no column {missing[0]!r}", "give all features")
-            golden = golden[list(names)]
+        if names is not None:
+            golden = _chosen(golden, {column: column for column in golden.columns}, names)
         series = [golden.iloc[:, place] for place in range(golden.shape[1])]
         columns = [_values(column.astype(object)) for column in series]
         has_categories = any(hasattr(column, "cat") for column in series)
@@ -192,17 +188,30 @@ def in_order(golden: Any, names: Sequence[str], spelled: Callable[[str], str] = 
     Raises:
         HeadraceError: `missing_column`.
     """
-    if hasattr(golden, "to_pandas"):
-        golden = golden.to_pandas()
-    if not (hasattr(golden, "columns") and hasattr(golden, "iloc")):
+    golden = _pandas(golden)
+    if not _is_frame(golden):
         return golden
     columns = {spelled(str(column)): column for column in golden.columns}
-    missing = [name for name in names if name not in columns]
-    if not missing:
-        return golden[[columns[name] for name in names]]
-    if are_made_up(names):
+    if are_made_up(names) and not set(names) <= columns.keys():
         return golden
-    raise make_error("missing_column", f"golden rows have no column {missing[0]!r}", "give all features")
+    return _chosen(golden, columns, names)
+
+
+def _pandas(golden: Any) -> Any:
+    """A frame of any library as one of pandas; anything else as it is."""
+    return golden.to_pandas() if hasattr(golden, "to_pandas") else golden
+
+
+def _is_frame(golden: Any) -> bool:
+    return hasattr(golden, "columns") and hasattr(golden, "iloc")
+
+
+def _chosen(frame: Any, columns: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """A frame's columns in the order of some names; `columns` is what it calls each of them."""
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise make_error("missing_column", f"golden rows have no column {missing[0]!r}", "give all features")
+    return frame[[columns[name] for name in names]]
 
 
 def _values(column: Any) -> list[GoldenValue]:
