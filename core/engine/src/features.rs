@@ -125,7 +125,7 @@ impl Engine {
         self.check_rows(rows)?;
         let mut scratch = service.scratches.take();
         let result = self.look_up_in(service, request, rows, &mut scratch);
-        service.scratches.give(scratch, rows);
+        service.scratches.give(scratch);
         result
     }
 
@@ -136,7 +136,7 @@ impl Engine {
         rows: usize,
         scratch: &mut Scratch,
     ) -> Result<FeatureResponse> {
-        scratch.start(0, 0);
+        scratch.start(rows, 0);
         scratch.row_errors.extend(request.row_errors.iter().filter(|error| error.row < rows).cloned());
         let inputs = Inputs::of_lookup(service, request, rows, &mut scratch.row_errors)?;
         let (now_us, started) = (self.clock().now_us(), Instant::now());

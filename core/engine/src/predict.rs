@@ -36,8 +36,7 @@ impl Engine {
         let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
         let mut scratch = deployment.scratches.take();
         let result = self.run(deployment, request, &mut scratch, &mut timing);
-        let values = request.matrix.as_ref().map_or(0, Vec::len);
-        deployment.scratches.give(scratch, request.rows().max(values / deployment.features().len().max(1)));
+        deployment.scratches.give(scratch);
         timing.total = arrived.elapsed();
         match result {
             Ok(mut response) => {

@@ -24,6 +24,8 @@ pub(crate) struct Matrix {
 
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Of the request that it works for.
+    rows: usize,
     /// Row-major `[rows, features]`, what the model gets.
     pub(crate) matrix: Matrix,
     /// The canonical keys of the tables.
@@ -38,6 +40,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn start(&mut self, rows: usize, margins: usize) {
+        self.rows = rows;
         self.margins.clear();
         self.margins.resize(rows * margins, 0.0);
         self.row_errors.clear();
@@ -76,8 +79,8 @@ impl ScratchPool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    pub(crate) fn give(&self, scratch: Scratch, rows: usize) {
-        if rows > KEPT_ROWS_MAX {
+    pub(crate) fn give(&self, scratch: Scratch) {
+        if scratch.rows > KEPT_ROWS_MAX {
             return;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

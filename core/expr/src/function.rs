@@ -1,16 +1,9 @@
-//! Functions that are not of the language: their code comes from the process that runs the program, through the traits below.
+//! Functions that are not of the language: their code comes from the process that runs the program, through the trait below and [`ScalarFunction`].
 
 use std::sync::{Arc, OnceLock};
 
-use headrace_types::{Column, DType, Error, ErrorCode, Result, ScalarType};
+use headrace_types::{Column, DType, Error, ErrorCode, Result, ScalarFunction, ScalarType};
 use serde_json::Value;
-
-/// A compiled function of one row's numbers, times and bools. It must always end, and give the same for the same arguments.
-pub trait ScalarFunction: std::fmt::Debug + Send + Sync {
-    /// The function's value; `None` is null. An argument is the bits of its value: an int, a float, or a bool as 0 or 1, and so is the
-    /// result. The word of a null argument, which only a parameter that takes null sees, is zero.
-    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64>;
-}
 
 /// A function of some rows' columns, whose code is another language's. Each row of the result depends on that row alone.
 pub trait BatchFunction: std::fmt::Debug + Send + Sync {

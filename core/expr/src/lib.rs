@@ -55,7 +55,7 @@ pub use cells::TEXT_BYTES_MAX;
 pub use column::{ColumnSlice, ColumnView};
 pub use compile::{DEPTH_MAX, INSTRUCTIONS_MAX, ProgramBuilder};
 pub use exec::LIST_ITEMS_MAX;
-pub use function::{BatchFunction, Function, FunctionCode, FunctionKind, FunctionSpec, Parameter, ScalarFunction};
+pub use function::{BatchFunction, Function, FunctionCode, FunctionKind, FunctionSpec, Parameter};
 pub use names::did_you_mean;
 pub use program::Program;
 pub use scratch::{Output, Scratch};

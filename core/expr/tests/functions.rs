@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use headrace_expr::{BatchFunction, ColumnView, FunctionCode, Program, ScalarFunction, Scratch};
-use headrace_types::{Column, ColumnData, Error, ErrorCode, Field, Result, Value as Cell};
+use headrace_expr::{BatchFunction, ColumnView, FunctionCode, Program, Scratch};
+use headrace_types::{Column, ColumnData, Error, ErrorCode, Field, Result, ScalarFunction, Value as Cell};
 use serde_json::{Value, json};
 
 #[derive(Debug)]

@@ -317,7 +317,7 @@ fn next_version(parent: &Path) -> Result<u32> {
 }
 
 /// The version of a folder of that name. `007` and `+7` are none: version 7 lies in `7`.
-fn version_of(name: &str) -> Option<u32> {
+pub fn version_of(name: &str) -> Option<u32> {
     name.parse().ok().filter(|version: &u32| version.to_string() == name)
 }
 

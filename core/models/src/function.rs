@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use headrace_cpu::{Features, check_lengths, spread};
-use headrace_types::{Error, ErrorCode, Field, Model, Objective, Result, Task};
+use headrace_types::{Error, ErrorCode, Field, Model, Objective, Result, ScalarFunction, Task};
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use crate::answers::Answers;
 use crate::document::{corrupt, unsupported};
 use crate::link::Link;
-use crate::runtimes::{FunctionCompiler, RowFunction};
+use crate::runtimes::FunctionCompiler;
 
 /// The format of the file that this version writes and reads.
 const FORMAT: u64 = 1;
@@ -73,7 +73,7 @@ enum Constant {
 /// A function that is called for each row.
 #[derive(Debug)]
 pub struct FunctionModel {
-    function: Arc<dyn RowFunction>,
+    function: Arc<dyn ScalarFunction>,
     parameters: Vec<Parameter>,
     returns: Kind,
     link: Link,

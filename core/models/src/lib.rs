@@ -45,7 +45,7 @@ mod xgboost;
 mod xgboost_tree;
 
 pub use any::AnyModel;
-pub use folder::{LoadedModel, ModelDraft, ModelFolder, check_type};
+pub use folder::{LoadedModel, ModelDraft, ModelFolder, check_type, version_of};
 pub use format::{ModelFormat, load_model};
 pub use function::FunctionModel;
 pub use golden::{GoldenRows, GoldenValue};
@@ -54,4 +54,4 @@ pub use manifest::{FileReference, Manifest, ModelFile, Signature, Trainer};
 pub use native::NativeModel;
 pub use onnx::OnnxModel;
 pub use python::PythonModel;
-pub use runtimes::{FunctionCompiler, OnnxRuntime, PythonRuntime, RowFunction, Runtimes};
+pub use runtimes::{FunctionCompiler, OnnxRuntime, PythonRuntime, Runtimes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headrace_onnx::Library;
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::{Error, ErrorCode, Result, ScalarFunction};
 
 /// What model formats that headrace does not run itself need. By default there is nothing.
 #[derive(Debug, Clone, Default)]
@@ -22,14 +22,7 @@ pub trait FunctionCompiler: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `corrupt_model` naming what cannot be compiled; `unavailable` where the compiler is not installed.
-    fn compile(&self, definition: &str) -> Result<Arc<dyn RowFunction>>;
-}
-
-/// A compiled function of one row. It always ends, and gives the same for the same row, on any thread.
-pub trait RowFunction: std::fmt::Debug + Send + Sync {
-    /// The function's value; `None` where it has none. An argument is the bits of its value: an int, a float, or a bool as 0 or 1, and so
-    /// is the result. `valid` says which arguments have a value; the word of one that has not is zero.
-    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64>;
+    fn compile(&self, definition: &str) -> Result<Arc<dyn ScalarFunction>>;
 }
 
 /// The workers of Python classes.

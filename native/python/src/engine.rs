@@ -321,8 +321,7 @@ fn payload_options<'py>(given: &Bound<'py, PyDict>) -> Outcome<PayloadOptions> {
 
 /// The name and version that a folder `NAME/VERSION` stands for; `007` stands for none.
 fn place_of(folder: &Path) -> Option<(&str, u32)> {
-    let text = folder.file_name()?.to_str()?;
-    let version = text.parse().ok().filter(|version: &u32| version.to_string() == text)?;
+    let version = headrace_models::version_of(folder.file_name()?.to_str()?)?;
     Some((folder.parent()?.file_name()?.to_str()?, version))
 }
 

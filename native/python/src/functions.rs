@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use headrace_expr::{BatchFunction, FunctionSpec, ScalarFunction};
-use headrace_models::{FunctionCompiler, RowFunction};
-use headrace_types::{Column, DType, Error, ErrorCode, Result};
+use headrace_expr::{BatchFunction, FunctionSpec};
+use headrace_models::FunctionCompiler;
+use headrace_types::{Column, DType, Error, ErrorCode, Result, ScalarFunction};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -38,19 +38,6 @@ impl CompiledFunction {
 
 impl ScalarFunction for CompiledFunction {
     fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
-        self.run(words, valid)
-    }
-}
-
-impl RowFunction for CompiledFunction {
-    fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
-        self.run(words, valid)
-    }
-}
-
-impl CompiledFunction {
-    /// Calls it with a word and a flag for each of its parameters.
-    fn run(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
         let mut result = 0u64;
         let place = &raw mut result;
         // SAFETY: `_owner` keeps the code in place. It reads one word and one flag for each parameter, which the engine gives in that
@@ -68,7 +55,7 @@ impl CompiledFunction {
 pub(crate) struct PythonCompiler(pub(crate) Py<PyAny>);
 
 impl FunctionCompiler for PythonCompiler {
-    fn compile(&self, definition: &str) -> Result<Arc<dyn RowFunction>> {
+    fn compile(&self, definition: &str) -> Result<Arc<dyn ScalarFunction>> {
         // A process that ends has no interpreter to attach to any more.
         let compiled = Python::try_attach(|py| {
             let made = self.0.bind(py).call1((definition,)).and_then(|made| made.extract::<(usize, Py<PyAny>)>());

@@ -5,10 +5,10 @@ use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::{LocalStore, Plan, StoreOptions};
-use headrace_models::{AnyModel, Features, FunctionCompiler, ModelFormat, RowFunction, Runtimes, load_model};
+use headrace_models::{AnyModel, Features, FunctionCompiler, ModelFormat, Runtimes, load_model};
 use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
 use headrace_stats::Profile;
-use headrace_types::{Batch, Column, ColumnData, DType, Field};
+use headrace_types::{Batch, Column, ColumnData, DType, Field, ScalarFunction};
 
 /// One reader of hostile input. Its kept inputs lie in `tests/attacks/kept/NAME/`.
 #[derive(Debug, Clone, Copy)]
@@ -197,13 +197,13 @@ fn model_lightgbm_text(data: &[u8]) {
 struct CountsValues;
 
 impl FunctionCompiler for CountsValues {
-    fn compile(&self, definition: &str) -> headrace_types::Result<Arc<dyn RowFunction>> {
+    fn compile(&self, definition: &str) -> headrace_types::Result<Arc<dyn ScalarFunction>> {
         assert!(serde_json::from_str::<serde_json::Value>(definition).is_ok(), "the compiler reads it as JSON");
         Ok(Arc::new(Self))
     }
 }
 
-impl RowFunction for CountsValues {
+impl ScalarFunction for CountsValues {
     fn call(&self, words: &[u64], valid: &[bool]) -> Option<u64> {
         assert_eq!(words.len(), valid.len());
         let count = valid.iter().filter(|valid| **valid).count() as u64;
