@@ -20,8 +20,8 @@ impl Engine {
     ///
     /// # Errors
     /// The names and columns of the request are checked as a whole: `unknown_model`, `unknown_model_version`, `unknown_entity`,
-    /// `unknown_feature`, `invalid_argument`, `missing_column`, `length_mismatch`, `too_large`, `unavailable`. A value that does
-    /// not fit fails its row only, in the answer.
+    /// `unknown_feature`, `invalid_argument`, `missing_column`, `length_mismatch`, `too_large`, `unavailable`, `deadline_exceeded`. A
+    /// value that does not fit fails its row only, in the answer.
     pub fn predict(&self, deployment: &str, version: Option<u32>, request: &PredictRequest) -> Result<PredictResponse> {
         self.predict_on(&*self.deployment(deployment, version)?, request)
     }
@@ -35,7 +35,8 @@ impl Engine {
         let arrived = request.arrived.unwrap_or(started);
         let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
         let mut scratch = deployment.scratches.take();
-        let result = self.run(deployment, request, &mut scratch, &mut timing);
+        let result =
+            request.check_deadline(started).and_then(|()| self.run(deployment, request, &mut scratch, &mut timing));
         deployment.scratches.give(scratch);
         timing.total = arrived.elapsed();
         match result {

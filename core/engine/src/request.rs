@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headrace_types::{Batch, Error};
+use headrace_types::{Batch, Error, ErrorCode, Result};
 
 /// Which parts of a prediction the answer carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +106,24 @@ pub struct PredictRequest {
     pub explain: Option<Explain>,
     /// When the transport had the whole request; its wait counts as queue time.
     pub arrived: Option<Instant>,
+    /// When the caller stops waiting; work that has not begun by then is not begun.
+    pub deadline: Option<Instant>,
 }
 
 impl PredictRequest {
+    /// # Errors
+    /// `deadline_exceeded` when the caller waits no longer.
+    pub fn check_deadline(&self, now: Instant) -> Result<()> {
+        match self.deadline {
+            Some(deadline) if now >= deadline => Err(Error::new(
+                ErrorCode::DeadlineExceeded,
+                "the request's deadline had passed before its work began",
+                "allow more time, or send fewer requests at once",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Rows of the request: the length of its longest column (the engine checks that all are equal).
     pub fn rows(&self) -> usize {
         [&self.entities, &self.features, &self.request]

@@ -566,3 +566,16 @@ fn explanations_sum_to_margins_and_what_cannot_be_explained_is_refused_before_an
     assert_eq!(error.code, ErrorCode::UnsupportedModel);
     assert!(error.message.contains("model 'opaque' (headrace_test)"), "{error}");
 }
+
+#[test]
+fn a_request_whose_deadline_has_passed_is_not_begun() {
+    let engine = Engine::new(EngineOptions::default());
+    engine.add_model(sum_classifier("m", 1, &["a"])).unwrap();
+    let now = std::time::Instant::now();
+    let late = PredictRequest { matrix: Some(vec![1.0]), deadline: Some(now), ..PredictRequest::default() };
+    assert_eq!(engine.predict("m", None, &late).unwrap_err().code, ErrorCode::DeadlineExceeded);
+    let early = PredictRequest { deadline: Some(now + std::time::Duration::from_secs(3600)), ..late };
+    assert_eq!(engine.predict("m", None, &early).unwrap().rows, 1);
+    let counted = engine.models()[0].metrics().snapshot();
+    assert_eq!((counted.requests, counted.failed_requests), (1, 1));
+}
