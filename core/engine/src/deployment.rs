@@ -7,8 +7,10 @@ use headrace_models::{LoadedModel, check_type};
 use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task};
 
 use crate::answer::AnswerKind;
+use crate::batching::{Batcher, Batching, QueueStats};
 use crate::features::FeatureService;
 use crate::metrics::ModelMetrics;
+use crate::request::PredictRequest;
 use crate::scratch::ScratchPool;
 use crate::service::Binding;
 
@@ -59,12 +61,13 @@ pub(crate) struct Core {
     /// Rows that one request may have: the engine's limit, here for decoders.
     pub(crate) rows_max: usize,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) batcher: Batcher,
 }
 
 impl Core {
     /// # Errors
     /// `unsupported_model` when task, labels, features and model do not fit each other.
-    pub(crate) fn new(mut spec: ModelSpec, rows_max: usize) -> Result<Self> {
+    pub(crate) fn new(mut spec: ModelSpec, rows_max: usize, batching: &Batching) -> Result<Self> {
         let place = format!("model '{}' version {}", spec.name, spec.version);
         if spec.labels.is_empty() && spec.task == Task::Classification {
             let classes = spec.model.outputs_count().max(2);
@@ -85,9 +88,10 @@ impl Core {
             check_type(spec.model.vocabulary(input), field).map_err(|error| error.within(&place))?;
         }
         let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
-        let name = Arc::from(spec.name.as_str());
+        let name: Arc<str> = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
-        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default() })
+        let batcher = batching.batcher(&name, &spec.model);
+        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default(), batcher })
     }
 }
 
@@ -200,14 +204,15 @@ impl Deployment {
         rows.checked_mul(self.margins_count())?.checked_mul(self.features().len() + 1)
     }
 
-    /// Whether a prediction waits for another process.
-    pub fn waits(&self) -> bool {
-        self.core.spec.model.waits()
+    /// Whether the request will wait in the model's queue: a call of the model waits for another process, or takes long. Explanations are
+    /// made outside the queue.
+    pub fn queues(&self, request: &PredictRequest) -> bool {
+        request.explain.is_none() && self.core.batcher.is_worth_it()
     }
 
-    /// Whether a prediction of a few rows may take long.
-    pub fn takes_long(&self) -> bool {
-        self.core.spec.model.takes_long()
+    /// What the model's queue has counted.
+    pub fn queue_stats(&self) -> QueueStats {
+        self.core.batcher.stats()
     }
 
     /// Rows that one request may have.
@@ -284,11 +289,13 @@ impl Section {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::batching::BatchingOptions;
     use crate::testing::{SumModel, sum_classifier};
     use headrace_types::Vocabulary;
 
     fn added(spec: ModelSpec) -> Result<Deployment> {
-        Ok(Deployment::bind(&Arc::new(Core::new(spec, 1_000)?), &HashMap::new()))
+        let batching = Batching::new(BatchingOptions::default());
+        Ok(Deployment::bind(&Arc::new(Core::new(spec, 1_000, &batching)?), &HashMap::new()))
     }
 
     #[test]

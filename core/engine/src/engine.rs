@@ -8,6 +8,7 @@ use headrace_expr::did_you_mean;
 use headrace_features::{LocalStore, Plan};
 use headrace_types::{Clock, Error, ErrorCode, Result, SystemClock};
 
+use crate::batching::{Batching, BatchingOptions};
 use crate::consistency::ConsistencyReport;
 use crate::deployment::{Core, Deployment, ModelSpec};
 use crate::features::FeatureService;
@@ -26,11 +27,17 @@ pub struct EngineOptions {
     pub rows_max: usize,
     /// Where lookups are logged, if they are.
     pub payload: Option<Arc<PayloadLog>>,
+    pub batching: BatchingOptions,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), rows_max: REQUEST_ROWS_MAX, payload: None }
+        Self {
+            clock: Arc::new(SystemClock),
+            rows_max: REQUEST_ROWS_MAX,
+            payload: None,
+            batching: BatchingOptions::default(),
+        }
     }
 }
 
@@ -38,6 +45,7 @@ impl Default for EngineOptions {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) options: EngineOptions,
+    batching: Batching,
     snapshot: RwLock<Arc<Snapshot>>,
     /// Held while a new snapshot is made, so that two changes do not lose each other.
     changing: Mutex<()>,
@@ -60,6 +68,7 @@ struct Snapshot {
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
         Self {
+            batching: Batching::new(options.batching),
             options,
             snapshot: RwLock::default(),
             changing: Mutex::new(()),
@@ -149,7 +158,7 @@ impl Engine {
     /// # Errors
     /// `unsupported_model` when task, labels, signature and model do not fit each other; nothing has changed then.
     pub fn add_model(&self, spec: impl Into<ModelSpec>) -> Result<Arc<Deployment>> {
-        let core = Arc::new(Core::new(spec.into(), self.options.rows_max)?);
+        let core = Arc::new(Core::new(spec.into(), self.options.rows_max, &self.batching)?);
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot());
         let deployment = Arc::new(Deployment::bind(&core, &next.services));

@@ -9,6 +9,7 @@
 //! Errors are of two kinds: a request that cannot be understood fails as one, a value that does not fit fails its row.
 
 mod answer;
+mod batching;
 mod column_builder;
 mod consistency;
 mod deployment;
@@ -23,6 +24,7 @@ mod predict;
 mod request;
 mod request_id;
 mod response;
+mod running;
 mod scratch;
 mod served;
 mod service;
@@ -31,6 +33,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use batching::{BatchingOptions, QueueStats, RefusalReason};
 pub use column_builder::{ColumnBuilder, coerce_column, mismatch, with_article};
 pub use consistency::{ConsistencyReport, FeatureConsistency};
 pub use deployment::{Deployment, ModelSpec, Section};
@@ -40,5 +43,6 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
 pub use numbers::no_category;
 pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
-pub use request::{Explain, Outputs, PredictRequest, ROW_ERRORS_TOLD, RowError, shortened};
+pub use request::{Explain, Outputs, PredictRequest, Priority, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{Explanation, NO_LABEL, PredictResponse, Timing};
+pub use running::{Submitted, Waiting};

@@ -1,18 +1,19 @@
 //! The path of a prediction: check the request, find the features, run the model, name the answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use headrace_types::{Error, ErrorCode, Result};
 
-use crate::answer::no_score;
 use crate::deployment::{Deployment, FeaturesFrom, Section};
 use crate::engine::Engine;
 use crate::inputs::{Inputs, missing_column};
 use crate::numbers::Target;
-use crate::request::{PredictRequest, RowErrors};
+use crate::request::PredictRequest;
 use crate::request_id::new_request_id;
-use crate::response::{NO_LABEL, PredictResponse, Timing};
-use crate::scratch::{Matrix, Scratch};
+use crate::response::{PredictResponse, Timing};
+use crate::running::{Started, Submitted, Waiting};
+use crate::scratch::Scratch;
 use crate::served::Served;
 
 impl Engine {
@@ -26,40 +27,47 @@ impl Engine {
         self.predict_on(&*self.deployment(deployment, version)?, request)
     }
 
-    /// As [`Engine::predict`], with a deployment found before: a transport decodes a request by its signature first.
+    /// As [`Engine::predict`], with a deployment found before: a transport decodes a request by its signature first. Of a model that
+    /// [queues](Deployment::queues), it returns when the request's turn has come and gone.
     ///
     /// # Errors
     /// As [`Engine::predict`].
     pub fn predict_on(&self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
-        let started = Instant::now();
-        let arrived = request.arrived.unwrap_or(started);
-        let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
-        let mut scratch = deployment.scratches.take();
-        let result =
-            request.check_deadline(started).and_then(|()| self.run(deployment, request, &mut scratch, &mut timing));
-        deployment.scratches.give(scratch);
-        timing.total = arrived.elapsed();
-        match result {
-            Ok(mut response) => {
-                response.timing = timing;
-                let now_us = self.options.clock.now_us();
-                deployment.core.metrics.record(&timing, response.rows, response.row_errors.len(), now_us);
-                Ok(response)
-            }
-            Err(error) => {
-                deployment.core.metrics.record_failure(timing.total);
-                Err(error)
-            }
+        let started = self.start(deployment, request)?;
+        if started.rows == 0 || !deployment.queues(request) {
+            return started.run(deployment, request);
+        }
+        started.enqueue(deployment, request)?.wait(deployment)
+    }
+
+    /// As [`Engine::predict_on`], for a caller that has other work: of a model that [queues](Deployment::queues), the answer comes later.
+    ///
+    /// # Errors
+    /// As [`Engine::predict`].
+    pub fn submit(&self, deployment: &Arc<Deployment>, request: &PredictRequest) -> Result<Submitted> {
+        let started = self.start(deployment, request)?;
+        if started.rows == 0 || !deployment.queues(request) {
+            return started.run(deployment, request).map(|response| Submitted::Answered(Box::new(response)));
+        }
+        let queued = started.enqueue(deployment, request)?;
+        Ok(Submitted::Waiting(Waiting { deployment: Arc::clone(deployment), queued }))
+    }
+
+    /// Checks a request and finds its features.
+    fn start(&self, deployment: &Deployment, request: &PredictRequest) -> Result<Started> {
+        let now = Instant::now();
+        let arrived = request.arrived.unwrap_or(now);
+        let timing = Timing { queue: now.saturating_duration_since(arrived), ..Timing::default() };
+        let (scratch, clock) = (deployment.scratches.take(), Arc::clone(&self.options.clock));
+        let mut started = Started { scratch, timing, arrived, rows: 0, id: String::new(), clock };
+        match request.check_deadline(now).and_then(|()| self.find_features(deployment, request, &mut started)) {
+            Ok(()) => Ok(started),
+            Err(error) => Err(started.fail(deployment, error)),
         }
     }
 
-    fn run(
-        &self,
-        deployment: &Deployment,
-        request: &PredictRequest,
-        scratch: &mut Scratch,
-        timing: &mut Timing,
-    ) -> Result<PredictResponse> {
+    fn find_features(&self, deployment: &Deployment, request: &PredictRequest, started: &mut Started) -> Result<()> {
+        let Started { scratch, timing, .. } = started;
         let now_us = self.options.clock.now_us();
         let rows = self.checked_rows(deployment, request)?;
         if request.explain.is_some() {
@@ -93,12 +101,9 @@ impl Engine {
                 FeaturesFrom::Nowhere(fault) => return Err(fault.clone()),
             }
         }
-        let model_started = Instant::now();
-        timing.transform = (model_started - transform_started).saturating_sub(timing.lookup);
-        let mut response = answer(deployment, request, rows, scratch)?;
-        timing.model = model_started.elapsed();
-        response.id = id;
-        Ok(response)
+        timing.transform = transform_started.elapsed().saturating_sub(timing.lookup);
+        (started.rows, started.id) = (rows, id);
+        Ok(())
     }
 
     fn checked_rows(&self, deployment: &Deployment, request: &PredictRequest) -> Result<usize> {
@@ -162,82 +167,4 @@ fn check_explainable(deployment: &Deployment, rows: usize) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Runs the model over the matrix and names the answers; failed rows are blanked.
-fn answer(
-    deployment: &Deployment,
-    request: &PredictRequest,
-    rows: usize,
-    scratch: &mut Scratch,
-) -> Result<PredictResponse> {
-    let margins_count = deployment.margins_count();
-    let model = &deployment.core.spec.model;
-    if rows > 0 {
-        match &scratch.matrix {
-            Matrix { is_float32: true, float32, .. } => {
-                model.margins_of_float32(float32, rows, &mut scratch.margins)?;
-            }
-            Matrix { float64, .. } => model.margins(float64, rows, &mut scratch.margins)?,
-        }
-    }
-    let mut contributions = Vec::new();
-    if request.explain.is_some() && rows > 0 {
-        contributions.resize(deployment.explained_values(rows).unwrap_or_default(), 0.0);
-        model.contributions(&scratch.matrix.float64, rows, &mut contributions)?;
-    }
-    let mut margins = if request.outputs.margin { scratch.margins.clone() } else { Vec::new() };
-    model.scores(&mut scratch.margins);
-    let kind = deployment.core.kind;
-    let scores_count = kind.scores_count(margins_count);
-    let mut scores = Vec::with_capacity(rows * scores_count);
-    kind.fill_scores(&scratch.margins, &mut scores);
-    let mut without_score = RowErrors::default();
-    let is_all_finite = |numbers: &[f64]| numbers.iter().fold(true, |all, number| all & number.is_finite());
-    let told = if is_all_finite(&scores) && is_all_finite(&margins) { &[][..] } else { &scores[..] };
-    for (row, row_scores) in told.chunks_exact(scores_count).enumerate() {
-        let row_margins =
-            margins.get(row * margins_count..).map_or(&[][..], |rest| &rest[..margins_count.min(rest.len())]);
-        let numbers = || row_scores.iter().chain(row_margins);
-        if !numbers().all(|number| number.is_finite()) {
-            without_score.note(row, || no_score(row, numbers().any(|number| number.is_nan())));
-        }
-    }
-    scratch.row_errors.extend(without_score.into_vec());
-    let mut labels = Vec::new();
-    if deployment.task() == headrace_types::Task::Classification {
-        labels.extend(scores.chunks_exact(scores_count).map(|row| kind.label_of(row)));
-    }
-    let row_errors = scratch.take_row_errors();
-    for error in &row_errors {
-        scores[error.row * scores_count..][..scores_count].fill(f64::NAN);
-        if let Some(label) = labels.get_mut(error.row) {
-            *label = NO_LABEL;
-        }
-        if !margins.is_empty() {
-            margins[error.row * margins_count..][..margins_count].fill(f64::NAN);
-        }
-        if !contributions.is_empty() {
-            let width = contributions.len() / rows;
-            contributions[error.row * width..][..width].fill(f64::NAN);
-        }
-    }
-    Ok(PredictResponse {
-        id: String::new(),
-        deployment: deployment.core.name.clone(),
-        model: deployment.core.name.clone(),
-        model_version: deployment.version(),
-        task: deployment.task(),
-        rows,
-        outputs: request.outputs,
-        classes: deployment.core.classes.clone(),
-        labels,
-        scores,
-        margins,
-        margins_count,
-        explain: request.explain,
-        contributions,
-        row_errors,
-        timing: Timing::default(),
-    })
 }

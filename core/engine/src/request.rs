@@ -89,6 +89,43 @@ impl RowErrors {
     }
 }
 
+/// Which requests a busy model answers first: 1 before 5, the usual one, before 9. Each level counts as much as the model's latency
+/// objective of waiting, so that every level is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Priority(u8);
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(Self::USUAL)
+    }
+}
+
+impl Priority {
+    const USUAL: u8 = 5;
+    const LAST: u8 = 9;
+
+    /// The priority of a level; 0 is the usual one, as in the Open Inference Protocol.
+    ///
+    /// # Errors
+    /// `invalid_argument` above the last.
+    pub fn of_level(level: u64) -> Result<Self> {
+        match u8::try_from(level) {
+            Ok(0) => Ok(Self::default()),
+            Ok(level @ 1..=Self::LAST) => Ok(Self(level)),
+            _ => Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("the priority {level} is none"),
+                format!("use 1 (first) to {} (last), or 0 for the usual one, which is {}", Self::LAST, Self::USUAL),
+            )),
+        }
+    }
+
+    /// Levels above the usual one; below zero behind it.
+    pub(crate) fn levels_up(self) -> i32 {
+        i32::from(Self::USUAL) - i32::from(self.0)
+    }
+}
+
 /// Rows to predict, as columns. A column's place says what it is for: finding stored features (`entities`), replacing a
 /// feature (`features`), or computing on-demand features (`request`).
 #[derive(Debug, Clone, Default)]
@@ -108,6 +145,7 @@ pub struct PredictRequest {
     pub arrived: Option<Instant>,
     /// When the caller stops waiting; work that has not begun by then is not begun.
     pub deadline: Option<Instant>,
+    pub priority: Priority,
 }
 
 impl PredictRequest {

@@ -17,6 +17,8 @@ pub struct Timing {
     pub model: Duration,
     /// From the request's arrival to its answer.
     pub total: Duration,
+    /// What the request is charged for: its lookup and transform, and its part by rows of the calls that answered it.
+    pub cost: Duration,
 }
 
 impl Timing {

@@ -22,6 +22,17 @@ pub(crate) struct Matrix {
     pub(crate) is_float32: bool,
 }
 
+impl Matrix {
+    /// The features as float64, which leaves nothing here.
+    pub(crate) fn take_float64(&mut self) -> Vec<f64> {
+        if self.is_float32 {
+            self.float32.iter().copied().map(f64::from).collect()
+        } else {
+            std::mem::take(&mut self.float64)
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Of the request that it works for.

@@ -441,7 +441,7 @@ fn logging_engine(folder: &std::path::Path, change: impl FnOnce(&mut PayloadOpti
     change(&mut options);
     let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(NOW_US));
     let payload = Some(Arc::new(PayloadLog::start(options).unwrap()));
-    let engine = Engine::new(EngineOptions { clock, rows_max: 1000, payload });
+    let engine = Engine::new(EngineOptions { clock, rows_max: 1000, payload, ..EngineOptions::default() });
     let plan = plan(&plan_json());
     engine.install(filled_store(&plan), plan).unwrap();
     engine.add_model(model()).unwrap();

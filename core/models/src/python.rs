@@ -127,6 +127,10 @@ impl Model for PythonModel {
         true
     }
 
+    fn calls_at_a_time(&self) -> usize {
+        self.pool.workers()
+    }
+
     fn margins(&self, features: &[f64], rows: usize, margins: &mut [f64]) -> Result<()> {
         self.margins_of(Features::Float64(features), rows, margins)
     }

@@ -51,6 +51,11 @@ pub trait Model: Send + Sync + Debug {
         false
     }
 
+    /// Calls that run beside each other where a call [waits](Self::waits); those of other models share this process's processors.
+    fn calls_at_a_time(&self) -> usize {
+        1
+    }
+
     /// Whether a few rows may take so long that the calling thread's other work should not stand behind them.
     fn takes_long(&self) -> bool {
         false

@@ -147,6 +147,11 @@ impl WorkerPool {
         Ok(pool)
     }
 
+    /// Worker processes, and so batches at a time.
+    pub fn workers(&self) -> usize {
+        self.shared.options.workers
+    }
+
     /// Scores of `rows` rows: row-major float64 `[rows, columns]` in, `[rows, outputs]` out. Callers run in parallel, one for each worker.
     ///
     /// # Errors
