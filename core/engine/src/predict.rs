@@ -47,7 +47,7 @@ impl Engine {
     pub fn submit(&self, deployment: &Arc<Deployment>, request: &PredictRequest) -> Result<Submitted> {
         let started = self.start(deployment, request)?;
         if started.rows == 0 || !deployment.queues(request) {
-            return started.run(deployment, request).map(|response| Submitted::Answered(Box::new(response)));
+            return started.run(deployment, request).map(Submitted::Answered);
         }
         let queued = started.enqueue(deployment, request)?;
         Ok(Submitted::Waiting(Waiting { deployment: Arc::clone(deployment), queued }))

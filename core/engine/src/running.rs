@@ -15,8 +15,9 @@ use crate::scratch::{Matrix, Scratch};
 
 /// What [`Engine::submit`](crate::Engine::submit) made of a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 pub enum Submitted {
-    Answered(Box<PredictResponse>),
+    Answered(PredictResponse),
     Waiting(Waiting),
 }
 

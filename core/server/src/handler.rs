@@ -56,7 +56,7 @@ pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
 /// Whether the request's model waits for another process.
 pub(crate) fn waits(engine: &Engine, route: &Route) -> bool {
     let (Route::Predict(model) | Route::Infer(model)) = route else { return false };
-    engine.deployment(&model.name, model.version).is_ok_and(|deployment| deployment.waits())
+    engine.deployment(&model.name, model.version).is_ok_and(|deployment| deployment.queues(&PredictRequest::default()))
 }
 
 /// What [`handle`] made of a request.
@@ -123,11 +123,11 @@ impl Prediction {
     /// Whether its answer may take so long that connections should not wait for it. Those of a Python function do, and those with
     /// explanations, of which the first one of a model also reads its file.
     fn takes_long(&self) -> bool {
-        let explain = match &self.asked {
-            Asked::Predict(request) => request.explain,
-            Asked::Infer(request) => request.predict.explain,
+        let request = match &self.asked {
+            Asked::Predict(request) => request,
+            Asked::Infer(request) => &request.predict,
         };
-        explain.is_some() || self.deployment.takes_long()
+        request.explain.is_some() || self.deployment.queues(request)
     }
 
     /// A panic becomes an error answer, and `panicked` is called.

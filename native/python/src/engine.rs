@@ -268,7 +268,7 @@ impl Engine {
 impl Engine {
     fn answered(&self, py: Python<'_>, deployment: &Deployment, ask: &PredictRequest) -> Outcome<PredictResponse> {
         let run = || self.inner.predict_on(deployment, ask);
-        let is_short = ask.rows() < DETACH_ROWS_MIN && !deployment.waits() && !deployment.takes_long();
+        let is_short = ask.rows() < DETACH_ROWS_MIN && !deployment.queues(ask);
         Ok(if is_short { guarded(run) } else { detached(py, run) }?)
     }
 }
