@@ -344,6 +344,9 @@ class Engine:
     ) -> Engine: ...
     def install(self, plan: Plan, store: LocalStore) -> None: ...
     def add_model(self, path: str | os.PathLike[str], runtimes: Mapping[str, Any] | None = None) -> tuple[str, int]: ...
+    def unload_model(self, name: str) -> None:
+        """Takes every version of a model out, which lists them as unavailable."""
+
     def forget_model(self, name: str, version: int) -> None: ...
     def models(self) -> list[dict[str, Any]]: ...
     def set_clock(self, now_us: int) -> None: ...
@@ -427,9 +430,7 @@ class DistinctSketch:
 def serve(
     engine: Engine,
     config: Mapping[str, Any],
-    on_ready: Callable[[Mapping[str, Any]], None] | None = None,
-    on_tick: Callable[[], None] | None = None,
+    callbacks: Mapping[str, Callable[..., Any] | None],
     tick_seconds: float = 1.0,
-    on_write: Callable[[str, Any, list[tuple[int, str]], int | None, bool], str] | None = None,
 ) -> None:
     """Answers requests until SIGINT or SIGTERM, then ends what has begun and returns."""

@@ -94,6 +94,8 @@ class ServerSection:
     """Whether rows may be pushed and deleted over HTTP. From the first write on the server is the store's writer."""
     writes_max: int = 256
     """Writes that may wait for the writer; a further one is answered with 503."""
+    model_control: bool = False
+    """Whether models may be loaded and unloaded over HTTP."""
     refresh_seconds: float = 1.0
     """How often a server looks for writes of other processes to the online store."""
 

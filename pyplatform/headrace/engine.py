@@ -15,6 +15,7 @@ import dataclasses
 import datetime as dt
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -89,11 +90,16 @@ class Engine:
         """`NAME/VERSION` of the models that could not be loaded, and why."""
         self._loaded: dict[Path, Stamp] = {}
         """The version folders that have been tried, as they were then."""
+        self._unwanted: set[str] = set()
+        """Names of the models that were unloaded."""
+        self._models_lock = threading.RLock()
+        """Held while models are loaded, which may take long; never while the store is locked."""
         self._installed: tuple[str, _native.LocalStore] | None = None
         self._verified: Stamp | None = None
-        self._bring_in()
+        self._bring_in_store()
+        self._bring_in_models()
         if not self._owns_store:
-            self.store.on_new_table(self.refresh)
+            self.store.on_new_table(self._bring_in_store)  # the writer's thread brings in a new table, too
 
     def refresh(self) -> None:
         """Brings in what other processes have applied, written, registered, repaired and deleted since.
@@ -102,13 +108,48 @@ class Engine:
         loaded before, it goes on answering as it was.
         """
         before = dict(self.faults)
-        with self.store.locked():  # the writer's thread brings in a new table, too
-            self._bring_in()
+        with self.store.locked():
+            self._bring_in_store()
+        self._bring_in_models()
         for key, fault in self.faults.items():
             if before.get(key) is not fault:
                 LOG.warning("model %s cannot be loaded: %s", key, " ".join(str(fault).split()))
 
-    def _bring_in(self) -> None:
+    def load_model(self, model: str) -> None:
+        """Loads a model's registered versions, also those that are loaded: they answer until they are replaced.
+
+        Raises:
+            UnknownNameError: `unknown_model`, none is registered.
+            HeadraceError: why its highest version cannot be loaded; what was loaded before goes on answering.
+        """
+        with self._models_lock:
+            folders = [folder for folder in self._model_folders() if folder.parent.name == model]
+            if not folders:
+                message = f"no version of a model '{model}' is registered"
+                raise UnknownNameError("unknown_model", message, "`headrace register` makes one")
+            self._unwanted.discard(model)
+            for folder in folders:
+                self._load(folder)
+            highest = max(folders, key=lambda folder: int(folder.name))
+            if fault := self.faults.get(f"{model}/{highest.name}"):
+                raise fault
+
+    def unload_model(self, model: str) -> None:
+        """Takes a model's versions out until `load_model`: registering another version does not bring it back.
+
+        Requests that run on it end normally.
+
+        Raises:
+            UnknownNameError: `unknown_model`.
+        """
+        with self._models_lock:
+            self.native.unload_model(model)
+            self._unwanted.add(model)
+            for folder in [folder for folder in self._loaded if folder.parent.name == model]:
+                del self._loaded[folder]
+                self.faults.pop(f"{model}/{folder.name}", None)
+
+    def _bring_in_store(self) -> None:
         if self.store.plans.head() is not None:
             online = self.store.open_online()
             online.refresh()
@@ -119,15 +160,24 @@ class Engine:
                 self._installed = current
             self.native.note_applied(online.next_sequence)
         self._bring_in_verification()
-        folders = [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]
-        for folder in self._loaded.keys() - set(folders):
-            self._forget_model(folder)
-        for folder in folders:
-            stamp = stamp_of(folder)
-            # A folder that is being deleted has no stamp: it is gone at the next refresh.
-            if stamp is not None and self._loaded.get(folder) != stamp:
-                self._loaded[folder] = stamp
-                self._add_model(folder)
+
+    def _bring_in_models(self) -> None:
+        with self._models_lock:
+            folders = [folder for folder in self._model_folders() if folder.parent.name not in self._unwanted]
+            for folder in self._loaded.keys() - set(folders):
+                self._forget_model(folder)
+            for folder in folders:
+                if self._loaded.get(folder) != stamp_of(folder):
+                    self._load(folder)
+
+    def _model_folders(self) -> list[Path]:
+        return [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]
+
+    def _load(self, folder: Path) -> None:
+        # A folder that is being deleted has no stamp: it is gone at the next refresh.
+        if (stamp := stamp_of(folder)) is not None:
+            self._loaded[folder] = stamp
+            self._add_model(folder)
 
     def _bring_in_verification(self) -> None:
         """What `headrace verify consistency` has found last goes into the metrics."""

@@ -45,9 +45,15 @@ def serve(
         writer = _Writer(engine)
     else:
         config["writes_max"] = 0
+    callbacks = {
+        "ready": on_ready,
+        "tick": _Refresh(engine),
+        "write": writer,
+        "change_model": _ModelControl(engine) if config.pop("model_control") else None,
+    }
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _native.serve(engine.native, config, on_ready, _Refresh(engine), tick_seconds, writer)
+        _native.serve(engine.native, config, callbacks, tick_seconds)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -67,6 +73,19 @@ class _Writer:
         else:
             counts = self._store.push_rows(view, frame, dict(wrong))
         return json.dumps(dataclasses.asdict(counts))
+
+
+class _ModelControl:
+    """Loads and unloads the models that clients name."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __call__(self, model: str, is_loaded: bool) -> None:
+        if is_loaded:
+            self._engine.load_model(model)
+        else:
+            self._engine.unload_model(model)
 
 
 class _Refresh:

@@ -45,6 +45,9 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
     help="The same for the Prometheus metrics, on the host of --http. With --http 0 it is 0 too.",
 )
 @click.option("--writes", is_flag=True, help="Take pushes and deletions: POST /v1/feature-views/VIEW/push and /delete.")
+@click.option(
+    "--model-control", is_flag=True, help="Let clients load and unload models: POST /v2/repository/models/MODEL/load."
+)
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
@@ -52,6 +55,7 @@ def command(
     http: tuple[str | None, int] | None,
     metrics: tuple[str | None, int] | None,
     writes: bool,
+    model_control: bool,
     clock: datetime.datetime | None,
 ) -> None:
     """Serve the project's features and models until Ctrl-C or SIGTERM.
@@ -85,6 +89,8 @@ def command(
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
         if writes:
             settings = dataclasses.replace(settings, writes=True)
+        if model_control:
+            settings = dataclasses.replace(settings, model_control=True)
         warn(engine)
         warnings = [] if clock is None else newer_than(engine.store, clock)
         for warning in warnings:

@@ -192,6 +192,26 @@ impl Engine {
         self.swap(next);
     }
 
+    /// Takes every version of a model out and lists them as unavailable for that reason, until they are added or forgotten. Requests that
+    /// already run on them end normally.
+    ///
+    /// # Errors
+    /// `unknown_model`.
+    pub fn unload_model(&self, name: &str) -> Result<()> {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot());
+        let is_known = next.models.contains_key(name) || next.unloaded.keys().any(|(known, _)| known == name);
+        if !is_known {
+            return Err(unknown_model(name, next.models.keys()));
+        }
+        for version in next.models.remove(name).into_iter().flat_map(BTreeMap::into_keys) {
+            let error = Error::new(ErrorCode::Unavailable, "it was unloaded on request", "load it again");
+            next.unloaded.insert((name.to_owned(), version), error);
+        }
+        self.swap(next);
+        Ok(())
+    }
+
     /// The versions that could not be loaded and are not served from before, by name and number, with the reason.
     pub fn unloaded_models(&self) -> Vec<(String, u32, Error)> {
         let snapshot = self.snapshot();

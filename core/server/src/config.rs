@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub memory_bytes_max: usize,
     /// Writes that may wait for the writer; 0 for a server that does not write.
     pub writes_max: usize,
+    /// Whether clients may load and unload models.
+    pub model_control: bool,
     /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
     /// 256 files are left to everything else.
     pub connections_max: usize,
@@ -43,6 +45,7 @@ impl Default for ServerConfig {
             body_bytes_max: 64 << 20,
             memory_bytes_max: 1 << 30,
             writes_max: 0,
+            model_control: false,
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

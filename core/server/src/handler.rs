@@ -13,8 +13,10 @@ use headrace_protocol::{
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
+use crate::errands::ErrandQueues;
+use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
-use crate::writes::{WriteQueue, decode_keys, decode_push};
+use crate::writes::{ViewWrite, decode_keys, decode_push};
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
@@ -151,31 +153,53 @@ impl Prediction {
     }
 }
 
-/// Queues a write and answers when it is durable.
-pub(crate) async fn handle_write(
+/// Queues what the program around the server does, and answers when it is done: a write when it is durable.
+pub(crate) async fn handle_errand(
     engine: &Engine,
-    queue: &WriteQueue,
+    queues: &ErrandQueues,
     route: &Route,
     headers: &HeaderMap,
     body: &Bytes,
     panicked: impl FnOnce(),
 ) -> Reply {
-    let decoded = unpanicked(
-        || {
-            queue.check()?;
-            match route {
-                Route::Push(view) => Ok((view.clone(), decode_push(engine, view, headers, body)?)),
-                Route::Delete(view) => Ok((view.clone(), decode_keys(engine, view, body)?)),
-                _ => Err(Error::internal("a request that writes nothing came to the writer")),
-            }
-        },
-        panicked,
-    );
+    let decoded = unpanicked(|| decode_errand(engine, queues, route, headers, body), panicked);
     let answer = match decoded {
-        Ok((view, write)) => queue.write(view, write).await,
+        Ok(Decoded::Write(write)) => queues.writes.run(write).await,
+        Ok(Decoded::ModelChange(change)) => queues.models.run(change).await,
         Err(error) => Err(error),
     };
     answer.map_or_else(|error| Reply::error(&error), Reply::ok)
+}
+
+enum Decoded {
+    Write(ViewWrite),
+    ModelChange(ModelChange),
+}
+
+fn decode_errand(
+    engine: &Engine,
+    queues: &ErrandQueues,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Decoded> {
+    match route {
+        Route::Push(view) => {
+            queues.writes.check()?;
+            let write = decode_push(engine, view, headers, body)?;
+            Ok(Decoded::Write(ViewWrite { view: view.clone(), write }))
+        }
+        Route::Delete(view) => {
+            queues.writes.check()?;
+            Ok(Decoded::Write(ViewWrite { view: view.clone(), write: decode_keys(engine, view, body)? }))
+        }
+        Route::ChangeModel(change) => {
+            queues.models.check()?;
+            check_body(body)?;
+            Ok(Decoded::ModelChange(change.clone()))
+        }
+        _ => Err(Error::internal("a request that is no errand came to where they are run")),
+    }
 }
 
 fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
@@ -205,8 +229,8 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
-        Route::Push(_) | Route::Delete(_) | Route::Predict(_) | Route::Infer(_) => {
-            Err(Error::internal("a write or a prediction came to where none is made"))
+        Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_) | Route::Predict(_) | Route::Infer(_) => {
+            Err(Error::internal("an errand or a prediction came to where none is made"))
         }
     }
 }

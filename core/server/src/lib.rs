@@ -4,7 +4,8 @@
 //!   listener -> acceptor -> worker 0..n: read head and body -> route -> decode -> engine -> encode -> write
 //! ```
 //!
-//! Writes go through a bounded queue to the one thread that makes them ([`Writes`]) and wait there for their answer.
+//! Writes, and models to load or unload, go through bounded queues to the threads of the program around the server that run them
+//! ([`Errands`]), and wait for their answer.
 //!
 //! An explanation, a request with a large body, and a prediction whose model is a Python function or waits for another process are put
 //! aside, on threads of their own. Any other request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking
@@ -15,8 +16,10 @@ mod budget;
 mod config;
 mod connection;
 mod counters;
+mod errands;
 mod handler;
 mod open_files;
+mod repository;
 mod route;
 mod scrape;
 mod server;
@@ -24,5 +27,7 @@ mod worker;
 mod writes;
 
 pub use config::ServerConfig;
+pub use errands::{Errand, ErrandAnswer, Errands};
+pub use repository::ModelChange;
 pub use server::{LocalAddrs, Server, ServerHandle};
-pub use writes::{Write, WriteAnswer, WriteRequest, Writes};
+pub use writes::{ViewWrite, Write};

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use headrace_types::{Error, ErrorCode, Result};
 use http::Method;
 
+use crate::repository::ModelChange;
+
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -18,6 +20,8 @@ pub(crate) enum Route {
     Statistics,
     Infer(ModelRef),
     RepositoryIndex,
+    /// POST /v2/repository/models/NAME/load and /unload
+    ChangeModel(ModelChange),
     Predict(ModelRef),
     OnlineFeatures,
     /// POST /v1/feature-views/NAME/push
@@ -40,7 +44,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 17] = [
+pub(crate) const ROUTE_NAMES: [&str; 18] = [
     "live",
     "ready",
     "server_metadata",
@@ -57,6 +61,7 @@ pub(crate) const ROUTE_NAMES: [&str; 17] = [
     "deployment",
     "push",
     "delete",
+    "change_model",
     "none",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -81,6 +86,7 @@ impl Route {
             Route::Deployment(_) => 13,
             Route::Push(_) => 14,
             Route::Delete(_) => 15,
+            Route::ChangeModel(_) => 16,
         }
     }
 
@@ -93,7 +99,13 @@ impl Route {
                 | Route::OnlineFeatures
                 | Route::Push(_)
                 | Route::Delete(_)
+                | Route::ChangeModel(_)
         )
+    }
+
+    /// Whether the program around the server does it.
+    pub(crate) fn is_errand(&self) -> bool {
+        matches!(self, Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_))
     }
 
     /// The verb that the route takes.
@@ -114,6 +126,12 @@ impl Route {
             ["v2", "models"] | ["v2", "models", ""] => Ok(Route::Models),
             ["v2", "models", "stats"] => Ok(Route::Statistics),
             ["v2", "repository", "index"] | ["v2", "repository", _, "index"] => Ok(Route::RepositoryIndex),
+            ["v2", "repository", "models", name, "load"] | ["v2", "repository", _, "models", name, "load"] => {
+                Ok(Route::ChangeModel(ModelChange::Load((*name).to_owned())))
+            }
+            ["v2", "repository", "models", name, "unload"] | ["v2", "repository", _, "models", name, "unload"] => {
+                Ok(Route::ChangeModel(ModelChange::Unload((*name).to_owned())))
+            }
             ["v2", "models", name, "versions", version, rest @ ..] => model_route(path, name, Some(version), rest),
             ["v2", "models", name, rest @ ..] => model_route(path, name, None, rest),
             ["v1", "deployments", name, "versions", version, "predict"] => {

@@ -16,10 +16,12 @@ use tokio::sync::watch;
 use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
+use crate::errands::{ErrandQueues, Errands};
 use crate::open_files::allowed_connections;
+use crate::repository::{ModelChange, change_queue};
 use crate::scrape::serve_metrics;
 use crate::worker::Worker;
-use crate::writes::{WriteQueue, Writes};
+use crate::writes::{ViewWrite, write_queue};
 
 /// After an accept has failed (no file descriptor is left, say), the pause before the next.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -36,7 +38,7 @@ pub struct Server {
     addrs: LocalAddrs,
     scrape: Arc<Scrape>,
     listeners: Mutex<Option<Listeners>>,
-    writes: Arc<WriteQueue>,
+    errands: Arc<ErrandQueues>,
     handle: ServerHandle,
 }
 
@@ -84,8 +86,9 @@ impl Server {
         let budget = MemoryBudget::new(config.memory_bytes_max);
         let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
-        let writes = Arc::new(WriteQueue::new(config.writes_max));
-        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), writes, handle })
+        let writes = write_queue(config.writes_max);
+        let errands = Arc::new(ErrandQueues { writes, models: change_queue(config.model_control) });
+        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), errands, handle })
     }
 
     pub fn local_addrs(&self) -> LocalAddrs {
@@ -93,8 +96,13 @@ impl Server {
     }
 
     /// The writes that clients ask for, once: none where `writes_max` is 0 or they are taken already.
-    pub fn take_writes(&self) -> Option<Writes> {
-        self.writes.take_writes()
+    pub fn take_writes(&self) -> Option<Errands<ViewWrite>> {
+        self.errands.writes.take()
+    }
+
+    /// The models that clients want loaded or unloaded, once: none without `model_control`, or where they are taken already.
+    pub fn take_model_changes(&self) -> Option<Errands<ModelChange>> {
+        self.errands.models.take()
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -118,9 +126,9 @@ impl Server {
             let (sender, streams) = unbounded_channel();
             let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
             let budget = Arc::clone(&self.scrape.budget);
-            let (stopping, writes) = (Arc::clone(&stopping), Arc::clone(&self.writes));
+            let (stopping, errands) = (Arc::clone(&stopping), Arc::clone(&self.errands));
             let (config, turns) = (self.config.clone(), Arc::clone(&turns));
-            let worker = Worker::new(engine, config, Arc::clone(&counters), stopping, budget, writes, turns);
+            let worker = Worker::new(engine, config, Arc::clone(&counters), stopping, budget, errands, turns);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));

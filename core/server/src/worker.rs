@@ -28,9 +28,9 @@ use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
-use crate::handler::{Handled, Prediction, Reply, handle, handle_whole, handle_write, routed, waits};
+use crate::errands::ErrandQueues;
+use crate::handler::{Handled, Prediction, Reply, handle, handle_errand, handle_whole, routed, waits};
 use crate::route::{ROUTE_NONE, Route};
-use crate::writes::WriteQueue;
 
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -42,6 +42,8 @@ const WAITING_THREADS_MAX: usize = 64;
 const ASIDE_MAX: usize = 256;
 /// A request with a larger body takes long to decode, and may to answer.
 const LONG_BODY_BYTES: usize = 256 << 10;
+/// How long a stopping worker leaves idle connections open: a request that is on its way is answered, and told to be the last one.
+const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
@@ -53,7 +55,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
     budget: Arc<MemoryBudget>,
-    writes: Arc<WriteQueue>,
+    errands: Arc<ErrandQueues>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
     waiting: Lane,
@@ -89,13 +91,13 @@ impl Worker {
         counters: Arc<WorkerCounters>,
         stopping: Arc<AtomicBool>,
         budget: Arc<MemoryBudget>,
-        writes: Arc<WriteQueue>,
+        errands: Arc<ErrandQueues>,
         turns: Arc<Semaphore>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
         let waiting = Lane::new(Arc::new(Semaphore::new(WAITING_THREADS_MAX)));
         let long = Lane::new(turns);
-        Arc::new(Self { engine, config, counters, stopping, budget, writes, ticks, open, waiting, long })
+        Arc::new(Self { engine, config, counters, stopping, budget, errands, ticks, open, waiting, long })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -155,17 +157,19 @@ impl Worker {
         }
     }
 
-    /// Ends idle connections at once, and the others when they are idle or the drain timeout is over.
+    /// Ends connections when they have had their last answer, idle ones after a grace, and all when the drain timeout is over.
     async fn drain(&self) {
-        let deadline = Instant::now() + self.config.drain_timeout;
+        let began = Instant::now();
+        let (deadline, idle_until) = (began + self.config.drain_timeout, began + DRAIN_IDLE_GRACE);
         loop {
-            let is_late = Instant::now() >= deadline;
+            let now = Instant::now();
+            let (is_late, ends_idle) = (now >= deadline, now >= idle_until);
             {
                 let open = self.open();
                 if open.is_empty() {
                     return;
                 }
-                for connection in open.values().filter(|open| is_late || open.state.phase() == Phase::Idle) {
+                for connection in open.values().filter(|open| is_late || (ends_idle && open.state.phase() == Phase::Idle)) {
                     connection.task.abort();
                 }
             }
@@ -255,8 +259,8 @@ async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: I
         worker.counters.panics.fetch_add(1, Ordering::Relaxed);
     };
     let Received { route, headers, body, arrived } = &request;
-    if let Route::Push(_) | Route::Delete(_) = route {
-        let reply = handle_write(&worker.engine, &worker.writes, route, headers, body, panicked).await;
+    if route.is_errand() {
+        let reply = handle_errand(&worker.engine, &worker.errands, route, headers, body, panicked).await;
         return (reply, share, in_flight);
     }
     let kind = if waits(&worker.engine, route) { Kind::Waits } else { Kind::Long };

@@ -106,6 +106,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes every version of a model out, which lists them as unavailable; requests that run on them end normally.
+    fn unload_model(&self, name: &str) -> Outcome<()> {
+        Ok(self.checked()?.unload_model(name)?)
+    }
+
     /// Every model version: name, version, task, service, and why it cannot answer, if it cannot.
     fn models<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyList>> {
         let list = PyList::empty(py);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headrace_server::{Server, ServerConfig, Write, WriteRequest, Writes};
+use headrace_server::{Errand, Errands, ModelChange, Server, ServerConfig, ViewWrite, Write};
 use headrace_types::{Error, ErrorCode};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -17,45 +17,61 @@ use crate::join::RecordRows;
 /// How long a signal may go unnoticed.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// What the server calls.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Callbacks {
+    ready: Option<Py<PyAny>>,
+    tick: Option<Py<PyAny>>,
+    write: Option<Py<PyAny>>,
+    change_model: Option<Py<PyAny>>,
+}
+
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
-/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max, memory_bytes_max and writes_max. `on_ready` gets the
-/// addresses once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
-/// `on_write(view, frame, wrong, event_ts_us, is_deletion)` makes a write, on a thread of its own, and returns the JSON that answers it; an exception
-/// in it answers that request.
+/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max, memory_bytes_max and writes_max.
+/// `callbacks` has these keys, each None for nothing:
+///
+/// - `ready(addresses)` is called once connections are taken, `tick()` every `tick_seconds`. An exception in either stops the server and is
+///   raised.
+/// - `write(view, frame, wrong, event_ts_us, is_deletion)` makes a write, on a thread of its own, and returns the JSON that answers it; an
+///   exception in it answers that request.
+/// - `change_model(name, is_loaded)` loads or unloads a model, on a thread of its own, too; without it clients cannot.
 #[pyfunction]
-#[pyo3(signature = (engine, config, on_ready=None, on_tick=None, tick_seconds=1.0, on_write=None))]
+#[pyo3(signature = (engine, config, callbacks, tick_seconds=1.0))]
 pub(crate) fn serve(
     py: Python<'_>,
     engine: &Engine,
     config: &Bound<'_, PyDict>,
-    on_ready: Option<&Bound<'_, PyAny>>,
-    on_tick: Option<&Bound<'_, PyAny>>,
+    callbacks: Callbacks,
     tick_seconds: f64,
-    on_write: Option<&Bound<'_, PyAny>>,
 ) -> Outcome<()> {
     let engine = engine.checked()?.clone();
-    let server = Server::bind(config_of(config)?, engine)?;
-    if let Some(on_ready) = on_ready {
+    let Callbacks { ready, tick: on_tick, write: on_write, change_model: on_model_change } = callbacks;
+    let config = ServerConfig { model_control: on_model_change.is_some(), ..config_of(config)? };
+    let server = Server::bind(config, engine)?;
+    if let Some(on_ready) = ready {
         let addresses = server.local_addrs();
         let ready = PyDict::new(py);
         ready.set_item("http", addresses.http.to_string())?;
         ready.set_item("metrics", addresses.metrics.map(|address| address.to_string()))?;
-        on_ready.call1((ready,))?;
+        on_ready.call1(py, (ready,))?;
     }
     let tick = Duration::try_from_secs_f64(tick_seconds)
         .map_err(|_| type_mismatch(format!("tick_seconds is {tick_seconds}"), "give a positive number of seconds"))?;
-    let on_tick = on_tick.map(|callback| callback.clone().unbind());
-    let on_write = on_write.map(|callback| callback.clone().unbind());
-    let writes = server.take_writes();
+    let (writes, model_changes) = (server.take_writes(), server.take_model_changes());
     let has_ended = AtomicBool::new(false);
     let handle = server.handle();
     let (result, interrupt) = py.detach(|| {
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| guarded(|| server.run()));
+            let has_ended = &has_ended;
             if let (Some(writes), Some(on_write)) = (writes, &on_write) {
-                let has_ended = &has_ended;
-                scope.spawn(move || make_writes(&writes, on_write, has_ended));
+                scope.spawn(move || run_errands(&writes, has_ended, |py, write| make_write(py, on_write, write)));
+            }
+            if let (Some(changes), Some(on_change)) = (model_changes, &on_model_change) {
+                scope
+                    .spawn(move || run_errands(&changes, has_ended, |py, change| change_model(py, on_change, &change)));
             }
             let mut interrupt = None;
             let mut ticked = Instant::now();
@@ -91,12 +107,12 @@ pub(crate) fn serve(
     }
 }
 
-/// Makes the writes that clients ask for, one after the other, until the server has ended.
-fn make_writes(writes: &Writes, on_write: &Py<PyAny>, has_ended: &AtomicBool) {
+/// Runs what clients ask for, one after the other, until the server has ended.
+fn run_errands<T>(errands: &Errands<T>, has_ended: &AtomicBool, run: impl Fn(Python<'_>, T) -> PyResult<Vec<u8>>) {
     loop {
-        match writes.next(SIGNAL_CHECK_INTERVAL) {
-            Ok(Some(WriteRequest { view, write, answer })) => {
-                answer.send(Python::attach(|py| make_write(py, on_write, &view, write)));
+        match errands.next(SIGNAL_CHECK_INTERVAL) {
+            Ok(Some(Errand { what, answer })) => {
+                answer.send(Python::attach(|py| run(py, what).map_err(|error| error_of(py, &error))));
             }
             Ok(None) if has_ended.load(Ordering::Relaxed) => return,
             Ok(None) => {}
@@ -105,8 +121,8 @@ fn make_writes(writes: &Writes, on_write: &Py<PyAny>, has_ended: &AtomicBool) {
     }
 }
 
-fn make_write(py: Python<'_>, on_write: &Py<PyAny>, view: &str, write: Write) -> Result<Vec<u8>, Error> {
-    let made = match write {
+fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: ViewWrite) -> PyResult<Vec<u8>> {
+    let answer = match write {
         Write::Push(pushed) => {
             on_write.call1(py, (view, RecordRows::new(pushed.rows), pushed.wrong, None::<i64>, false))
         }
@@ -115,7 +131,16 @@ fn make_write(py: Python<'_>, on_write: &Py<PyAny>, view: &str, write: Write) ->
             on_write.call1(py, (view, RecordRows::new(deleted.keys), nothing_wrong, deleted.event_ts_us, true))
         }
     };
-    made.and_then(|answer| answer.extract::<String>(py)).map(String::into_bytes).map_err(|error| error_of(py, &error))
+    answer.and_then(|answer| answer.extract::<String>(py)).map(String::into_bytes)
+}
+
+/// The protocol's answer has no body.
+fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> PyResult<Vec<u8>> {
+    let (name, is_loaded) = match change {
+        ModelChange::Load(name) => (name, true),
+        ModelChange::Unload(name) => (name, false),
+    };
+    on_change.call1(py, (name, is_loaded)).map(|_| Vec::new())
 }
 
 fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
