@@ -113,6 +113,21 @@ class PayloadSection:
 
 
 @dataclass(frozen=True)
+class QueueSection:
+    """How requests wait for models of which one call is dear: Python classes, functions, slow models of any kind."""
+
+    objective_seconds: float = 1.0
+    """How long a request shall take at most, unless it brings a deadline. What would take longer is refused at once with
+    503; a batch may take half as long."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    """The same for single models: `objectives = {risk = 0.02}`."""
+    requests_max: int = 10_000
+    """Requests that wait for one model; a further one is answered with 503."""
+    calls_at_a_time: int = 0
+    """Calls at a time of all slow models that compute in the server's process; 0 for one for each core."""
+
+
+@dataclass(frozen=True)
 class ModelsSection:
     onnxruntime: str = ""
     """The path of libonnxruntime.so; by default that of the installed wheel. HEADRACE_ONNXRUNTIME goes before it."""
@@ -151,6 +166,7 @@ class Config:
     server: ServerSection = field(default_factory=ServerSection)
     payload: PayloadSection = field(default_factory=PayloadSection)
     models: ModelsSection = field(default_factory=ModelsSection)
+    queue: QueueSection = field(default_factory=QueueSection)
 
     @property
     def name(self) -> str:
@@ -187,6 +203,7 @@ _SECTIONS = {
     "server": ServerSection,
     "payload": PayloadSection,
     "models": ModelsSection,
+    "queue": QueueSection,
 }
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 
@@ -226,6 +243,14 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
             f"online.durability is '{config.online.durability}'",
             'use "process" (survives the end of the process) or "disk" (and that of the machine)',
         )
+    objectives = {"objective_seconds": config.queue.objective_seconds, **config.queue.objectives}
+    for name, seconds in objectives.items():
+        if type(seconds) not in (int, float) or not 0 < seconds <= 86_400:
+            raise make_error(
+                "invalid_argument",
+                f"queue's objective '{name}' is {seconds!r}",
+                "give seconds, above 0 and at most a day",
+            )
     payload = config.payload
     if not 0 <= payload.sample <= 1 or not 0 <= payload.segment_seconds <= 3600 or payload.memory_bytes_max < 0:
         raise make_error(
@@ -244,12 +269,16 @@ def _section(path: Path, name: str, kind: type[Section], given: Any, environ: Ma
     for key, value in given.items():
         if key not in fields:
             raise make_error("invalid_argument", f"{path}: unknown key {name}.{key}", nearest_hint(key, fields, "keys"))
-        values[key] = _typed(f"{path}: {name}.{key}", fields[key].default, value)
+        values[key] = _typed(f"{path}: {name}.{key}", _default(fields[key]), value)
     for key, item in fields.items():
         variable = f"HEADRACE_{name}_{key}".upper()
         if variable in environ:
-            values[key] = _parsed(variable, item.default, environ[variable])
+            values[key] = _parsed(variable, _default(item), environ[variable])
     return kind(**values)
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 def _typed(place: str, default: Any, value: Any) -> Any:

@@ -85,6 +85,7 @@ class Engine:
         self.native = _native.Engine(
             clock_us=None if clock_us is None else time_us("clock_us", clock_us),
             payload=_payload_log(self.store.config),
+            queue=dataclasses.asdict(self.store.config.queue),
         )
         self.faults: dict[str, HeadraceError] = {}
         """`NAME/VERSION` of the models that could not be loaded, and why."""

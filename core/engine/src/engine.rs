@@ -68,7 +68,7 @@ struct Snapshot {
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
         Self {
-            batching: Batching::new(options.batching),
+            batching: Batching::new(options.batching.clone()),
             options,
             snapshot: RwLock::default(),
             changing: Mutex::new(()),

@@ -40,7 +40,7 @@ pub use deployment::{Deployment, ModelSpec, Section};
 pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
-pub use metrics::{MetricsSnapshot, ModelMetrics, Phase};
+pub use metrics::{FailureReason, MetricsSnapshot, ModelMetrics, Phase};
 pub use numbers::no_category;
 pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
 pub use request::{Explain, Outputs, PredictRequest, Priority, ROW_ERRORS_TOLD, RowError, shortened};

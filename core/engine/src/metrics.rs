@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use headrace_types::ErrorCode;
+
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::response::Timing;
 
@@ -36,11 +38,50 @@ impl Phase {
     }
 }
 
+/// Why requests fail, in the words of Triton's metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum FailureReason {
+    /// The model is overloaded, or not ready.
+    Rejected,
+    /// The caller waits no longer.
+    Canceled,
+    /// The model failed.
+    Backend,
+    /// Most of all the request is wrong.
+    Other,
+}
+
+impl FailureReason {
+    pub const ALL: [FailureReason; 4] =
+        [FailureReason::Rejected, FailureReason::Canceled, FailureReason::Backend, FailureReason::Other];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureReason::Rejected => "REJECTED",
+            FailureReason::Canceled => "CANCELED",
+            FailureReason::Backend => "BACKEND",
+            FailureReason::Other => "OTHER",
+        }
+    }
+
+    fn of(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Unavailable => FailureReason::Rejected,
+            ErrorCode::DeadlineExceeded | ErrorCode::Cancelled => FailureReason::Canceled,
+            ErrorCode::ModelFailed | ErrorCode::FunctionFailed | ErrorCode::Internal => FailureReason::Backend,
+            _ => FailureReason::Other,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
     requests: AtomicU64,
-    failed_requests: AtomicU64,
+    failures: [AtomicU64; FailureReason::ALL.len()],
+    direct_calls: AtomicU64,
+    cost_ns: AtomicU64,
     rows: AtomicU64,
     failed_rows: AtomicU64,
     last_request_ms: AtomicU64,
@@ -64,6 +105,7 @@ impl ModelMetrics {
         let shard = self.shard();
         shard.requests.fetch_add(1, Ordering::Relaxed);
         shard.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        shard.cost_ns.fetch_add(u64::try_from(timing.cost.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         shard.failed_rows.fetch_add(failed_rows as u64, Ordering::Relaxed);
         shard.last_request_ms.store(u64::try_from(now_us / 1000).unwrap_or(0), Ordering::Relaxed);
         for phase in Phase::ALL {
@@ -71,9 +113,14 @@ impl ModelMetrics {
         }
     }
 
-    pub(crate) fn record_failure(&self, total: Duration) {
+    /// Notes a call of the model that answers one request alone.
+    pub(crate) fn record_direct_call(&self) {
+        self.shard().direct_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn record_failure(&self, code: ErrorCode, total: Duration) {
         let shard = self.shard();
-        shard.failed_requests.fetch_add(1, Ordering::Relaxed);
+        shard.failures[FailureReason::of(code) as usize].fetch_add(1, Ordering::Relaxed);
         shard.phases[Phase::Total as usize].record(total);
     }
 
@@ -81,7 +128,11 @@ impl ModelMetrics {
         let mut total = MetricsSnapshot::default();
         for shard in self.shards.iter() {
             total.requests += shard.requests.load(Ordering::Relaxed);
-            total.failed_requests += shard.failed_requests.load(Ordering::Relaxed);
+            for (sum, failures) in total.failures.iter_mut().zip(&shard.failures) {
+                *sum += failures.load(Ordering::Relaxed);
+            }
+            total.direct_calls += shard.direct_calls.load(Ordering::Relaxed);
+            total.cost_ns += shard.cost_ns.load(Ordering::Relaxed);
             total.rows += shard.rows.load(Ordering::Relaxed);
             total.failed_rows += shard.failed_rows.load(Ordering::Relaxed);
             total.last_request_ms = total.last_request_ms.max(shard.last_request_ms.load(Ordering::Relaxed));
@@ -111,7 +162,12 @@ fn thread_number() -> usize {
 pub struct MetricsSnapshot {
     /// Requests answered, also those in which single rows failed.
     pub requests: u64,
-    pub failed_requests: u64,
+    /// In the order of [`FailureReason::ALL`].
+    pub failures: [u64; FailureReason::ALL.len()],
+    /// Calls of the model outside its queue.
+    pub direct_calls: u64,
+    /// What answered requests are charged for, see [`Timing::cost`].
+    pub cost_ns: u64,
     pub rows: u64,
     pub failed_rows: u64,
     /// Milliseconds since 1970 of the last answered request; 0 when there was none.
@@ -120,6 +176,10 @@ pub struct MetricsSnapshot {
 }
 
 impl MetricsSnapshot {
+    pub fn failed_requests(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+
     pub fn phase(&self, phase: Phase) -> &HistogramSnapshot {
         &self.phases[phase as usize]
     }
@@ -138,14 +198,15 @@ mod tests {
                     for _ in 0..100 {
                         metrics.record(&Timing::default(), 3, 1, 5_000);
                     }
-                    metrics.record_failure(Duration::from_millis(1));
+                    metrics.record_failure(ErrorCode::ModelFailed, Duration::from_millis(1));
                 });
             }
         });
         let total = metrics.snapshot();
-        assert_eq!((total.requests, total.failed_requests, total.rows, total.failed_rows), (400, 4, 1200, 400));
+        assert_eq!((total.requests, total.failed_requests(), total.rows, total.failed_rows), (400, 4, 1200, 400));
         assert_eq!(total.phase(Phase::Total).count(), 404);
         assert_eq!(total.phase(Phase::Lookup).count(), 400);
         assert_eq!(total.last_request_ms, 5);
+        assert_eq!(total.failures[FailureReason::Backend as usize], 4);
     }
 }

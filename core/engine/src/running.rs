@@ -75,6 +75,7 @@ impl Started {
     /// Calls the model on this thread.
     pub(crate) fn run(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
         let began = Instant::now();
+        deployment.core.metrics.record_direct_call();
         let result = call_model(deployment, request.explain, self.rows, &mut self.scratch).map(|contributions| {
             if request.explain.is_none() {
                 deployment.core.batcher.note_call(self.rows, began.elapsed());
@@ -121,7 +122,7 @@ impl Started {
     /// Gives the memory back and counts the failure.
     pub(crate) fn fail(self, deployment: &Deployment, error: Error) -> Error {
         deployment.scratches.give(self.scratch);
-        deployment.core.metrics.record_failure(self.arrived.elapsed());
+        deployment.core.metrics.record_failure(error.code, self.arrived.elapsed());
         error
     }
 

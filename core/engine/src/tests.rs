@@ -577,5 +577,5 @@ fn a_request_whose_deadline_has_passed_is_not_begun() {
     let early = PredictRequest { deadline: Some(now + std::time::Duration::from_secs(3600)), ..late };
     assert_eq!(engine.predict("m", None, &early).unwrap().rows, 1);
     let counted = engine.models()[0].metrics().snapshot();
-    assert_eq!((counted.requests, counted.failed_requests), (1, 1));
+    assert_eq!((counted.requests, counted.failed_requests()), (1, 1));
 }

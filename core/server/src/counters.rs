@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use headrace_engine::{Engine, Histogram, HistogramSnapshot, Phase};
+use headrace_engine::{Engine, Histogram, HistogramSnapshot};
 
 use crate::budget::MemoryBudget;
+use crate::model_counters::write_models;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
@@ -56,7 +57,7 @@ impl Scrape {
         page.family("headrace_build_info", "gauge", "The version that runs.");
         page.sample("headrace_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_http(&mut page);
-        self.write_models(&mut page);
+        write_models(&self.engine, &mut page);
         self.write_payload(&mut page);
         self.write_consistency(&mut page);
         page.text
@@ -165,74 +166,29 @@ impl Scrape {
         #[allow(clippy::cast_precision_loss)] // 53 bits of microseconds are 285 years
         page.number(name, &[], report.verified_at_us as f64 / 1e6);
     }
-
-    fn write_models(&self, page: &mut Page) {
-        let models = self.engine.models();
-        let snapshots: Vec<_> = models
-            .iter()
-            .map(|model| {
-                (model.name(), model.version().to_string(), model.metrics().snapshot(), model.fault().is_none())
-            })
-            .collect();
-        page.family("headrace_model_ready", "gauge", "1 when the model version can answer.");
-        for (name, version, _, ready) in &snapshots {
-            page.sample("headrace_model_ready", &[("model", name), ("version", version)], u64::from(*ready));
-        }
-        for (name, version, _) in self.engine.unloaded_models() {
-            page.sample("headrace_model_ready", &[("model", &name), ("version", &version.to_string())], 0);
-        }
-        let help = "Attempts to load a model version that failed; the repository index tells why.";
-        page.family("headrace_model_load_failures_total", "counter", help);
-        page.sample("headrace_model_load_failures_total", &[], self.engine.load_failures());
-        page.family("headrace_predict_requests_total", "counter", "Predict requests, by outcome.");
-        for (name, version, metrics, _) in &snapshots {
-            for (outcome, count) in [("ok", metrics.requests), ("error", metrics.failed_requests)] {
-                let labels = [("model", *name), ("version", version), ("outcome", outcome)];
-                page.sample("headrace_predict_requests_total", &labels, count);
-            }
-        }
-        page.family("headrace_predict_rows_total", "counter", "Rows of answered predict requests, by outcome.");
-        for (name, version, metrics, _) in &snapshots {
-            for (outcome, count) in [("ok", metrics.rows - metrics.failed_rows), ("error", metrics.failed_rows)] {
-                let labels = [("model", *name), ("version", version), ("outcome", outcome)];
-                page.sample("headrace_predict_rows_total", &labels, count);
-            }
-        }
-        page.family(
-            "headrace_predict_phase_seconds",
-            "histogram",
-            "Where the time of predict requests went, by phase.",
-        );
-        for (name, version, metrics, _) in &snapshots {
-            for phase in Phase::ALL {
-                let labels = [("model", *name), ("version", version), ("phase", phase.name())];
-                page.histogram("headrace_predict_phase_seconds", &labels, metrics.phase(phase));
-            }
-        }
-    }
 }
 
 #[derive(Default)]
-struct Page {
+pub(crate) struct Page {
     text: String,
 }
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let labels = labels_text(labels);
         self.line(format_args!("{name}{labels} {value}"));
     }
 
-    fn number(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub(crate) fn number(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels = labels_text(labels);
         self.line(format_args!("{name}{labels} {value}"));
     }
 
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
+    pub(crate) fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
         let count = histogram.count();
         if count == 0 {
             return;

@@ -18,6 +18,7 @@ mod connection;
 mod counters;
 mod errands;
 mod handler;
+mod model_counters;
 mod open_files;
 mod repository;
 mod route;

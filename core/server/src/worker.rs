@@ -169,7 +169,9 @@ impl Worker {
                 if open.is_empty() {
                     return;
                 }
-                for connection in open.values().filter(|open| is_late || (ends_idle && open.state.phase() == Phase::Idle)) {
+                for connection in
+                    open.values().filter(|open| is_late || (ends_idle && open.state.phase() == Phase::Idle))
+                {
                     connection.task.abort();
                 }
             }

@@ -1,13 +1,14 @@
 //! `Engine`: predictions inside this process, without a network or JSON between.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use headrace_engine::{
-    Deployment, EngineOptions, Explain, FeatureRequest, Outputs, PayloadLog, PayloadOptions, PredictRequest,
-    PredictResponse, RowError, Section,
+    BatchingOptions, Deployment, EngineOptions, Explain, FeatureRequest, Outputs, PayloadLog, PayloadOptions,
+    PredictRequest, PredictResponse, RowError, Section,
 };
 use headrace_types::{Batch, Clock, Error, ErrorCode, SystemClock, VirtualClock};
 use pyo3::prelude::*;
@@ -43,24 +44,31 @@ impl Engine {
 #[pymethods]
 impl Engine {
     /// With `clock_us` the engine's clock stands at that time until `set_clock`. `payload` has the keys folder, sample, salt,
-    /// memory_bytes_max and segment_seconds of a payload log.
+    /// memory_bytes_max and segment_seconds of a payload log; `queue` has objective_seconds, objectives (by model), requests_max and
+    /// calls_at_a_time of slow models.
     #[new]
-    #[pyo3(signature = (plan=None, store=None, clock_us=None, payload=None))]
+    #[pyo3(signature = (plan=None, store=None, clock_us=None, payload=None, queue=None))]
     fn new(
         py: Python<'_>,
         plan: Option<&Plan>,
         store: Option<&LocalStore>,
         clock_us: Option<i64>,
         payload: Option<&Bound<'_, PyDict>>,
+        queue: Option<QueueSettings>,
     ) -> Outcome<Self> {
+        let batching = queue.map(QueueSettings::options).transpose()?.unwrap_or_default();
         let payload = payload.map(payload_options).transpose()?.map(PayloadLog::start).transpose()?.map(Arc::new);
         let virtual_clock = clock_us.map(|now_us| Arc::new(VirtualClock::new(now_us)));
         let clock: Arc<dyn Clock> = match &virtual_clock {
             Some(clock) => Arc::clone(clock) as Arc<dyn Clock>,
             None => Arc::new(SystemClock),
         };
-        let inner =
-            Arc::new(headrace_engine::Engine::new(EngineOptions { clock, payload, ..EngineOptions::default() }));
+        let inner = Arc::new(headrace_engine::Engine::new(EngineOptions {
+            clock,
+            payload,
+            batching,
+            ..EngineOptions::default()
+        }));
         let engine = Self { inner, clock: virtual_clock, fork: ForkGuard::new() };
         match (plan, store) {
             (Some(plan), Some(store)) => engine.install(py, plan, store)?,
@@ -275,6 +283,32 @@ impl Engine {
         let run = || self.inner.predict_on(deployment, ask);
         let is_short = ask.rows() < DETACH_ROWS_MIN && !deployment.queues(ask);
         Ok(if is_short { guarded(run) } else { detached(py, run) }?)
+    }
+}
+
+/// How slow models are asked.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct QueueSettings {
+    objective_seconds: f64,
+    objectives: HashMap<String, f64>,
+    requests_max: usize,
+    calls_at_a_time: usize,
+}
+
+impl QueueSettings {
+    fn options(self) -> Outcome<BatchingOptions> {
+        let time = |seconds: f64| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| type_mismatch(format!("an objective is {seconds} seconds"), "give a positive number"))
+        };
+        let objectives = self.objectives.into_iter().map(|(name, seconds)| Ok((name, time(seconds)?)));
+        Ok(BatchingOptions {
+            objective: time(self.objective_seconds)?,
+            objectives: objectives.collect::<Outcome<_>>()?,
+            requests_max: self.requests_max,
+            calls_at_a_time: self.calls_at_a_time,
+        })
     }
 }
 

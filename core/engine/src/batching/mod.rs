@@ -21,6 +21,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +43,13 @@ pub(crate) struct Batching {
 }
 
 /// How requests queue for models of which one call is dear.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BatchingOptions {
     /// How long a request shall take at most, from its arrival to its answer, unless it brings a deadline: what would take longer is
     /// refused at once. It also sets how large a batch may be, and how long a lower priority may wait for higher ones.
     pub objective: Duration,
+    /// The objective of single models, by name.
+    pub objectives: HashMap<String, Duration>,
     /// Requests that wait for one model.
     pub requests_max: usize,
     /// Calls at a time of all models that compute in this process; 0 for one for each processor.
@@ -55,7 +58,7 @@ pub struct BatchingOptions {
 
 impl Default for BatchingOptions {
     fn default() -> Self {
-        Self { objective: Duration::from_secs(1), requests_max: 10_000, calls_at_a_time: 0 }
+        Self { objective: Duration::from_secs(1), objectives: HashMap::new(), requests_max: 10_000, calls_at_a_time: 0 }
     }
 }
 
@@ -70,9 +73,10 @@ impl Batching {
 
     /// A queue for a model.
     pub(crate) fn batcher(&self, name: &str, model: &Arc<dyn Model>) -> Batcher {
-        let BatchingOptions { objective, requests_max, calls_at_a_time } = self.options;
-        let executors = if model.waits() { model.calls_at_a_time().max(1) } else { calls_at_a_time };
-        let limits = QueueLimits { objective, requests_max, executors };
+        let options = &self.options;
+        let objective = options.objectives.get(name).copied().unwrap_or(options.objective);
+        let executors = if model.waits() { model.calls_at_a_time().max(1) } else { options.calls_at_a_time };
+        let limits = QueueLimits { objective, requests_max: options.requests_max, executors };
         let turns = (!model.waits()).then(|| Arc::clone(&self.turns));
         Batcher::new(name, Arc::clone(model), BatcherOptions { limits, turns })
     }

@@ -121,10 +121,10 @@ fn model_stats(deployment: &Deployment) -> Value {
     json!({
         "name": deployment.name(), "version": deployment.version().to_string(),
         "last_inference": metrics.last_request_ms, "inference_count": answered_rows(&metrics),
-        "execution_count": metrics.requests,
+        "execution_count": metrics.direct_calls + deployment.queue_stats().calls,
         "inference_stats": {
             "success": answered(sum(&[Phase::Total])),
-            "fail": {"count": metrics.failed_requests, "ns": 0},
+            "fail": {"count": metrics.failed_requests(), "ns": 0},
             "queue": answered(sum(&[Phase::Queue])),
             "compute_input": answered(sum(&[Phase::Lookup, Phase::Transform])),
             "compute_infer": answered(sum(&[Phase::Model])),
