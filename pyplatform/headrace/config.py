@@ -117,8 +117,8 @@ class QueueSection:
     """How requests wait for models of which one call is dear: Python classes, functions, slow models of any kind."""
 
     objective_seconds: float = 1.0
-    """How long a request shall take at most, unless it brings a deadline. What would take longer is refused at once with
-    503; a batch may take half as long."""
+    """How long a request shall take at most, unless it brings a deadline. What would take longer is refused at once
+    with 503; a batch may take half as long."""
     objectives: dict[str, float] = field(default_factory=dict)
     """The same for single models: `objectives = {risk = 0.02}`."""
     requests_max: int = 10_000

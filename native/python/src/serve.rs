@@ -20,7 +20,7 @@ const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// What the server calls.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct Callbacks {
+pub(crate) struct Callbacks {
     ready: Option<Py<PyAny>>,
     tick: Option<Py<PyAny>>,
     write: Option<Py<PyAny>>,
