@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use headrace_engine::{Engine, Histogram, HistogramSnapshot, Phase};
 
 use crate::budget::MemoryBudget;
+use crate::grpc::GrpcCounters;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
@@ -15,6 +16,7 @@ const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
 /// Counters of one worker; only its own thread writes them.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCounters {
+    pub(crate) grpc: GrpcCounters,
     requests: [[AtomicU64; STATUSES.len() + 1]; ROUTE_NAMES.len()],
     latency: [Histogram; ROUTE_NAMES.len()],
     pub(crate) in_flight: AtomicU64,
@@ -56,6 +58,7 @@ impl Scrape {
         page.family("headrace_build_info", "gauge", "The version that runs.");
         page.sample("headrace_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_http(&mut page);
+        GrpcCounters::write(self.workers.iter().map(|worker| &worker.grpc), &mut page);
         self.write_models(&mut page);
         self.write_payload(&mut page);
         self.write_consistency(&mut page);
@@ -213,16 +216,16 @@ impl Scrape {
 }
 
 #[derive(Default)]
-struct Page {
+pub(crate) struct Page {
     text: String,
 }
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let labels = labels_text(labels);
         self.line(format_args!("{name}{labels} {value}"));
     }
@@ -232,7 +235,7 @@ impl Page {
         self.line(format_args!("{name}{labels} {value}"));
     }
 
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
+    pub(crate) fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &HistogramSnapshot) {
         let count = histogram.count();
         if count == 0 {
             return;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headrace_engine::{Deployment, Engine, PredictRequest};
+use headrace_engine::{Deployment, Engine, PredictRequest, PredictResponse};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
     http_status, list_deployments, oip,
@@ -70,12 +70,12 @@ pub(crate) enum Handled {
 /// A prediction that was decoded.
 #[derive(Debug)]
 pub(crate) struct Prediction {
-    deployment: Arc<Deployment>,
-    asked: Asked,
+    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug)]
-enum Asked {
+pub(crate) enum Asked {
     Predict(PredictRequest),
     Infer(oip::InferRequest),
 }
@@ -122,7 +122,7 @@ pub(crate) fn handle_whole(
 impl Prediction {
     /// Whether its answer may take so long that connections should not wait for it. Those of a Python function do, and those with
     /// explanations, of which the first one of a model also reads its file.
-    fn takes_long(&self) -> bool {
+    pub(crate) fn takes_long(&self) -> bool {
         let explain = match &self.asked {
             Asked::Predict(request) => request.explain,
             Asked::Infer(request) => request.predict.explain,
@@ -135,15 +135,16 @@ impl Prediction {
         unpanicked(|| self.answer(engine), panicked).unwrap_or_else(|error| Reply::error(&error))
     }
 
+    pub(crate) fn predict(&self, engine: &Engine) -> Result<PredictResponse> {
+        let (Asked::Predict(request) | Asked::Infer(oip::InferRequest { predict: request, .. })) = &self.asked;
+        engine.predict_on(&self.deployment, request)
+    }
+
     fn answer(&self, engine: &Engine) -> Result<Reply> {
-        let deployment = &*self.deployment;
+        let (deployment, response) = (&*self.deployment, self.predict(engine)?);
         match &self.asked {
-            Asked::Predict(request) => {
-                let response = engine.predict_on(deployment, request)?;
-                Ok(Reply::ok(encode_predict(deployment, &response)))
-            }
+            Asked::Predict(_) => Ok(Reply::ok(encode_predict(deployment, &response))),
             Asked::Infer(request) => {
-                let response = engine.predict_on(deployment, &request.predict)?;
                 let encoded = oip::encode_infer(deployment, request, &response)?;
                 Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
             }
@@ -178,7 +179,7 @@ pub(crate) async fn handle_write(
     answer.map_or_else(|error| Reply::error(&error), Reply::ok)
 }
 
-fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         panicked();
         Err(Error::internal("the request ended in a panic; the log has the place"))

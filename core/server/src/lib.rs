@@ -1,4 +1,4 @@
-//! The HTTP server: one acceptor, and threads that each run their requests to completion.
+//! The HTTP and gRPC server: one acceptor, and threads that each run their requests to completion.
 //!
 //! ```text
 //!   listener -> acceptor -> worker 0..n: read head and body -> route -> decode -> engine -> encode -> write
@@ -15,6 +15,7 @@ mod budget;
 mod config;
 mod connection;
 mod counters;
+mod grpc;
 mod handler;
 mod open_files;
 mod route;

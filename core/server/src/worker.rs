@@ -28,6 +28,7 @@ use crate::budget::{Held, MemoryBudget, Share};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
+use crate::grpc::{self, GrpcState};
 use crate::handler::{Handled, Prediction, Reply, handle, handle_whole, handle_write, routed, waits};
 use crate::route::{ROUTE_NONE, Route};
 use crate::writes::WriteQueue;
@@ -41,7 +42,7 @@ const WAITING_THREADS_MAX: usize = 64;
 /// Requests of a worker and of one [`Kind`] that are put aside, those that queue included; further ones are refused.
 const ASIDE_MAX: usize = 256;
 /// A request with a larger body takes long to decode, and may to answer.
-const LONG_BODY_BYTES: usize = 256 << 10;
+pub(crate) const LONG_BODY_BYTES: usize = 256 << 10;
 /// How often a stopping worker looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
@@ -52,7 +53,7 @@ pub(crate) struct Worker {
     pub(crate) config: ServerConfig,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
-    budget: Arc<MemoryBudget>,
+    pub(crate) budget: Arc<MemoryBudget>,
     writes: Arc<WriteQueue>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
@@ -77,8 +78,32 @@ impl Lane {
 
 #[derive(Debug)]
 struct Open {
-    state: Arc<ConnectionState>,
+    state: OpenState,
     task: AbortHandle,
+}
+
+#[derive(Debug)]
+enum OpenState {
+    Http(Arc<ConnectionState>),
+    Grpc(Arc<GrpcState>),
+}
+
+impl Open {
+    /// Asks the connection to end: at once if it is idle, else when what it is asked now is answered.
+    fn end(&self) {
+        match &self.state {
+            OpenState::Http(state) if state.phase() == Phase::Idle => self.task.abort(),
+            OpenState::Http(_) => {}
+            OpenState::Grpc(state) => state.end(),
+        }
+    }
+}
+
+/// What a listener's connections speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Speaks {
+    Http,
+    Grpc,
 }
 
 impl Worker {
@@ -99,7 +124,7 @@ impl Worker {
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
-    pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<TcpStream>) -> io::Result<()> {
+    pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<(TcpStream, Speaks)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(WAITING_THREADS_MAX + self.config.threads_count())
@@ -108,9 +133,9 @@ impl Worker {
             let limits = TickLimits::of(&self.config);
             let sweep = tokio::spawn(Arc::clone(self).sweep_every_tick(limits));
             let mut number = 0u64;
-            while let Some(stream) = streams.recv().await {
+            while let Some((stream, speaks)) = streams.recv().await {
                 number += 1;
-                if self.open_connection(number, stream).is_err() {
+                if self.open_connection(number, stream, speaks, &limits).is_err() {
                     // The client has gone already.
                     self.counters.connections.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -125,18 +150,30 @@ impl Worker {
         Ok(())
     }
 
-    fn open_connection(self: &Arc<Self>, number: u64, stream: TcpStream) -> io::Result<()> {
+    fn open_connection(
+        self: &Arc<Self>,
+        number: u64,
+        stream: TcpStream,
+        speaks: Speaks,
+        limits: &TickLimits,
+    ) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
-        let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
         let closed = Closed { worker: Arc::clone(self), number };
-        let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
-        let task = tokio::spawn(async move {
-            let _closed = closed;
-            served.await;
-        });
-        self.open().insert(number, Open { state, task: task.abort_handle() });
+        let (state, task) = match speaks {
+            Speaks::Http => {
+                let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
+                let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                (OpenState::Http(state), spawn_until(served, closed))
+            }
+            Speaks::Grpc => {
+                let state = Arc::new(GrpcState::new(Arc::clone(&self.ticks), limits));
+                let served = grpc::serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                (OpenState::Grpc(state), spawn_until(served, closed))
+            }
+        };
+        self.open().insert(number, Open { state, task });
         Ok(())
     }
 
@@ -148,7 +185,11 @@ impl Worker {
         loop {
             tokio::time::sleep(limits.tick).await;
             self.ticks.fetch_add(1, Ordering::Relaxed);
-            for connection in self.open().values().filter(|connection| connection.state.is_overdue(&limits)) {
+            let is_overdue = |connection: &&Open| match &connection.state {
+                OpenState::Http(state) => state.is_overdue(&limits),
+                OpenState::Grpc(state) => state.is_overdue(&limits),
+            };
+            for connection in self.open().values().filter(is_overdue) {
                 self.counters.timed_out_connections.fetch_add(1, Ordering::Relaxed);
                 connection.task.abort();
             }
@@ -165,8 +206,12 @@ impl Worker {
                 if open.is_empty() {
                     return;
                 }
-                for connection in open.values().filter(|open| is_late || open.state.phase() == Phase::Idle) {
-                    connection.task.abort();
+                for connection in open.values() {
+                    if is_late {
+                        connection.task.abort();
+                    } else {
+                        connection.end();
+                    }
                 }
             }
             tokio::time::sleep(DRAIN_TICK).await;
@@ -185,6 +230,14 @@ impl Drop for Closed {
         self.worker.counters.connections.fetch_sub(1, Ordering::Relaxed);
         self.worker.open().remove(&self.number);
     }
+}
+
+fn spawn_until(served: impl Future<Output = ()> + Send + 'static, closed: Closed) -> AbortHandle {
+    let task = tokio::spawn(async move {
+        let _closed = closed;
+        served.await;
+    });
+    task.abort_handle()
 }
 
 async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<ConnectionState>) {
@@ -261,27 +314,38 @@ async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: I
     }
     let kind = if waits(&worker.engine, route) { Kind::Waits } else { Kind::Long };
     let work = if kind == Kind::Waits || body.len() > LONG_BODY_BYTES {
-        Work::Whole(request)
+        Job::Whole(request)
     } else {
         match handle(&worker.engine, route, headers, body, *arrived, panicked) {
             Handled::Answered(reply) => return (reply, share, in_flight),
-            Handled::Long(prediction) => Work::Answer(prediction),
+            Handled::Long(prediction) => Job::Answer(prediction),
         }
     };
     reply_aside(worker, Aside { work, kind, share, in_flight }).await
 }
 
 /// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
-struct Aside {
-    work: Work,
-    kind: Kind,
-    share: Share,
-    in_flight: InFlight,
+pub(crate) struct Aside<W> {
+    pub(crate) work: W,
+    pub(crate) kind: Kind,
+    pub(crate) share: Share,
+    pub(crate) in_flight: InFlight,
+}
+
+/// What is done with a request that is put aside, by the protocol that it came in.
+pub(crate) trait Work: Send + 'static {
+    type Reply: Send + 'static;
+
+    /// The reply. A panic becomes an error, and `panicked` is called.
+    fn reply(self, engine: &Engine, panicked: impl Fn()) -> Self::Reply;
+
+    /// The reply to a request that is not begun.
+    fn refused(error: Error) -> Self::Reply;
 }
 
 /// Why a request is put aside. Those of one kind take neither places nor turns of the other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// For another process, so that it needs no processor here meanwhile.
     Waits,
     /// It takes long here.
@@ -309,18 +373,35 @@ impl Kind {
     }
 }
 
-enum Work {
+enum Job {
     /// From decoding to the answer.
     Whole(Received),
     Answer(Box<Prediction>),
 }
 
+impl Work for Job {
+    type Reply = Reply;
+
+    fn reply(self, engine: &Engine, panicked: impl Fn()) -> Reply {
+        match self {
+            Job::Whole(Received { route, headers, body, arrived }) => {
+                handle_whole(engine, &route, &headers, &body, arrived, panicked)
+            }
+            Job::Answer(prediction) => prediction.reply(engine, panicked),
+        }
+    }
+
+    fn refused(error: Error) -> Reply {
+        Reply::error(&error)
+    }
+}
+
 /// Handles a request on a thread of its own, so that this one goes on with its connections: one whose model waits for another process,
 /// or one that takes long, when it is its turn.
-async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight) {
+pub(crate) async fn reply_aside<W: Work>(worker: &Worker, request: Aside<W>) -> (W::Reply, Share, InFlight) {
     let lane = request.kind.lane(worker);
     let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() else {
-        return (Reply::error(&request.kind.refusal()), request.share, request.in_flight);
+        return (W::refused(request.kind.refusal()), request.share, request.in_flight);
     };
     // The runtime has a thread for each turn, so that neither kind waits behind the other.
     let turn = Arc::clone(&lane.turns).acquire_owned().await;
@@ -330,18 +411,13 @@ async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight
         let panicked = || {
             counters.panics.fetch_add(1, Ordering::Relaxed);
         };
-        let reply = match work {
-            Work::Whole(Received { route, headers, body, arrived }) => {
-                handle_whole(&engine, &route, &headers, &body, arrived, panicked)
-            }
-            Work::Answer(prediction) => prediction.reply(&engine, panicked),
-        };
+        let reply = work.reply(&engine, panicked);
         drop((turn, place));
         (reply, share, in_flight)
     });
     let _awaited = Awaited(handled.abort_handle());
     handled.await.unwrap_or_else(|_| {
-        let reply = Reply::error(&Error::internal("the thread of a request was lost"));
+        let reply = W::refused(Error::internal("the thread of a request was lost"));
         (reply, Share::new(&worker.budget), InFlight::new(&worker.counters))
     })
 }
@@ -356,10 +432,11 @@ impl Drop for Awaited {
 }
 
 /// Counts a request as long as it is handled.
-struct InFlight(Arc<WorkerCounters>);
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<WorkerCounters>);
 
 impl InFlight {
-    fn new(counters: &Arc<WorkerCounters>) -> Self {
+    pub(crate) fn new(counters: &Arc<WorkerCounters>) -> Self {
         counters.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(counters))
     }

@@ -1,4 +1,4 @@
-//! `serve`: the HTTP server on this process's main thread, until a signal asks it to stop.
+//! `serve`: the HTTP and gRPC server on this process's main thread, until a signal asks it to stop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
-/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max, memory_bytes_max and writes_max. `on_ready` gets the
+/// `config` has the keys host, http_port, grpc_port and metrics_port (None for no gRPC or no metrics), threads, body_bytes_max, memory_bytes_max and writes_max. `on_ready` gets the
 /// addresses once connections are taken; `on_tick` is called every `tick_seconds`. An exception in either stops the server and is raised.
 /// `on_write(view, frame, wrong, event_ts_us, is_deletion)` makes a write, on a thread of its own, and returns the JSON that answers it; an exception
 /// in it answers that request.
@@ -40,6 +40,7 @@ pub(crate) fn serve(
         let addresses = server.local_addrs();
         let ready = PyDict::new(py);
         ready.set_item("http", addresses.http.to_string())?;
+        ready.set_item("grpc", addresses.grpc.map(|address| address.to_string()))?;
         ready.set_item("metrics", addresses.metrics.map(|address| address.to_string()))?;
         on_ready.call1((ready,))?;
     }
@@ -142,10 +143,13 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
             None => Ok(default),
         }
     };
-    let metrics_addr = match given.get_item("metrics_port")? {
-        Some(none) if none.is_none() => None,
-        _ => Some(SocketAddr::new(host, port("metrics_port", 8002)?)),
+    let optional = |name: &str, default: u16| -> Outcome<Option<SocketAddr>> {
+        match given.get_item(name)? {
+            Some(none) if none.is_none() => Ok(None),
+            _ => Ok(Some(SocketAddr::new(host, port(name, default)?))),
+        }
     };
+    let (grpc_addr, metrics_addr) = (optional("grpc_port", 8001)?, optional("metrics_port", 8002)?);
     let count = |name: &str, default: usize| -> Outcome<usize> {
         match given.get_item(name)? {
             Some(count) => count
@@ -156,6 +160,7 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
     };
     Ok(ServerConfig {
         http_addr: SocketAddr::new(host, port("http_port", defaults.http_addr.port())?),
+        grpc_addr,
         metrics_addr,
         threads: count("threads", defaults.threads)?,
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
