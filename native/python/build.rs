@@ -1,7 +1,7 @@
 //! Computes the digest of the Rust sources that this module is built from, so that nobody tests yesterday's engine.
 //!
 //! The digest is `sha256:<hex>` over these files, sorted by their path from the repository's root (`/` between parts, compared as bytes):
-//! `Cargo.lock`, and under `core/` and `native/` every file named `Cargo.toml` or ending in `.rs`. Each file adds its path, a zero byte, its
+//! `Cargo.lock`, and under `core/` and `native/` every file named `Cargo.toml` or ending in `.rs` or `.proto`. Each file adds its path, a zero byte, its
 //! length in bytes as 8 bytes little-endian, and its bytes. Folders named `target` and those starting with `.` are left out.
 
 use std::error::Error;
@@ -40,7 +40,7 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<(), Bo
             if name != "target" && !name.starts_with('.') {
                 collect(root, &path, files)?;
             }
-        } else if name == "Cargo.toml" || name.ends_with(".rs") {
+        } else if name == "Cargo.toml" || name.ends_with(".rs") || name.ends_with(".proto") {
             let relative = path.strip_prefix(root)?;
             let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
             files.push(parts.join("/"));

@@ -83,6 +83,10 @@ class EraseSection:
 class ServerSection:
     host: str = "127.0.0.1"
     http_port: int = 8000
+    grpc: bool = True
+    """Whether the same is served over gRPC."""
+    grpc_port: int = 8001
+    """Where `http_port` is 0, gRPC takes a free port too."""
     metrics_port: int = 8002
     threads: int = 0
     """Threads that answer requests; 0 takes one for each core."""

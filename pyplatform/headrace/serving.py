@@ -1,4 +1,4 @@
-"""Serving over HTTP: the engine's Rust listeners in this process, until a signal asks them to stop.
+"""Serving over HTTP and gRPC: the engine's Rust listeners in this process, until a signal asks them to stop.
 
 No frame library is imported here, so a server starts fast and stays small.
 """
@@ -31,7 +31,7 @@ def serve(
     Args:
         engine: what answers.
         settings: the section `server` of headrace.toml; by default that of the engine's project.
-        on_ready: called with `{"http": "127.0.0.1:8000", "metrics": ..}` once connections are taken.
+        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": ..}` once connections are taken.
 
     Raises:
         ProcessError: `port_busy`, naming the address.
@@ -39,6 +39,10 @@ def serve(
     """
     chosen = engine.store.config.server if settings is None else settings
     config = dataclasses.asdict(chosen)
+    if not config.pop("grpc"):
+        config["grpc_port"] = None
+    elif chosen.http_port == 0:  # a free port is asked for where several servers run, which cannot share this one either
+        config["grpc_port"] = 0
     tick_seconds = config.pop("refresh_seconds")
     writer = None
     if config.pop("writes"):

@@ -104,7 +104,7 @@ def digest_of_sources(root: Path) -> str:
             inner = path.relative_to(root).parts[1:-1]
             if any(part == "target" or part.startswith(".") for part in inner):
                 continue
-            if path.is_file() and (path.name == "Cargo.toml" or path.name.endswith(".rs")):
+            if path.is_file() and (path.name == "Cargo.toml" or path.name.endswith((".rs", ".proto"))):
                 files.append(path)
     digest = hashlib.sha256()
     for name, path in sorted((path.relative_to(root).as_posix().encode(), path) for path in files):

@@ -208,7 +208,10 @@ def ports(project: Path) -> Iterator[Finding]:
             raise
         yield Finding("fail", "settings", known[1], known[2])
         return
-    for name, port in (("http", server.http_port), ("metrics", server.metrics_port)):
+    ports = [("http", server.http_port), ("metrics", server.metrics_port)]
+    if server.grpc:
+        ports.append(("grpc", server.grpc_port))
+    for name, port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

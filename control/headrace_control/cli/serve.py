@@ -1,4 +1,4 @@
-"""`headrace serve`: features and models over HTTP, from this process."""
+"""`headrace serve`: features and models over HTTP and gRPC, from this process."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
     type=ADDRESS,
     help="The same for the Prometheus metrics, on the host of --http. With --http 0 it is 0 too.",
 )
+@click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), help="Of gRPC, on the host of --http. With --http 0 it is free too."
+)
+@click.option("--no-grpc", is_flag=True, help="Serve HTTP only.")
 @click.option("--writes", is_flag=True, help="Take pushes and deletions: POST /v1/feature-views/VIEW/push and /delete.")
 @click.option(
     "--model-control", is_flag=True, help="Let clients load and unload models: POST /v2/repository/models/MODEL/load."
@@ -54,6 +58,8 @@ def command(
     as_json: bool,
     http: tuple[str | None, int] | None,
     metrics: tuple[str | None, int] | None,
+    grpc_port: int | None,
+    no_grpc: bool,
     writes: bool,
     model_control: bool,
     clock: datetime.datetime | None,
@@ -62,7 +68,8 @@ def command(
 
     Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
     in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
-    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone.
+    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone. The gRPC
+    port answers the same (inference.GRPCInferenceService and headrace.v1.Headrace), health and reflection.
 
     With --writes it takes rows too, and is the only writer of the store from the first one on. A write is answered when
     it is durable and visible.
@@ -87,6 +94,10 @@ def command(
             settings = dataclasses.replace(settings, host=host, http_port=http[1], metrics_port=beside)
         if metrics is not None:
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
+        if grpc_port is not None:
+            settings = dataclasses.replace(settings, grpc=True, grpc_port=grpc_port)
+        if no_grpc:
+            settings = dataclasses.replace(settings, grpc=False)
         if writes:
             settings = dataclasses.replace(settings, writes=True)
         if model_control:
@@ -112,8 +123,9 @@ def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool, warnin
     host, _, port = str(addresses["http"]).rpartition(":")
     ready = sorted({model["name"] for model in engine.models() if model["ready"]})
     if as_json:
-        values = {"host": host.strip("[]"), "http_port": int(port), "metrics": addresses["metrics"], "models": ready}
+        values = {"host": host.strip("[]"), "http_port": int(port), "grpc": addresses["grpc"], "metrics": addresses["metrics"], "models": ready}
         click.echo(json.dumps({**values, "warnings": warnings}))
     else:
         listed = ", ".join(ready) or "no model yet"
-        click.echo(f"ready on http://{addresses['http']} (metrics on {addresses['metrics']}): {listed}")
+        grpc = "" if addresses["grpc"] is None else f"gRPC on {addresses['grpc']}, "
+        click.echo(f"ready on http://{addresses['http']} ({grpc}metrics on {addresses['metrics']}): {listed}")

@@ -38,7 +38,7 @@ const NUMBER_BYTES: usize = 25;
 
 /// # Errors
 /// `too_large`.
-fn check_explained_bytes(deployment: &Deployment, rows: usize, explain: Explain) -> Result<()> {
+pub(crate) fn check_explained_bytes(deployment: &Deployment, rows: usize, explain: Explain) -> Result<()> {
     let features = deployment.features().iter();
     let mut bytes: Vec<usize> = features.map(|field| key_of(&field.name).len() + NUMBER_BYTES).collect();
     bytes.sort_unstable_by(|one, other| other.cmp(one));
@@ -177,16 +177,18 @@ impl<'de> Visitor<'de> for OutputsSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Outputs, A::Error> {
         let mut outputs = Outputs::NONE;
         while let Some(name) = seq.next_element::<String>()? {
-            outputs = outputs.with(&name).ok_or_else(|| {
-                self.fault.raise::<A::Error>(Error::new(
-                    ErrorCode::InvalidArgument,
-                    format!("there is no output '{name}'"),
-                    format!("use {}", Outputs::NAMES.join(", ")),
-                ))
-            })?;
+            outputs = outputs.with(&name).ok_or_else(|| self.fault.raise::<A::Error>(unknown_output(&name)))?;
         }
         Ok(if outputs == Outputs::NONE { Outputs::default() } else { outputs })
     }
+}
+
+pub(crate) fn unknown_output(name: &str) -> Error {
+    Error::new(
+        ErrorCode::InvalidArgument,
+        format!("there is no output '{name}'"),
+        format!("use {}", Outputs::NAMES.join(", ")),
+    )
 }
 
 /// GET /v1/deployments: every deployment, with the version that answers when none is asked for.

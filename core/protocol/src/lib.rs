@@ -2,6 +2,7 @@
 //!
 //! - [`decode_predict`] / [`encode_predict`]: the Common API, named columns in, labelled answers out;
 //! - [`oip`]: the Open Inference Protocol in Triton's dialect, with binary tensors;
+//! - [`grpc`]: the same and the Common API as protobuf messages;
 //! - [`decode_online_features`] / [`encode_online_features`]: feature lookup in Feast's shape;
 //! - [`decode_push_json`], [`decode_push_arrow`], [`decode_delete`]: rows to write;
 //! - [`error_body`], [`http_status`]: what a refusal looks like.
@@ -12,6 +13,7 @@
 mod base64;
 mod common;
 mod error;
+pub mod grpc;
 mod json;
 pub mod oip;
 mod online_features;

@@ -20,6 +20,17 @@ pub struct OnlineFeaturesRequest {
     pub full_feature_names: bool,
 }
 
+impl OnlineFeaturesRequest {
+    /// The names of the features as they are asked for.
+    pub(crate) fn names(&self, response: &FeatureResponse) -> Vec<String> {
+        if self.full_feature_names {
+            self.service.full_names()
+        } else {
+            response.features.iter().map(|field| field.name.clone()).collect()
+        }
+    }
+}
+
 /// The body as it stands: columns can be typed only when the service is known.
 struct Body<'de, 'f> {
     fault: &'f Fault,
@@ -129,11 +140,7 @@ impl<'de> KeyHandler<'de> for Columns<'_> {
 /// Writes the answer: the join keys as they were given, then the features.
 pub fn encode_online_features(request: &OnlineFeaturesRequest, response: &FeatureResponse) -> Vec<u8> {
     let keys = &request.features.entities.columns;
-    let names = if request.full_feature_names {
-        request.service.full_names()
-    } else {
-        response.features.iter().map(|field| field.name.clone()).collect()
-    };
+    let names = request.names(response);
     let mut out = Vec::with_capacity(256 + 64 * response.rows * (keys.len() + names.len()));
     out.extend_from_slice(b"{\"metadata\":{\"feature_names\":");
     write(&mut out, &keys.iter().map(|(name, _)| name).chain(&names).collect::<Vec<_>>());

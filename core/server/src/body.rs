@@ -114,8 +114,15 @@ fn too_large(bytes_max: usize) -> Error {
 
 fn inflate(headers: &HeaderMap, raw: Bytes, bytes_max: usize) -> Result<Bytes> {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else { return Ok(raw) };
-    let encoding = encoding.to_str().unwrap_or("?").trim().to_ascii_lowercase();
-    match encoding.as_str() {
+    inflate_as(&encoding.to_str().unwrap_or("?").trim().to_ascii_lowercase(), raw, bytes_max)
+}
+
+/// The bytes inflated.
+///
+/// # Errors
+/// `too_large`; `invalid_argument` for an encoding that is unknown or broken.
+pub(crate) fn inflate_as(encoding: &str, raw: Bytes, bytes_max: usize) -> Result<Bytes> {
+    match encoding {
         "" | "identity" => Ok(raw),
         "gzip" | "x-gzip" => read_bounded(GzDecoder::new(&*raw), bytes_max),
         // The standard means zlib's wrapper; some clients send bare deflate data. Zlib's first byte tells them apart.

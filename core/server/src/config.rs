@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct ServerConfig {
     /// Where predictions and features are served. Port 0 takes a free one.
     pub http_addr: SocketAddr,
+    /// Where the same is served over gRPC; `None` for nowhere.
+    pub grpc_addr: Option<SocketAddr>,
     /// Where Prometheus reads; `None` for nowhere.
     pub metrics_addr: Option<SocketAddr>,
     /// Threads that serve requests; 0 for one for each processor.
@@ -40,6 +42,7 @@ impl Default for ServerConfig {
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         Self {
             http_addr: loopback(8000),
+            grpc_addr: Some(loopback(8001)),
             metrics_addr: Some(loopback(8002)),
             threads: 0,
             body_bytes_max: 64 << 20,

@@ -78,9 +78,9 @@ impl ConnectionState {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TickLimits {
     pub(crate) tick: Duration,
-    idle: u64,
-    head: u64,
-    write: u64,
+    pub(crate) idle: u64,
+    pub(crate) head: u64,
+    pub(crate) write: u64,
 }
 
 impl TickLimits {

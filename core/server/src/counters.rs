@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use headrace_engine::{Engine, Histogram, HistogramSnapshot};
 
 use crate::budget::MemoryBudget;
+use crate::grpc::GrpcCounters;
 use crate::model_counters::write_models;
 use crate::route::ROUTE_NAMES;
 
@@ -16,6 +17,7 @@ const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
 /// Counters of one worker; only its own thread writes them.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCounters {
+    pub(crate) grpc: GrpcCounters,
     requests: [[AtomicU64; STATUSES.len() + 1]; ROUTE_NAMES.len()],
     latency: [Histogram; ROUTE_NAMES.len()],
     pub(crate) in_flight: AtomicU64,
@@ -57,6 +59,7 @@ impl Scrape {
         page.family("headrace_build_info", "gauge", "The version that runs.");
         page.sample("headrace_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_http(&mut page);
+        GrpcCounters::write(self.workers.iter().map(|worker| &worker.grpc), &mut page);
         write_models(&self.engine, &mut page);
         self.write_payload(&mut page);
         self.write_consistency(&mut page);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headrace_engine::{Deployment, Engine, PredictRequest};
+use headrace_engine::{Deployment, Engine, PredictRequest, PredictResponse};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
     http_status, list_deployments, oip,
@@ -14,6 +14,7 @@ use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
 use crate::errands::ErrandQueues;
+use crate::later::{Made, Queued};
 use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
@@ -55,29 +56,24 @@ pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
     Err(Reply { allow: Some(expected), ..Reply::error(&error) })
 }
 
-/// Whether the request's model waits for another process.
-pub(crate) fn waits(engine: &Engine, route: &Route) -> bool {
-    let (Route::Predict(model) | Route::Infer(model)) = route else { return false };
-    engine.deployment(&model.name, model.version).is_ok_and(|deployment| deployment.queues(&PredictRequest::default()))
-}
-
 /// What [`handle`] made of a request.
 #[derive(Debug)]
 pub(crate) enum Handled {
     Answered(Reply),
     /// It was decoded, and its answer takes long to make.
     Long(Box<Prediction>),
+    Queued(Queued),
 }
 
 /// A prediction that was decoded.
 #[derive(Debug)]
 pub(crate) struct Prediction {
-    deployment: Arc<Deployment>,
-    asked: Asked,
+    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug)]
-enum Asked {
+pub(crate) enum Asked {
     Predict(PredictRequest),
     Infer(oip::InferRequest),
 }
@@ -98,15 +94,18 @@ pub(crate) fn handle(
             _ => return answer(engine, route, body).map(Handled::Answered),
         };
         if prediction.takes_long() {
-            return Ok(Handled::Long(Box::new(prediction)));
+            return Ok(Handled::Long(prediction));
         }
-        prediction.answer(engine).map(Handled::Answered)
+        Ok(match prediction.made(engine, Prediction::told)? {
+            Made::Answered(reply) => Handled::Answered(reply),
+            Made::Queued(queued) => Handled::Queued(queued),
+        })
     };
     // The engine's state is behind locks that survive a panic, and each request's memory is its own.
     unpanicked(work, panicked).unwrap_or_else(|error| Handled::Answered(Reply::error(&error)))
 }
 
-/// As [`handle`], and makes the answer however long it takes.
+/// As [`handle`], and makes the answer however long it takes, unless the model queues.
 pub(crate) fn handle_whole(
     engine: &Engine,
     route: &Route,
@@ -114,38 +113,41 @@ pub(crate) fn handle_whole(
     body: &Bytes,
     arrived: Instant,
     panicked: impl Fn(),
-) -> Reply {
+) -> Made<Reply> {
     match handle(engine, route, headers, body, arrived, &panicked) {
-        Handled::Answered(reply) => reply,
-        Handled::Long(prediction) => prediction.reply(engine, panicked),
+        Handled::Answered(reply) => Made::Answered(reply),
+        Handled::Queued(queued) => Made::Queued(queued),
+        Handled::Long(prediction) => prediction.made_whole(engine, panicked),
     }
 }
 
 impl Prediction {
-    /// Whether its answer may take so long that connections should not wait for it. Those of a Python function do, and those with
-    /// explanations, of which the first one of a model also reads its file.
-    fn takes_long(&self) -> bool {
-        let request = match &self.asked {
-            Asked::Predict(request) => request,
-            Asked::Infer(request) => &request.predict,
-        };
-        request.explain.is_some() || self.deployment.queues(request)
+    /// Whether its answer takes so long that connections should not wait for it: explanations do, of which the first one of a model also
+    /// reads its file.
+    pub(crate) fn takes_long(&self) -> bool {
+        self.request().explain.is_some()
     }
 
-    /// A panic becomes an error answer, and `panicked` is called.
-    pub(crate) fn reply(&self, engine: &Engine, panicked: impl FnOnce()) -> Reply {
-        unpanicked(|| self.answer(engine), panicked).unwrap_or_else(|error| Reply::error(&error))
+    pub(crate) fn request(&self) -> &PredictRequest {
+        let (Asked::Predict(request) | Asked::Infer(oip::InferRequest { predict: request, .. })) = &self.asked;
+        request
     }
 
-    fn answer(&self, engine: &Engine) -> Result<Reply> {
+    /// Answers, however long it takes, unless the model queues. A panic becomes an error answer, and `panicked` is called.
+    pub(crate) fn made_whole(self: Box<Self>, engine: &Engine, panicked: impl FnOnce()) -> Made<Reply> {
+        unpanicked(|| self.made(engine, Prediction::told), panicked)
+            .unwrap_or_else(|error| Made::Answered(Reply::error(&error)))
+    }
+
+    /// The reply that tells a response.
+    ///
+    /// # Errors
+    /// When an output cannot be told.
+    pub(crate) fn told(&self, response: PredictResponse) -> Result<Reply> {
         let deployment = &*self.deployment;
         match &self.asked {
-            Asked::Predict(request) => {
-                let response = engine.predict_on(deployment, request)?;
-                Ok(Reply::ok(encode_predict(deployment, &response)))
-            }
+            Asked::Predict(_) => Ok(Reply::ok(encode_predict(deployment, &response))),
             Asked::Infer(request) => {
-                let response = engine.predict_on(deployment, &request.predict)?;
                 let encoded = oip::encode_infer(deployment, request, &response)?;
                 Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
             }
@@ -202,7 +204,7 @@ fn decode_errand(
     }
 }
 
-fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnOnce()) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         panicked();
         Err(Error::internal("the request ended in a panic; the log has the place"))
@@ -246,11 +248,11 @@ fn ready(engine: &Engine) -> Result<Reply> {
     ))
 }
 
-fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Prediction> {
+fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Box<Prediction>> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut request = decode_predict(&deployment, body)?;
     request.arrived = Some(arrived);
-    Ok(Prediction { deployment, asked: Asked::Predict(request) })
+    Ok(Box::new(Prediction { deployment, asked: Asked::Predict(request) }))
 }
 
 fn decoded_infer(
@@ -259,11 +261,11 @@ fn decoded_infer(
     headers: &HeaderMap,
     body: &[u8],
     arrived: Instant,
-) -> Result<Prediction> {
+) -> Result<Box<Prediction>> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut request = oip::decode_infer(&deployment, header_length(headers)?, body)?;
     request.predict.arrived = Some(arrived);
-    Ok(Prediction { deployment, asked: Asked::Infer(request) })
+    Ok(Box::new(Prediction { deployment, asked: Asked::Infer(request) }))
 }
 
 fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {

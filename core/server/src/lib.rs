@@ -1,4 +1,4 @@
-//! The HTTP server: one acceptor, and threads that each run their requests to completion.
+//! The HTTP and gRPC server: one acceptor, and threads that each run their requests to completion.
 //!
 //! ```text
 //!   listener -> acceptor -> worker 0..n: read head and body -> route -> decode -> engine -> encode -> write
@@ -7,9 +7,10 @@
 //! Writes, and models to load or unload, go through bounded queues to the threads of the program around the server that run them
 //! ([`Errands`]), and wait for their answer.
 //!
-//! An explanation, a request with a large body, and a prediction whose model is a Python function or waits for another process are put
-//! aside, on threads of their own. Any other request never changes its thread: a prediction of a native model takes tens of microseconds, which is what waking
-//! another thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a panic ends its own request only.
+//! An explanation and a request with a large body are put aside, on threads of their own; a prediction of a model that queues waits for its
+//! turn ([`headrace_engine::Waiting`]). Any other request never changes its thread: a prediction of a native model takes tens of
+//! microseconds, which is what waking another thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a
+//! panic ends its own request only.
 
 mod body;
 mod budget;
@@ -17,7 +18,9 @@ mod config;
 mod connection;
 mod counters;
 mod errands;
+mod grpc;
 mod handler;
+mod later;
 mod model_counters;
 mod open_files;
 mod repository;

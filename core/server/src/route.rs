@@ -161,17 +161,26 @@ fn model_route(path: &str, name: &str, version: Option<&str>, rest: &[&str]) -> 
 }
 
 fn model(name: &str, version: Option<&str>) -> Result<ModelRef> {
-    let version = version.map(|text| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u32>().ok().filter(|_| digits).ok_or_else(|| {
-            Error::new(
-                ErrorCode::InvalidArgument,
-                format!("'{}' is not a version", text.chars().take(40).collect::<String>()),
-                "a version is a number, such as 1",
-            )
-        })
-    });
-    Ok(ModelRef { name: name.to_owned(), version: version.transpose()? })
+    Ok(ModelRef { name: name.to_owned(), version: version.map(number_of).transpose()? })
+}
+
+/// A version that may be left empty.
+///
+/// # Errors
+/// `invalid_argument` for what is not a number.
+pub(crate) fn version_of(text: &str) -> Result<Option<u32>> {
+    if text.is_empty() { Ok(None) } else { number_of(text).map(Some) }
+}
+
+fn number_of(text: &str) -> Result<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse::<u32>().ok().filter(|_| digits).ok_or_else(|| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("'{}' is not a version", text.chars().take(40).collect::<String>()),
+            "a version is a number, such as 1",
+        )
+    })
 }
 
 fn unknown_path(path: &str) -> Error {

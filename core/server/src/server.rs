@@ -17,10 +17,11 @@ use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
 use crate::errands::{ErrandQueues, Errands};
+use crate::grpc::REFUSAL;
 use crate::open_files::allowed_connections;
 use crate::repository::{ModelChange, change_queue};
 use crate::scrape::serve_metrics;
-use crate::worker::Worker;
+use crate::worker::{Speaks, Worker};
 use crate::writes::{ViewWrite, write_queue};
 
 /// After an accept has failed (no file descriptor is left, say), the pause before the next.
@@ -45,6 +46,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Listeners {
     http: TcpListener,
+    grpc: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
 
@@ -52,6 +54,7 @@ struct Listeners {
 #[derive(Debug, Clone, Copy)]
 pub struct LocalAddrs {
     pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
 }
 
@@ -77,9 +80,11 @@ impl Server {
     pub fn bind(mut config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
         config.connections_max = allowed_connections(config.connections_max);
         let http = listen(config.http_addr, "HTTP")?;
+        let grpc = config.grpc_addr.map(|addr| listen(addr, "gRPC")).transpose()?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
         let addrs = LocalAddrs {
             http: http.local_addr()?,
+            grpc: grpc.as_ref().map(TcpListener::local_addr).transpose()?,
             metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
         };
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
@@ -88,7 +93,8 @@ impl Server {
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
         let writes = write_queue(config.writes_max);
         let errands = Arc::new(ErrandQueues { writes, models: change_queue(config.model_control) });
-        Ok(Self { config, addrs, scrape, listeners: Mutex::new(Some(Listeners { http, metrics })), errands, handle })
+        let listeners = Mutex::new(Some(Listeners { http, grpc, metrics }));
+        Ok(Self { config, addrs, scrape, listeners, errands, handle })
     }
 
     pub fn local_addrs(&self) -> LocalAddrs {
@@ -139,7 +145,8 @@ impl Server {
             if let Some(metrics) = listeners.metrics {
                 tokio::spawn(serve_metrics(tokio_listener(metrics)?, Arc::clone(&self.scrape)));
             }
-            acceptor.accept_until(tokio_listener(listeners.http)?, self.handle.stop.subscribe()).await;
+            let grpc = listeners.grpc.map(tokio_listener).transpose()?;
+            acceptor.accept_until(tokio_listener(listeners.http)?, grpc, self.handle.stop.subscribe()).await;
             io::Result::Ok(())
         });
         stopping.store(true, Ordering::Relaxed);
@@ -164,40 +171,56 @@ impl Server {
     }
 }
 
+/// The way of connections to a worker.
+type Streams = UnboundedSender<(TcpStream, Speaks)>;
+
 struct Acceptor<'a> {
     config: &'a ServerConfig,
     scrape: &'a Scrape,
-    workers: Vec<(UnboundedSender<TcpStream>, Arc<WorkerCounters>)>,
+    workers: Vec<(Streams, Arc<WorkerCounters>)>,
 }
 
 impl Acceptor<'_> {
-    async fn accept_until(&self, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
-        let accept_all = async {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => self.hand_over(stream),
-                    Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
-                }
+    async fn accept_until(
+        &self,
+        http: tokio::net::TcpListener,
+        grpc: Option<tokio::net::TcpListener>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let accept_grpc = async {
+            match &grpc {
+                Some(grpc) => self.accept_all(grpc, Speaks::Grpc).await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = accept_all => {}
+            () = self.accept_all(&http, Speaks::Http) => {}
+            () = accept_grpc => {}
             // The sender lives in the server, so this ends only by a stop.
             _ = stop.wait_for(|stopped| *stopped) => {}
         }
     }
 
-    fn hand_over(&self, stream: tokio::net::TcpStream) {
+    async fn accept_all(&self, listener: &tokio::net::TcpListener, speaks: Speaks) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => self.hand_over(stream, speaks),
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
+            }
+        }
+    }
+
+    fn hand_over(&self, stream: tokio::net::TcpStream, speaks: Speaks) {
         let Ok(stream) = stream.into_std() else { return };
         if self.scrape.connections() >= self.config.connections_max as u64 {
             self.scrape.refused_connections.fetch_add(1, Ordering::Relaxed);
-            refuse(&stream);
+            refuse(&stream, speaks);
             return;
         }
         let fewest = self.workers.iter().min_by_key(|(_, counters)| counters.connections.load(Ordering::Relaxed));
         if let Some((sender, counters)) = fewest {
             counters.connections.fetch_add(1, Ordering::Relaxed);
-            if sender.send(stream).is_err() {
+            if sender.send((stream, speaks)).is_err() {
                 counters.connections.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -205,12 +228,15 @@ impl Acceptor<'_> {
 }
 
 /// A last word to a client that is one too many; the stream does not block, so a full buffer loses it.
-fn refuse(mut stream: &TcpStream) {
+fn refuse(mut stream: &TcpStream, speaks: Speaks) {
     const ANSWER: &[u8] =
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
         retry-after: 1\r\ncontent-length: 90\r\n\r\n\
         {\"error\":\"too many connections are open (try again in a second)\",\"code\":\"unavailable\"}    ";
-    drop(stream.write_all(ANSWER));
+    drop(stream.write_all(match speaks {
+        Speaks::Http => ANSWER,
+        Speaks::Grpc => REFUSAL,
+    }));
 }
 
 fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headrace_engine::Engine;
+use headrace_engine::{Engine, PredictResponse};
 use headrace_protocol::oip;
-use headrace_types::{Error, ErrorCode};
+use headrace_types::Error;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -29,19 +29,15 @@ use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
 use crate::errands::ErrandQueues;
-use crate::handler::{Handled, Prediction, Reply, handle, handle_errand, handle_whole, routed, waits};
+use crate::grpc::{self, GrpcState};
+use crate::handler::{Handled, Prediction, Reply, handle, handle_errand, handle_whole, routed};
+use crate::later::{Holds, InFlight, LONG_BODY_BYTES, Lane, Later, Made, Work, reply_later};
 use crate::route::{ROUTE_NONE, Route};
 
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
-/// Threads of a worker for requests whose models wait for other processes; further ones queue.
-const WAITING_THREADS_MAX: usize = 64;
-/// Requests of a worker and of one [`Kind`] that are put aside, those that queue included; further ones are refused.
-const ASIDE_MAX: usize = 256;
-/// A request with a larger body takes long to decode, and may to answer.
-const LONG_BODY_BYTES: usize = 256 << 10;
 /// How long a stopping worker leaves idle connections open: a request that is on its way is answered, and told to be the last one.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
 /// How often a stopping worker looks whether its connections are done.
@@ -54,33 +50,41 @@ pub(crate) struct Worker {
     pub(crate) config: ServerConfig,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
-    budget: Arc<MemoryBudget>,
+    pub(crate) budget: Arc<MemoryBudget>,
     errands: Arc<ErrandQueues>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
-    waiting: Lane,
-    long: Lane,
-}
-
-/// Where requests of one kind are put aside.
-#[derive(Debug)]
-struct Lane {
-    /// Of this worker.
-    places: Arc<Semaphore>,
-    /// A request that has one gets a thread.
-    turns: Arc<Semaphore>,
-}
-
-impl Lane {
-    fn new(turns: Arc<Semaphore>) -> Self {
-        Self { places: Arc::new(Semaphore::new(ASIDE_MAX)), turns }
-    }
+    pub(crate) lane: Lane,
 }
 
 #[derive(Debug)]
 struct Open {
-    state: Arc<ConnectionState>,
+    state: OpenState,
     task: AbortHandle,
+}
+
+#[derive(Debug)]
+enum OpenState {
+    Http(Arc<ConnectionState>),
+    Grpc(Arc<GrpcState>),
+}
+
+impl Open {
+    /// Asks the connection to end when what it is asked now is answered; where it can only be cut off, when it is idle and `ends_idle`.
+    fn end(&self, ends_idle: bool) {
+        match &self.state {
+            OpenState::Http(state) if ends_idle && state.phase() == Phase::Idle => self.task.abort(),
+            OpenState::Http(_) => {}
+            OpenState::Grpc(state) => state.end(),
+        }
+    }
+}
+
+/// What a listener's connections speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Speaks {
+    Http,
+    Grpc,
 }
 
 impl Worker {
@@ -95,24 +99,23 @@ impl Worker {
         turns: Arc<Semaphore>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
-        let waiting = Lane::new(Arc::new(Semaphore::new(WAITING_THREADS_MAX)));
-        let long = Lane::new(turns);
-        Arc::new(Self { engine, config, counters, stopping, budget, errands, ticks, open, waiting, long })
+        let lane = Lane::new(turns);
+        Arc::new(Self { engine, config, counters, stopping, budget, errands, ticks, open, lane })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
-    pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<TcpStream>) -> io::Result<()> {
+    pub(crate) fn run(self: &Arc<Self>, mut streams: UnboundedReceiver<(TcpStream, Speaks)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(WAITING_THREADS_MAX + self.config.threads_count())
+            .max_blocking_threads(self.config.threads_count())
             .build()?;
         let stopped = runtime.block_on(async {
             let limits = TickLimits::of(&self.config);
             let sweep = tokio::spawn(Arc::clone(self).sweep_every_tick(limits));
             let mut number = 0u64;
-            while let Some(stream) = streams.recv().await {
+            while let Some((stream, speaks)) = streams.recv().await {
                 number += 1;
-                if self.open_connection(number, stream).is_err() {
+                if self.open_connection(number, stream, speaks, &limits).is_err() {
                     // The client has gone already.
                     self.counters.connections.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -127,18 +130,30 @@ impl Worker {
         Ok(())
     }
 
-    fn open_connection(self: &Arc<Self>, number: u64, stream: TcpStream) -> io::Result<()> {
+    fn open_connection(
+        self: &Arc<Self>,
+        number: u64,
+        stream: TcpStream,
+        speaks: Speaks,
+        limits: &TickLimits,
+    ) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
-        let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
         let closed = Closed { worker: Arc::clone(self), number };
-        let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
-        let task = tokio::spawn(async move {
-            let _closed = closed;
-            served.await;
-        });
-        self.open().insert(number, Open { state, task: task.abort_handle() });
+        let (state, task) = match speaks {
+            Speaks::Http => {
+                let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
+                let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                (OpenState::Http(state), spawn_until(served, closed))
+            }
+            Speaks::Grpc => {
+                let state = Arc::new(GrpcState::new(Arc::clone(&self.ticks), limits));
+                let served = grpc::serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                (OpenState::Grpc(state), spawn_until(served, closed))
+            }
+        };
+        self.open().insert(number, Open { state, task });
         Ok(())
     }
 
@@ -150,7 +165,11 @@ impl Worker {
         loop {
             tokio::time::sleep(limits.tick).await;
             self.ticks.fetch_add(1, Ordering::Relaxed);
-            for connection in self.open().values().filter(|connection| connection.state.is_overdue(&limits)) {
+            let is_overdue = |connection: &&Open| match &connection.state {
+                OpenState::Http(state) => state.is_overdue(&limits),
+                OpenState::Grpc(state) => state.is_overdue(&limits),
+            };
+            for connection in self.open().values().filter(is_overdue) {
                 self.counters.timed_out_connections.fetch_add(1, Ordering::Relaxed);
                 connection.task.abort();
             }
@@ -169,10 +188,12 @@ impl Worker {
                 if open.is_empty() {
                     return;
                 }
-                for connection in
-                    open.values().filter(|open| is_late || (ends_idle && open.state.phase() == Phase::Idle))
-                {
-                    connection.task.abort();
+                for connection in open.values() {
+                    if is_late {
+                        connection.task.abort();
+                    } else {
+                        connection.end(ends_idle);
+                    }
                 }
             }
             tokio::time::sleep(DRAIN_TICK).await;
@@ -191,6 +212,14 @@ impl Drop for Closed {
         self.worker.counters.connections.fetch_sub(1, Ordering::Relaxed);
         self.worker.open().remove(&self.number);
     }
+}
+
+fn spawn_until(served: impl Future<Output = ()> + Send + 'static, closed: Closed) -> AbortHandle {
+    let task = tokio::spawn(async move {
+        let _closed = closed;
+        served.await;
+    });
+    task.abort_handle()
 }
 
 async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<ConnectionState>) {
@@ -216,10 +245,9 @@ async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, st
 async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let arrived = Instant::now();
     let counters = &worker.counters;
-    let mut in_flight = InFlight::new(counters);
+    let mut holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(counters) };
     let (head, body) = request.into_parts();
     let config = &worker.config;
-    let mut share = Share::new(&worker.budget);
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
         Err(refusal) => {
             discard_body(body).await;
@@ -227,13 +255,14 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
         }
         Ok(route) => {
             let route_index = route.index();
-            let body = read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut share).await;
+            let body =
+                read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut holds.share).await;
             let reply = match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => {
                     let request = Received { route, headers: head.headers, body, arrived };
                     let reply;
-                    (reply, share, in_flight) = reply_to(worker, request, share, in_flight).await;
+                    (reply, holds) = reply_to(worker, request, holds).await;
                     reply
                 }
             };
@@ -241,6 +270,7 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
         }
     };
     counters.record(route_index, reply.status, arrived.elapsed());
+    let Holds { mut share, in_flight } = holds;
     drop(in_flight);
     // The request's bytes are gone here, the answer's stay until they are sent.
     share.release();
@@ -256,124 +286,54 @@ struct Received {
     arrived: Instant,
 }
 
-async fn reply_to(worker: &Worker, request: Received, share: Share, in_flight: InFlight) -> (Reply, Share, InFlight) {
+async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, Holds) {
     let panicked = || {
         worker.counters.panics.fetch_add(1, Ordering::Relaxed);
     };
     let Received { route, headers, body, arrived } = &request;
     if route.is_errand() {
         let reply = handle_errand(&worker.engine, &worker.errands, route, headers, body, panicked).await;
-        return (reply, share, in_flight);
+        return (reply, holds);
     }
-    let kind = if waits(&worker.engine, route) { Kind::Waits } else { Kind::Long };
-    let work = if kind == Kind::Waits || body.len() > LONG_BODY_BYTES {
-        Work::Whole(request)
+    let later = if body.len() > LONG_BODY_BYTES {
+        Later::Aside(Job::Whole(request))
     } else {
         match handle(&worker.engine, route, headers, body, *arrived, panicked) {
-            Handled::Answered(reply) => return (reply, share, in_flight),
-            Handled::Long(prediction) => Work::Answer(prediction),
+            Handled::Answered(reply) => return (reply, holds),
+            Handled::Long(prediction) => Later::Aside(Job::Answer(prediction)),
+            Handled::Queued(queued) => Later::Queued(queued),
         }
     };
-    reply_aside(worker, Aside { work, kind, share, in_flight }).await
+    reply_later(worker, later, holds).await
 }
 
-/// A request that is put aside, with what it holds: all of it stays until the thread has done, also when the client has gone.
-struct Aside {
-    work: Work,
-    kind: Kind,
-    share: Share,
-    in_flight: InFlight,
-}
-
-/// Why a request is put aside. Those of one kind take neither places nor turns of the other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// For another process, so that it needs no processor here meanwhile.
-    Waits,
-    /// It takes long here.
-    Long,
-}
-
-impl Kind {
-    fn lane(self, worker: &Worker) -> &Lane {
-        match self {
-            Kind::Waits => &worker.waiting,
-            Kind::Long => &worker.long,
-        }
-    }
-
-    /// That all places are taken.
-    fn refusal(self) -> Error {
-        let (what, hint) = match self {
-            Kind::Waits => ("wait for models in other processes", "try again in a second, or raise [models] workers"),
-            Kind::Long => (
-                "take long: explanations, large bodies, or models that are Python functions",
-                "try again in a second, or send fewer rows at a time",
-            ),
-        };
-        Error::new(ErrorCode::Unavailable, format!("{ASIDE_MAX} requests of this thread {what}"), hint)
-    }
-}
-
-enum Work {
+enum Job {
     /// From decoding to the answer.
     Whole(Received),
     Answer(Box<Prediction>),
 }
 
-/// Handles a request on a thread of its own, so that this one goes on with its connections: one whose model waits for another process,
-/// or one that takes long, when it is its turn.
-async fn reply_aside(worker: &Worker, request: Aside) -> (Reply, Share, InFlight) {
-    let lane = request.kind.lane(worker);
-    let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() else {
-        return (Reply::error(&request.kind.refusal()), request.share, request.in_flight);
-    };
-    // The runtime has a thread for each turn, so that neither kind waits behind the other.
-    let turn = Arc::clone(&lane.turns).acquire_owned().await;
-    let (engine, counters) = (Arc::clone(&worker.engine), Arc::clone(&worker.counters));
-    let handled = tokio::task::spawn_blocking(move || {
-        let Aside { work, share, in_flight, .. } = request;
-        let panicked = || {
-            counters.panics.fetch_add(1, Ordering::Relaxed);
-        };
-        let reply = match work {
-            Work::Whole(Received { route, headers, body, arrived }) => {
-                handle_whole(&engine, &route, &headers, &body, arrived, panicked)
+impl Work for Job {
+    type Reply = Reply;
+
+    fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Reply> {
+        match self {
+            Job::Whole(Received { route, headers, body, arrived }) => {
+                handle_whole(engine, &route, &headers, &body, arrived, panicked)
             }
-            Work::Answer(prediction) => prediction.reply(&engine, panicked),
-        };
-        drop((turn, place));
-        (reply, share, in_flight)
-    });
-    let _awaited = Awaited(handled.abort_handle());
-    handled.await.unwrap_or_else(|_| {
-        let reply = Reply::error(&Error::internal("the thread of a request was lost"));
-        (reply, Share::new(&worker.budget), InFlight::new(&worker.counters))
-    })
-}
-
-/// Takes a request whose client has gone out of the queue; one that a thread has begun runs to its end.
-struct Awaited(AbortHandle);
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        self.0.abort();
+            Job::Answer(prediction) => prediction.made_whole(engine, panicked),
+        }
     }
-}
 
-/// Counts a request as long as it is handled.
-struct InFlight(Arc<WorkerCounters>);
-
-impl InFlight {
-    fn new(counters: &Arc<WorkerCounters>) -> Self {
-        counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counters))
+    fn reply(
+        prediction: &Prediction,
+        response: headrace_types::Result<PredictResponse>,
+    ) -> headrace_types::Result<Reply> {
+        prediction.told(response?)
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    fn refused(error: Error) -> Reply {
+        Reply::error(&error)
     }
 }
 

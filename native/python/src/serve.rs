@@ -1,4 +1,4 @@
-//! `serve`: the HTTP server on this process's main thread, until a signal asks it to stop.
+//! `serve`: the HTTP and gRPC server on this process's main thread, until a signal asks it to stop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,8 @@ pub(crate) struct Callbacks {
 
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
-/// `config` has the keys host, http_port, metrics_port (None for no metrics), threads, body_bytes_max, memory_bytes_max and writes_max.
-/// `callbacks` has these keys, each None for nothing:
+/// `config` has the keys host, http_port, grpc_port and metrics_port (None for no gRPC or no metrics), threads, body_bytes_max,
+/// memory_bytes_max and writes_max. `callbacks` has these keys, each None for nothing:
 ///
 /// - `ready(addresses)` is called once connections are taken, `tick()` every `tick_seconds`. An exception in either stops the server and is
 ///   raised.
@@ -54,6 +54,7 @@ pub(crate) fn serve(
         let addresses = server.local_addrs();
         let ready = PyDict::new(py);
         ready.set_item("http", addresses.http.to_string())?;
+        ready.set_item("grpc", addresses.grpc.map(|address| address.to_string()))?;
         ready.set_item("metrics", addresses.metrics.map(|address| address.to_string()))?;
         on_ready.call1(py, (ready,))?;
     }
@@ -167,10 +168,13 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
             None => Ok(default),
         }
     };
-    let metrics_addr = match given.get_item("metrics_port")? {
-        Some(none) if none.is_none() => None,
-        _ => Some(SocketAddr::new(host, port("metrics_port", 8002)?)),
+    let optional = |name: &str, default: u16| -> Outcome<Option<SocketAddr>> {
+        match given.get_item(name)? {
+            Some(none) if none.is_none() => Ok(None),
+            _ => Ok(Some(SocketAddr::new(host, port(name, default)?))),
+        }
     };
+    let (grpc_addr, metrics_addr) = (optional("grpc_port", 8001)?, optional("metrics_port", 8002)?);
     let count = |name: &str, default: usize| -> Outcome<usize> {
         match given.get_item(name)? {
             Some(count) => count
@@ -181,6 +185,7 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
     };
     Ok(ServerConfig {
         http_addr: SocketAddr::new(host, port("http_port", defaults.http_addr.port())?),
+        grpc_addr,
         metrics_addr,
         threads: count("threads", defaults.threads)?,
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,

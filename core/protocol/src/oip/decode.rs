@@ -15,7 +15,7 @@ use crate::json::{
 };
 
 /// Tensors that a request may list.
-const TENSORS_MAX: usize = 4096;
+pub(crate) const TENSORS_MAX: usize = 4096;
 
 /// An infer request: what to predict, and how to answer.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ fn raw_request(deployment: &Deployment, body: &[u8]) -> Result<InferRequest> {
     finish(predict, requested(deployment, None, true)?)
 }
 
-fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>) -> Result<InferRequest> {
+pub(crate) fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>) -> Result<InferRequest> {
     predict.outputs = headrace_engine::Outputs::NONE;
     for output in &outputs {
         if output.name == CONTRIBUTIONS_OUTPUT {
@@ -114,7 +114,7 @@ fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>) -> Result<
     Ok(InferRequest { predict, outputs })
 }
 
-fn requested(
+pub(crate) fn requested(
     deployment: &Deployment,
     asked: Option<Vec<AskedOutput>>,
     binary_output: bool,
@@ -147,12 +147,13 @@ fn requested(
     Ok(outputs)
 }
 
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    column: Column,
+/// A tensor whose values were read, from whatever transport.
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) column: Column,
     /// Elements that do not fit the datatype, by their flat index.
-    errors: Vec<RowError>,
+    pub(crate) errors: Vec<RowError>,
 }
 
 impl Tensor {
@@ -161,7 +162,7 @@ impl Tensor {
         tensor.checked()
     }
 
-    fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self> {
         let count = self.column.len();
         if element_count(&self.shape) != Some(count) {
             return Err(invalid(
@@ -173,12 +174,12 @@ impl Tensor {
     }
 }
 
-fn element_count(shape: &[usize]) -> Option<usize> {
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
 }
 
 /// Puts a tensor where its name says.
-fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
+pub(crate) fn add_input(deployment: &Deployment, predict: &mut PredictRequest, tensor: Tensor) -> Result<()> {
     if tensor.name == FEATURES_INPUT && deployment.service().is_none() && !deployment.takes_text() {
         return add_matrix(deployment, predict, tensor);
     }
@@ -377,11 +378,11 @@ fn parameters<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Parameters, A::Erro
 }
 
 /// One entry of `outputs`.
-#[derive(Default)]
-struct AskedOutput {
-    name: String,
+#[derive(Debug, Default)]
+pub(crate) struct AskedOutput {
+    pub(crate) name: String,
     binary: Option<bool>,
-    classes: Option<usize>,
+    pub(crate) classes: Option<usize>,
 }
 
 impl<'de> KeyHandler<'de> for AskedOutput {

@@ -4,7 +4,7 @@ use headrace_engine::{Deployment, NO_LABEL, PredictResponse};
 use headrace_types::{Error, Result};
 
 use super::CONTRIBUTIONS_OUTPUT;
-use super::datatype::write_bytes_element;
+use super::datatype::{Datatype, write_bytes_element};
 use super::decode::{InferRequest, RequestedOutput};
 use crate::json::{separate, write};
 
@@ -25,9 +25,7 @@ pub fn encode_infer(
     request: &InferRequest,
     response: &PredictResponse,
 ) -> Result<InferResponse> {
-    if let Some(first) = response.row_errors.first().filter(|_| response.row_errors.len() == response.rows) {
-        return Err(Error::clone(&first.error));
-    }
+    check_any_answer(response)?;
     let mut json = Vec::with_capacity(256);
     let mut blobs = Vec::new();
     json.extend_from_slice(b"{\"model_name\":");
@@ -56,8 +54,17 @@ pub fn encode_infer(
     Ok(InferResponse { body: json, header_bytes })
 }
 
+/// # Errors
+/// The first row's error when every row failed.
+pub(crate) fn check_any_answer(response: &PredictResponse) -> Result<()> {
+    match response.row_errors.first() {
+        Some(first) if response.row_errors.len() == response.rows => Err(Error::clone(&first.error)),
+        _ => Ok(()),
+    }
+}
+
 /// The parameter's text: a JSON object, because a parameter is a string, a number or a bool.
-fn row_errors_text(response: &PredictResponse) -> String {
+pub(crate) fn row_errors_text(response: &PredictResponse) -> String {
     let mut text = Vec::from(b"{");
     for (index, found) in response.row_errors.iter().enumerate() {
         separate(&mut text, index);
@@ -69,13 +76,13 @@ fn row_errors_text(response: &PredictResponse) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-enum OutputTensor<'a> {
+pub(crate) enum OutputTensor<'a> {
     Texts(Vec<String>, Vec<usize>),
     Numbers(&'a [f64], Vec<usize>),
 }
 
 impl<'a> OutputTensor<'a> {
-    fn of(response: &'a PredictResponse, output: &RequestedOutput) -> Result<Self> {
+    pub(crate) fn of(response: &'a PredictResponse, output: &RequestedOutput) -> Result<Self> {
         let rows = response.rows;
         Ok(match (output.name.as_str(), output.classes) {
             ("scores", Some(count)) => {
@@ -104,6 +111,20 @@ impl<'a> OutputTensor<'a> {
     }
 }
 
+impl OutputTensor<'_> {
+    pub(crate) fn datatype(&self) -> Datatype {
+        match self {
+            OutputTensor::Texts(..) => Datatype::Bytes,
+            OutputTensor::Numbers(..) => Datatype::Fp64,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        let (OutputTensor::Texts(_, shape) | OutputTensor::Numbers(_, shape)) = self;
+        shape
+    }
+}
+
 /// The classification extension: `value:index:label` of each row's best classes, best first.
 fn best_classes(response: &PredictResponse, count: usize) -> Vec<String> {
     let width = response.scores_count();
@@ -120,16 +141,12 @@ fn best_classes(response: &PredictResponse, count: usize) -> Vec<String> {
 }
 
 fn write_output(json: &mut Vec<u8>, blobs: &mut Vec<u8>, output: &RequestedOutput, tensor: &OutputTensor<'_>) {
-    let (datatype, shape) = match tensor {
-        OutputTensor::Texts(_, shape) => ("BYTES", shape),
-        OutputTensor::Numbers(_, shape) => ("FP64", shape),
-    };
     json.extend_from_slice(b"{\"name\":");
     write(json, &*output.name);
     json.extend_from_slice(b",\"datatype\":");
-    write(json, datatype);
+    write(json, tensor.datatype().name());
     json.extend_from_slice(b",\"shape\":");
-    write(json, shape);
+    write(json, tensor.shape());
     if output.binary {
         let before = blobs.len();
         match tensor {

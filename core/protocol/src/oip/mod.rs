@@ -3,9 +3,9 @@
 //! A model with a feature service takes its join keys and request fields as inputs, one value a row, and any of its features by
 //! name. A model without one takes one tensor `features` of `[rows, features]`, or its features by name.
 
-mod datatype;
-mod decode;
-mod encode;
+pub(crate) mod datatype;
+pub(crate) mod decode;
+pub(crate) mod encode;
 mod metadata;
 #[cfg(test)]
 mod tests;
