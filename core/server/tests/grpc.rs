@@ -61,9 +61,8 @@ fn typed_values_get_typed_scores_and_both_forms_together_are_refused() {
     let server = start(config());
     let mut client = client(&server);
     let contents = |values: &[f64]| field(7, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
-    let tensor = |contents: &[u8]| {
-        [field(1, b"features"), field(2, b"FP64"), field(3, &[1, 2]), field(5, contents)].concat()
-    };
+    let tensor =
+        |contents: &[u8]| [field(1, b"features"), field(2, b"FP64"), field(3, &[1, 2]), field(5, contents)].concat();
     let typed = [field(1, b"delay"), field(5, &tensor(&contents(&[1.0, -1.0])))].concat();
     let reply = client.call(INFER, &typed);
     assert_eq!(reply.status, 0, "{}", reply.reason);
@@ -95,9 +94,7 @@ fn refusals_have_status_slug_and_reason() {
         assert_refused(&client.call(path, &message), status, code);
     }
     let request = framed(&infer("delay", [1, 2], &[0.0; 2]));
-    for (name, value, status) in
-        [("grpc-timeout", "5", 3), ("grpc-encoding", "br", 12), ("grpc-timeout", "0n", 4)]
-    {
+    for (name, value, status) in [("grpc-timeout", "5", 3), ("grpc-encoding", "br", 12), ("grpc-timeout", "0n", 4)] {
         let reply = client.try_call(INFER, &[(name, value)], &request).unwrap();
         assert_eq!(reply.status, status, "{name} {value}: {}", reply.reason);
     }

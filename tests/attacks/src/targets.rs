@@ -155,8 +155,7 @@ fn grpc_messages(data: &[u8]) {
         {
             drop(grpc::encode_infer(&mut Vec::new(), deployment, &request, &response));
         }
-        let request =
-            grpc::PredictMessage::parse(data).and_then(|message| grpc::decode_predict(deployment, &message));
+        let request = grpc::PredictMessage::parse(data).and_then(|message| grpc::decode_predict(deployment, &message));
         if let Ok(request) = request
             && let Some(response) = predict(deployment, &request)
         {

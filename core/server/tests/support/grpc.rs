@@ -37,7 +37,11 @@ impl GrpcClient {
     }
 
     /// Begins a call, and leaves its request open.
-    pub fn open(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    pub fn open(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         let mut request = Request::builder()
             .method("POST")
             .uri(format!("http://test{path}"))

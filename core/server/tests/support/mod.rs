@@ -27,7 +27,13 @@ pub struct Running {
 
 pub fn config() -> ServerConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    ServerConfig { http_addr: any, grpc_addr: Some(any), metrics_addr: Some(any), threads: 2, ..ServerConfig::default() }
+    ServerConfig {
+        http_addr: any,
+        grpc_addr: Some(any),
+        metrics_addr: Some(any),
+        threads: 2,
+        ..ServerConfig::default()
+    }
 }
 
 pub fn start(config: ServerConfig) -> Running {
