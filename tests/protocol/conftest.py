@@ -52,15 +52,17 @@ from headrace.config import ServerSection
 from headrace.serving import serve
 
 settings = ServerSection(http_port=0, metrics_port=0, threads=2)
-serve(Engine(sys.argv[1], clock_us=int(sys.argv[2])), settings, lambda found: print(found["http"], flush=True))
+engine = Engine(sys.argv[1], clock_us=int(sys.argv[2]))
+serve(engine, settings, lambda found: print(found["http"], found["grpc"], flush=True))
 """
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server's address, and an engine in this process over the same project."""
+    """A server's addresses, and an engine in this process over the same project."""
 
     address: str
+    grpc: str
     engine: Engine
 
 
@@ -141,10 +143,10 @@ def serving(project: Path) -> Iterator[Served]:
     child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
-        address = child.stdout.readline().strip()
+        address, _, grpc = child.stdout.readline().strip().partition(" ")
         assert address, "the server did not start"
         with Engine(project, clock_us=NOW_US) as engine:
-            yield Served(address, engine)
+            yield Served(address, grpc, engine)
     finally:
         child.terminate()
         child.communicate(timeout=60)

@@ -68,8 +68,8 @@ def command(
 
     Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
     in. It listens on loopback unless told otherwise. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
-    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone. The gRPC
-    port answers the same (inference.GRPCInferenceService and headrace.v1.Headrace), health and reflection.
+    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone. The
+    gRPC port answers the same (inference.GRPCInferenceService and headrace.v1.Headrace), health and reflection.
 
     With --writes it takes rows too, and is the only writer of the store from the first one on. A write is answered when
     it is durable and visible.
@@ -123,7 +123,13 @@ def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool, warnin
     host, _, port = str(addresses["http"]).rpartition(":")
     ready = sorted({model["name"] for model in engine.models() if model["ready"]})
     if as_json:
-        values = {"host": host.strip("[]"), "http_port": int(port), "grpc": addresses["grpc"], "metrics": addresses["metrics"], "models": ready}
+        values = {
+            "host": host.strip("[]"),
+            "http_port": int(port),
+            "grpc": addresses["grpc"],
+            "metrics": addresses["metrics"],
+            "models": ready,
+        }
         click.echo(json.dumps({**values, "warnings": warnings}))
     else:
         listed = ", ".join(ready) or "no model yet"

@@ -6,7 +6,7 @@ use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
 use headrace_features::{LocalStore, Plan, StoreOptions};
 use headrace_models::{AnyModel, Features, FunctionCompiler, ModelFormat, Runtimes, load_model};
-use headrace_protocol::{decode_predict, encode_predict, error_body, oip};
+use headrace_protocol::{decode_predict, encode_predict, error_body, grpc, oip};
 use headrace_stats::Profile;
 use headrace_types::{Batch, Column, ColumnData, DType, Field, ScalarFunction};
 
@@ -19,6 +19,7 @@ pub struct Target {
 }
 
 pub const TARGETS: &[Target] = &[
+    Target { name: "grpc", run: grpc_messages },
     Target { name: "infer", run: infer },
     Target { name: "log_batch", run: log_batch },
     Target { name: "model_catboost_json", run: model_catboost_json },
@@ -143,6 +144,26 @@ fn infer(data: &[u8]) {
             Err(error) => drop(error_body(&error)),
         }
     }
+}
+
+/// The message of a gRPC call: a ModelInferRequest, a PredictRequest, a GetOnlineFeaturesRequest or a ServerReflectionRequest.
+fn grpc_messages(data: &[u8]) {
+    for deployment in &SERVED.deployments {
+        let request = grpc::InferMessage::parse(data).and_then(|message| grpc::decode_infer(deployment, message));
+        if let Ok(request) = request
+            && let Some(response) = predict(deployment, &request.predict)
+        {
+            drop(grpc::encode_infer(&mut Vec::new(), deployment, &request, &response));
+        }
+        let request = grpc::PredictMessage::parse(data).and_then(|message| grpc::decode_predict(deployment, &message));
+        if let Ok(request) = request
+            && let Some(response) = predict(deployment, &request)
+        {
+            grpc::encode_predict(&mut Vec::new(), deployment, &response);
+        }
+    }
+    drop(grpc::decode_online_features(&SERVED.engine, data));
+    drop(grpc::encode_reflection(&mut Vec::new(), data));
 }
 
 /// Values that a comparison or a category may trip over; every feature of a row gets the same.

@@ -1,5 +1,7 @@
 //! A running server with two small models, and a client that speaks HTTP by hand, so that it can also speak it wrongly.
-#![allow(unreachable_pub)] // shared by test programs, which are crates of their own
+#![allow(unreachable_pub, dead_code)] // shared by test programs, which are crates of their own
+
+pub mod grpc;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,6 +19,7 @@ const HANG: Duration = Duration::from_secs(60);
 
 pub struct Running {
     pub addr: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub handle: ServerHandle,
     thread: Option<JoinHandle<Result<()>>>,
@@ -24,7 +27,13 @@ pub struct Running {
 
 pub fn config() -> ServerConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    ServerConfig { http_addr: any, metrics_addr: Some(any), threads: 2, ..ServerConfig::default() }
+    ServerConfig {
+        http_addr: any,
+        grpc_addr: Some(any),
+        metrics_addr: Some(any),
+        threads: 2,
+        ..ServerConfig::default()
+    }
 }
 
 pub fn start(config: ServerConfig) -> Running {
@@ -45,12 +54,18 @@ pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
     let server = Server::bind(config, engine).unwrap();
     let (addrs, handle) = (server.local_addrs(), server.handle());
     let thread = std::thread::spawn(move || server.run());
-    Running { addr: addrs.http, metrics: addrs.metrics, handle, thread: Some(thread) }
+    Running { addr: addrs.http, grpc: addrs.grpc, metrics: addrs.metrics, handle, thread: Some(thread) }
 }
 
 impl Running {
     pub fn client(&self) -> Client {
         Client::connect(self.addr)
+    }
+
+    /// What Prometheus reads.
+    pub fn metrics_page(&self) -> String {
+        let mut client = Client::connect(self.metrics.unwrap());
+        client.get("/metrics").text().to_owned()
     }
 
     /// Stops the server and waits for it.
