@@ -26,6 +26,7 @@ LAYERS = {
     "headrace-server": 6,
     "headrace-python": 7,
     "headrace-micro": 7,
+    "headrace-load": 0,  # a client and a peer: it knows nothing of the engine
     "headrace-attacks": 7,
 }
 # The engine is a Rust library: no Python, device or database type reaches a signature in core/.

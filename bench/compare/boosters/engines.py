@@ -83,4 +83,16 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "xgboost": Xgboost,
     "lightgbm": Lightgbm,
 }
-JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"train": train, "versions": versions}
+
+
+def serving_job(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function of `serving`, imported only when it is called: it needs headrace."""
+    return lambda options: dict(getattr(package("serving"), name)(options))
+
+
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "train": train,
+    "versions": versions,
+    "make_projects": serving_job("make_projects"),
+    "make_requests": serving_job("make_requests"),
+}

@@ -1,4 +1,4 @@
-"""Programs of `bench/micro`, which measure the engine without Python."""
+"""Programs of the checkout's crates `bench/micro` and `bench/load`, which measure without Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace_control.errors import ControlError
 BUILD_TIMEOUT_S = 600
 
 
-def micro_program(root: Path, name: str) -> Path:
+def cargo_program(root: Path, package: str, name: str) -> Path:
     """Builds a program with cargo, in the target folder that the checkout uses, and returns its path.
 
     Raises:
@@ -21,7 +21,7 @@ def micro_program(root: Path, name: str) -> Path:
     cargo = shutil.which("cargo")
     if cargo is None:
         raise ControlError("missing_program", "cargo is not installed; the bench builds with it", "install Rust")
-    command = [cargo, "build", "--release", "-p", "headrace-micro", "--bin", name, "--message-format", "json"]
+    command = [cargo, "build", "--release", "-p", package, "--bin", name, "--message-format", "json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT_S)
     built = [line for line in done.stdout.splitlines() if f'"name":"{name}"' in line and '"executable":"' in line]
     if done.returncode != 0 or not built:

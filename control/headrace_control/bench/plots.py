@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
-TIMES = ("demo", "online", "ingest")
+TIMES = ("demo", "online", "ingest", "serve")
 """Areas of many cases, drawn as one list of times."""
 OUR_COLOUR = "#c2410c"
 BOUND_COLOUR = "#111827"

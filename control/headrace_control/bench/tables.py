@@ -11,7 +11,7 @@ def tables(report: Report) -> list[str | Table]:
     """A table of medians a case, the bars, and what was not measured."""
     cases = list(dict.fromkeys(one.case for one in report.results))
     shown: list[str | Table] = []
-    if len(cases) == len(report.results):
+    if report.area == "serve" or len(cases) == len(report.results):
         shown.append(_plain_table(report))
     else:
         shown.extend(_case_table(report, case) for case in cases)
@@ -32,14 +32,17 @@ def microseconds(value: float) -> str:
 
 
 def _plain_table(report: Report) -> Table:
-    """One line a case, where each was measured once."""
+    """One line a result, where each case was measured once, or each has other engines."""
     table = Table(title=f"{report.area}: microseconds a call", title_justify="left")
     table.add_column("case", no_wrap=True)
+    has_peers = len({one.engine for one in report.results}) > 1
+    if has_peers:
+        table.add_column("engine", no_wrap=True)
     for name in ("rows", "median", "p99", "rows/s"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in report.results:
         figures = (microseconds(one.median_us), microseconds(one.p99_us), f"{one.rows_per_s:,.0f}")
-        table.add_row(one.case, f"{one.rows:,}", *figures)
+        table.add_row(one.case, *([one.engine] if has_peers else []), f"{one.rows:,}", *figures)
     return table
 
 

@@ -11,7 +11,20 @@ import click
 from headrace_control.cli.output import Output, epilog
 from headrace_control.errors import FAILED, OK
 
-AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "mlp", "shap", "predict", "demo"]
+AREA_NAMES = [
+    "lookup",
+    "online",
+    "ingest",
+    "pit",
+    "windows",
+    "expr",
+    "trees",
+    "mlp",
+    "shap",
+    "predict",
+    "serve",
+    "demo",
+]
 
 
 @click.command(
@@ -23,6 +36,7 @@ AREA_NAMES = ["lookup", "online", "ingest", "pit", "windows", "expr", "trees", "
         "headrace bench expr --check",
         "headrace bench windows --only 6-aggregates",
         "headrace bench pit --only 'memory/*'",
+        "headrace bench serve --only http-json --only 'open-*'",
         "headrace bench demo --json demo.json --plot demo.png --check",
     ),
 )
@@ -49,7 +63,7 @@ def command(
     seed: int,
 ) -> int:
     """Measure our engine beside its peers: AREA is lookup, online, ingest, pit, windows, expr, trees,
-    shap, predict or demo.
+    shap, predict, serve or demo.
 
     Each peer runs in an environment of its own, made at first use. Outputs are compared before anything is timed,
     engines take turns, and inputs differ on every call. Needs a checkout; bench/README.md says how to read the figures.

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from headrace_control.bench.areas import demo, expr, ingest, lookup, mlp, online, pit, predict, shap, trees, windows
+from headrace_control.bench.areas import (
+    demo,
+    expr,
+    ingest,
+    lookup,
+    mlp,
+    online,
+    pit,
+    predict,
+    serve,
+    shap,
+    trees,
+    windows,
+)
 
 AREAS = {
     "lookup": lookup,
@@ -15,5 +28,6 @@ AREAS = {
     "mlp": mlp,
     "shap": shap,
     "predict": predict,
+    "serve": serve,
     "demo": demo,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace_control.bench.measure import ENDING_S, Point, measure
-from headrace_control.bench.micro import micro_program
+from headrace_control.bench.micro import cargo_program
 from headrace_control.bench.results import Bar, BarRule, Report, Result
 from headrace_control.bench.session import JOB_TIMEOUT_S, OURS, Loaded, Session
 from headrace_control.errors import ControlError
@@ -112,7 +112,7 @@ def _native(session: Session, size: Size) -> list[Result]:
     """In a program of its own: a reader and a writer without Python, each on its own core."""
     session.note("native lookups")
     try:
-        program = micro_program(session.root, "online")
+        program = cargo_program(session.root, "headrace-micro", "online")
         done = subprocess.run(
             [program, str(size.keys), str(size.native_blocks)],
             capture_output=True,
