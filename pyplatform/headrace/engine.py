@@ -108,6 +108,10 @@ class Engine:
             if before.get(key) is not fault:
                 LOG.warning("model %s cannot be loaded: %s", key, " ".join(str(fault).split()))
 
+    def add_fixtures(self) -> None:
+        """Adds the models that Triton's example clients ask: `simple`, `simple_string` and `simple_identity`."""
+        self.native.add_fixtures()
+
     def _bring_in(self) -> None:
         if self.store.plans.head() is not None:
             online = self.store.open_online()

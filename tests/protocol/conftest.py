@@ -52,7 +52,9 @@ from headrace.config import ServerSection
 from headrace.serving import serve
 
 settings = ServerSection(http_port=0, metrics_port=0, threads=2)
-serve(Engine(sys.argv[1], clock_us=int(sys.argv[2])), settings, lambda found: print(found["http"], flush=True))
+engine = Engine(sys.argv[1], clock_us=int(sys.argv[2]))
+engine.add_fixtures()
+serve(engine, settings, lambda found: print(found["http"], flush=True))
 """
 
 

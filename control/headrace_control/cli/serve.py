@@ -27,6 +27,7 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
         "headrace serve",
         "headrace serve --http 0.0.0.0:8000 --metrics 8002",
         "headrace serve --http 0 --json",
+        "headrace serve --http 0 --fixtures",
         "curl http://127.0.0.1:8000/v1/deployments/departure_risk_lightgbm/predict -d '{",
         f'  "entities": {{{KEYS}}},',
         f"""  "request": {{{ASKED}}}}}'""",
@@ -45,6 +46,9 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
     help="The same for the Prometheus metrics, on the host of --http. With --http 0 it is 0 too.",
 )
 @click.option("--writes", is_flag=True, help="Take pushes and deletions: POST /v1/feature-views/VIEW/push and /delete.")
+@click.option(
+    "--fixtures", is_flag=True, help="Serve Triton's example models too: simple, simple_string, simple_identity."
+)
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
@@ -52,6 +56,7 @@ def command(
     http: tuple[str | None, int] | None,
     metrics: tuple[str | None, int] | None,
     writes: bool,
+    fixtures: bool,
     clock: datetime.datetime | None,
 ) -> None:
     """Serve the project's features and models until Ctrl-C or SIGTERM.
@@ -85,6 +90,8 @@ def command(
             settings = dataclasses.replace(settings, metrics_port=metrics[1])
         if writes:
             settings = dataclasses.replace(settings, writes=True)
+        if fixtures:
+            engine.add_fixtures()
         warn(engine)
         warnings = [] if clock is None else newer_than(engine.store, clock)
         for warning in warnings:

@@ -108,20 +108,28 @@ pub struct PredictRequest {
     pub arrived: Option<Instant>,
     /// When the caller stops waiting; work that has not begun by then is not begun.
     pub deadline: Option<Instant>,
+    /// How urgent the request is: 1 is the most urgent, 0 is what the model has by default.
+    pub priority: u64,
+}
+
+/// # Errors
+/// `deadline_exceeded` when the caller waits no longer.
+pub(crate) fn check_deadline(deadline: Option<Instant>, now: Instant) -> Result<()> {
+    match deadline {
+        Some(deadline) if now >= deadline => Err(Error::new(
+            ErrorCode::DeadlineExceeded,
+            "the request's deadline had passed before its work began",
+            "allow more time, or send fewer requests at once",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl PredictRequest {
     /// # Errors
     /// `deadline_exceeded` when the caller waits no longer.
     pub fn check_deadline(&self, now: Instant) -> Result<()> {
-        match self.deadline {
-            Some(deadline) if now >= deadline => Err(Error::new(
-                ErrorCode::DeadlineExceeded,
-                "the request's deadline had passed before its work began",
-                "allow more time, or send fewer requests at once",
-            )),
-            _ => Ok(()),
-        }
+        check_deadline(self.deadline, now)
     }
 
     /// Rows of the request: the length of its longest column (the engine checks that all are equal).

@@ -13,6 +13,7 @@ use headrace_protocol::{
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
+use crate::compress::Encoding;
 use crate::route::{ModelRef, Route};
 use crate::writes::{WriteQueue, decode_keys, decode_push};
 
@@ -25,6 +26,8 @@ pub(crate) struct Reply {
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
     pub(crate) allow: Option<Method>,
+    /// How the body is compressed.
+    pub(crate) encoding: Option<Encoding>,
 }
 
 impl Reply {
@@ -33,21 +36,27 @@ impl Reply {
     }
 
     fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None }
+        Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
-        Self { status: http_status(error.code), body: error_body(error), header_bytes: None, allow: None }
+        Self {
+            status: http_status(error.code),
+            body: error_body(error),
+            header_bytes: None,
+            allow: None,
+            encoding: None,
+        }
     }
 }
 
 /// The route of a path, if the verb fits it; else the refusal.
 pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
     let route = Route::of_path(path).map_err(|error| Reply::error(&error))?;
-    let expected = route.method();
-    if *method == expected || (*method == Method::HEAD && expected == Method::GET) {
+    if route.takes(method) {
         return Ok(route);
     }
+    let expected = route.method();
     let error =
         Error::new(ErrorCode::MethodNotAllowed, format!("{path} does not take {method}"), format!("use {expected}"));
     Err(Reply { allow: Some(expected), ..Reply::error(&error) })
@@ -77,7 +86,7 @@ pub(crate) struct Prediction {
 #[derive(Debug)]
 enum Asked {
     Predict(PredictRequest),
-    Infer(oip::InferRequest),
+    Infer(oip::Infer),
 }
 
 /// Answers a request, or decodes it if its answer takes long. A panic becomes an error answer, and `panicked` is called.
@@ -125,7 +134,8 @@ impl Prediction {
     fn takes_long(&self) -> bool {
         let explain = match &self.asked {
             Asked::Predict(request) => request.explain,
-            Asked::Infer(request) => request.predict.explain,
+            Asked::Infer(oip::Infer::Rows(request)) => request.predict.explain,
+            Asked::Infer(oip::Infer::Tensors(_)) => None,
         };
         explain.is_some() || self.deployment.takes_long()
     }
@@ -142,9 +152,14 @@ impl Prediction {
                 let response = engine.predict_on(deployment, request)?;
                 Ok(Reply::ok(encode_predict(deployment, &response)))
             }
-            Asked::Infer(request) => {
+            Asked::Infer(oip::Infer::Rows(request)) => {
                 let response = engine.predict_on(deployment, &request.predict)?;
                 let encoded = oip::encode_infer(deployment, request, &response)?;
+                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+            }
+            Asked::Infer(oip::Infer::Tensors(infer)) => {
+                let response = engine.run_on(deployment, &infer.request)?;
+                let encoded = oip::encode_tensors(deployment, infer, &response)?;
                 Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
             }
         }
@@ -205,10 +220,24 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
+        Route::TraceSetting(model) => trace_setting(engine, model.as_deref(), body),
+        Route::Logging => {
+            engine.settings().change_log(&oip::decode_settings(body)?)?;
+            Ok(Reply::json(&engine.settings().log()))
+        }
         Route::Push(_) | Route::Delete(_) | Route::Predict(_) | Route::Infer(_) => {
             Err(Error::internal("a write or a prediction came to where none is made"))
         }
     }
+}
+
+/// A GET, which has no body, changes nothing.
+fn trace_setting(engine: &Engine, model: Option<&str>, body: &[u8]) -> Result<Reply> {
+    if let Some(model) = model {
+        engine.find_model(model, None)?;
+    }
+    engine.settings().change_trace(model, &oip::decode_settings(body)?)?;
+    Ok(Reply::json(&engine.settings().trace(model)))
 }
 
 fn ready(engine: &Engine) -> Result<Reply> {
@@ -233,13 +262,13 @@ fn decoded_infer(
     engine: &Engine,
     model: &ModelRef,
     headers: &HeaderMap,
-    body: &[u8],
+    body: &Bytes,
     arrived: Instant,
 ) -> Result<Prediction> {
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut request = oip::decode_infer(&deployment, header_length(headers)?, body)?;
-    request.predict.arrived = Some(arrived);
-    Ok(Prediction { deployment, asked: Asked::Infer(request) })
+    let mut infer = oip::decode(&deployment, header_length(headers)?, body)?;
+    infer.arrived(arrived);
+    Ok(Prediction { deployment, asked: Asked::Infer(infer) })
 }
 
 fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {

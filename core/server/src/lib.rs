@@ -12,6 +12,7 @@
 
 mod body;
 mod budget;
+mod compress;
 mod config;
 mod connection;
 mod counters;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
 use headrace_types::{Error, ErrorCode};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
+use crate::compress::{Encoding, compressed};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
@@ -213,6 +214,7 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let mut in_flight = InFlight::new(counters);
     let (head, body) = request.into_parts();
     let config = &worker.config;
+    let accepted = Encoding::accepted(&head.headers);
     let mut share = Share::new(&worker.budget);
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
         Err(refusal) => {
@@ -234,6 +236,7 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
             (route_index, reply)
         }
     };
+    let reply = compressed(reply, accepted).await;
     counters.record(route_index, reply.status, arrived.elapsed());
     drop(in_flight);
     // The request's bytes are gone here, the answer's stay until they are sent.
@@ -377,6 +380,9 @@ fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Byte
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(encoding) = reply.encoding {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+    }
     if let Some(length) = reply.header_bytes {
         headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
     }
