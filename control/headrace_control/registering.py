@@ -14,6 +14,7 @@ from headrace_control.projects import open_applied, open_store
 from headrace_control.row_files import RowFile
 
 GOLDEN_ROWS_MAX = 64
+TENSOR_TASKS = ("tensors", "seq2seq")
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class RegisteredModel:
     """A version that was made.
 
     Attributes:
-        features: in the model's order.
-        golden_rows: rows that the engine answers as the library does.
+        features: in the model's order; of a model of tensors its inputs.
+        golden_rows: rows, or calls, that the engine answers as the library does.
     """
 
     name: str
@@ -42,6 +43,8 @@ def register_file(
     features: tuple[str, ...] = (),
     task: str | None = None,
     labels: tuple[str, ...] = (),
+    *,
+    batch_max: int = 0,
 ) -> RegisteredModel:
     """Registers a model file.
 
@@ -54,12 +57,15 @@ def register_file(
         features: their names in the model's order; by default the model's own, then the service's.
         task: by default the model's own.
         labels: likewise.
+        batch_max: rows of a batch, of a model of tensors.
 
     Raises:
         ControlError: `not_a_project`, `not_applied`, `invalid_argument`, `missing_package`, `missing_column`,
             `type_mismatch`, `io`.
         headrace.HeadraceError: as `FeatureStore.register_model`.
     """
+    if task in TENSOR_TASKS:
+        return _register_tensors(project, name, model_file, rows, task, batch_max)
     opened = open_model_file(model_file, task, labels)
     with open_store(project) if service is None else open_applied(project) as store:
         names = features or _names(opened, store, service, rows)
@@ -77,6 +83,32 @@ def register_file(
         version, digest = int(model.version or 0), str(model.digest)
         place = store.config.state / "models" / name / str(version)
     return RegisteredModel(name, version, place, digest, tuple(names), len(golden))
+
+
+def _register_tensors(
+    project: Path, name: str, model_file: Path, arrays: Path, task: str, batch_max: int
+) -> RegisteredModel:
+    """An ONNX file of any signature; `arrays` is an .npz file with an array for each of its inputs."""
+    import numpy as np
+
+    from headrace.export import export_onnx_tensors
+
+    if model_file.suffix != ".onnx":
+        raise ControlError("invalid_argument", f"{model_file} is no ONNX file", "a model of tensors is an .onnx file")
+    try:
+        with np.load(arrays, allow_pickle=False) as given:
+            golden = {key: given[key] for key in given.files}
+    except (ValueError, OSError, AttributeError) as error:
+        message = f"{arrays} is no file of arrays: {error}"
+        raise ControlError("invalid_argument", message, "write it with numpy.savez, an array for each input") from error
+    with open_store(project) as store, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        exported = export_onnx_tensors(model_file, file, golden, task=task, batch_max=batch_max)
+        lineage = {"file": str(model_file.resolve()), "rows": str(arrays.resolve())}
+        model = store.register_model(name, exported, lineage=lineage)
+        version, digest = int(model.version or 0), str(model.digest)
+        place = store.config.state / "models" / name / str(version)
+    return RegisteredModel(name, version, place, digest, tuple(golden), 1)
 
 
 def _names(opened: OpenedModel, store: FeatureStore, service: str | None, rows: Path) -> tuple[str, ...]:

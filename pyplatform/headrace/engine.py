@@ -116,6 +116,10 @@ class Engine:
             if before.get(key) is not fault:
                 LOG.warning("model %s cannot be loaded: %s", key, " ".join(str(fault).split()))
 
+    def add_fixtures(self) -> None:
+        """Adds the models that Triton's example clients ask: `simple`, `simple_string` and `simple_identity`."""
+        self.native.add_fixtures()
+
     def load_model(self, model: str) -> None:
         """Loads a model's registered versions, also those that are loaded: they answer until they are replaced.
 

@@ -78,6 +78,7 @@ FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
         "unknown_deployment",
         "not_found",
         "method_not_allowed",
+        "unsupported",
     ),
     DefinitionError: ("invalid_definition", "invalid_expression", "name_clash", "breaking_change", "function_failed"),
     StoreError: (

@@ -54,6 +54,7 @@ def create_version(
         "format": exported.format,
         "settings": exported.settings,
         "golden": exported.golden,
+        "golden_tensors": None if exported.tensors is None else {"calls": exported.tensors["calls"]},
         "signature": signature,
         "metrics": dict(metrics or {}),
         "lineage": dict(lineage or {}),
@@ -81,6 +82,11 @@ def signature_of(
     Raises:
         HeadraceError: `length_mismatch`, `unknown_feature`.
     """
+    if exported.tensors is not None:
+        if service is not None or features:
+            message = "a model of tensors takes tensors, not features"
+            raise make_error("invalid_argument", message, "leave service and features out")
+        return {"features": [], "tensors": exported.tensors["signature"]}
     golden: list[list[Any]] = list(exported.golden["features"])
     count = len(golden[0])
     names = list(features or exported.features or ())

@@ -53,6 +53,7 @@ from headrace.serving import serve
 
 settings = ServerSection(http_port=0, metrics_port=0, threads=2)
 engine = Engine(sys.argv[1], clock_us=int(sys.argv[2]))
+engine.add_fixtures()
 serve(engine, settings, lambda found: print(found["http"], found["grpc"], flush=True))
 """
 

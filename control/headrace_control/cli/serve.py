@@ -27,6 +27,7 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
         "headrace serve",
         "headrace serve --http 0.0.0.0:8000 --metrics 8002",
         "headrace serve --http 0 --json",
+        "headrace serve --http 0 --fixtures",
         "curl http://127.0.0.1:8000/v1/deployments/departure_risk_lightgbm/predict -d '{",
         f'  "entities": {{{KEYS}}},',
         f"""  "request": {{{ASKED}}}}}'""",
@@ -52,6 +53,9 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
 @click.option(
     "--model-control", is_flag=True, help="Let clients load and unload models: POST /v2/repository/models/MODEL/load."
 )
+@click.option(
+    "--fixtures", is_flag=True, help="Serve Triton's example models too: simple, simple_string, simple_identity."
+)
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
@@ -62,6 +66,7 @@ def command(
     no_grpc: bool,
     writes: bool,
     model_control: bool,
+    fixtures: bool,
     clock: datetime.datetime | None,
 ) -> None:
     """Serve the project's features and models until Ctrl-C or SIGTERM.
@@ -102,6 +107,8 @@ def command(
             settings = dataclasses.replace(settings, writes=True)
         if model_control:
             settings = dataclasses.replace(settings, model_control=True)
+        if fixtures:
+            engine.add_fixtures()
         warn(engine)
         warnings = [] if clock is None else newer_than(engine.store, clock)
         for warning in warnings:

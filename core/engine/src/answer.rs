@@ -18,6 +18,8 @@ pub(crate) enum AnswerKind {
     MultiLabel { probability: bool },
     /// One margin: the value.
     Value,
+    /// A model of tensors has no margins.
+    Tensors,
 }
 
 impl AnswerKind {
@@ -41,7 +43,9 @@ impl AnswerKind {
             Task::Regression | Task::Ranking => {
                 refuse(format!("a model of this task has one output, this one has {outputs}"), "export one target")
             }
-            Task::Seq2seq => refuse("no native model answers the task seq2seq".into(), "use a task of tabular models"),
+            Task::Seq2seq | Task::Tensors => {
+                refuse("a model of rows does not answer this task".into(), "use a task of tabular models")
+            }
         }
     }
 
@@ -76,7 +80,7 @@ impl AnswerKind {
                     (1..scores.len()).fold(0, |best, class| if scores[class] > scores[best] { class } else { best });
                 u32::try_from(best).unwrap_or(NO_LABEL)
             }
-            AnswerKind::MultiLabel { .. } | AnswerKind::Value => NO_LABEL,
+            AnswerKind::MultiLabel { .. } | AnswerKind::Value | AnswerKind::Tensors => NO_LABEL,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use headrace_models::{LoadedModel, check_type};
-use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task};
+use headrace_models::{AnyModel, LoadedModel, check_type};
+use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task, TensorModel};
 
 use crate::answer::AnswerKind;
 use crate::batching::{Batcher, Batching, QueueStats};
@@ -30,7 +30,40 @@ pub struct ModelSpec {
     pub request_fields: Vec<Field>,
     /// The file format of the model, told in metadata.
     pub platform: String,
-    pub model: Arc<dyn Model>,
+    pub model: ServedModel,
+}
+
+/// The two kinds of models that the engine serves.
+#[derive(Debug, Clone)]
+pub enum ServedModel {
+    /// Rows of features to margins.
+    Rows(Arc<dyn Model>),
+    /// Named tensors to named tensors.
+    Tensors(Arc<dyn TensorModel>),
+}
+
+impl<M: Model + 'static> From<M> for ServedModel {
+    fn from(model: M) -> Self {
+        Self::Rows(Arc::new(model))
+    }
+}
+
+impl ModelSpec {
+    /// A model of tensors: without features, labels and feature service.
+    pub fn of_tensors(name: &str, version: u32, task: Task, platform: &str, model: Arc<dyn TensorModel>) -> Self {
+        Self {
+            name: name.to_owned(),
+            version,
+            task,
+            labels: Vec::new(),
+            service: None,
+            features: Vec::new(),
+            join_keys: Vec::new(),
+            request_fields: Vec::new(),
+            platform: platform.to_owned(),
+            model: ServedModel::Tensors(model),
+        }
+    }
 }
 
 impl From<LoadedModel> for ModelSpec {
@@ -46,7 +79,10 @@ impl From<LoadedModel> for ModelSpec {
             join_keys: manifest.signature.join_keys,
             request_fields: manifest.signature.request_fields,
             platform: manifest.model.format.name().replace('-', "_"),
-            model: loaded.model.as_model(),
+            model: match loaded.model {
+                AnyModel::Tensors(model) => ServedModel::Tensors(model),
+                model => ServedModel::Rows(model.as_model()),
+            },
         }
     }
 }
@@ -61,7 +97,8 @@ pub(crate) struct Core {
     /// Rows that one request may have: the engine's limit, here for decoders.
     pub(crate) rows_max: usize,
     pub(crate) metrics: ModelMetrics,
-    pub(crate) batcher: Batcher,
+    /// Of a model of rows.
+    pub(crate) batcher: Option<Batcher>,
 }
 
 impl Core {
@@ -69,30 +106,42 @@ impl Core {
     /// `unsupported_model` when task, labels, features and model do not fit each other.
     pub(crate) fn new(mut spec: ModelSpec, rows_max: usize, batching: &Batching) -> Result<Self> {
         let place = format!("model '{}' version {}", spec.name, spec.version);
-        if spec.labels.is_empty() && spec.task == Task::Classification {
-            let classes = spec.model.outputs_count().max(2);
-            spec.labels = (0..classes).map(|class| class.to_string()).collect();
-        }
-        if spec.features.len() != spec.model.features_count() {
-            return Err(Error::new(
-                ErrorCode::UnsupportedModel,
-                format!(
-                    "{place}: the signature lists {} features, the model takes {}",
-                    spec.features.len(),
-                    spec.model.features_count()
-                ),
-                "export the model with the features it was trained on",
-            ));
-        }
-        for (input, field) in spec.features.iter().enumerate() {
-            check_type(spec.model.vocabulary(input), field).map_err(|error| error.within(&place))?;
-        }
-        let kind = AnswerKind::of(spec.task, spec.labels.len(), &*spec.model).map_err(|error| error.within(&place))?;
+        let kind = match &spec.model {
+            ServedModel::Rows(model) => {
+                if spec.labels.is_empty() && spec.task == Task::Classification {
+                    let classes = model.outputs_count().max(2);
+                    spec.labels = (0..classes).map(|class| class.to_string()).collect();
+                }
+                check_features(&spec.features, &**model).map_err(|error| error.within(&place))?;
+                AnswerKind::of(spec.task, spec.labels.len(), &**model).map_err(|error| error.within(&place))?
+            }
+            ServedModel::Tensors(model) => {
+                model.signature().check().map_err(|error| error.within(&place))?;
+                AnswerKind::Tensors
+            }
+        };
         let name: Arc<str> = Arc::from(spec.name.as_str());
         let classes = Arc::from(std::mem::take(&mut spec.labels));
-        let batcher = batching.batcher(&name, &spec.model);
+        let batcher = match &spec.model {
+            ServedModel::Rows(model) => Some(batching.batcher(&name, model)),
+            ServedModel::Tensors(_) => None,
+        };
         Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default(), batcher })
     }
+}
+
+fn check_features(features: &[Field], model: &dyn Model) -> Result<()> {
+    if features.len() != model.features_count() {
+        return Err(Error::new(
+            ErrorCode::UnsupportedModel,
+            format!("the signature lists {} features, the model takes {}", features.len(), model.features_count()),
+            "export the model with the features it was trained on",
+        ));
+    }
+    for (input, field) in features.iter().enumerate() {
+        check_type(model.vocabulary(input), field)?;
+    }
+    Ok(())
 }
 
 /// A model version inside the engine, tied to one generation of the plan: a request that holds it sees no change.
@@ -196,7 +245,10 @@ impl Deployment {
 
     /// Margins a row gets.
     pub fn margins_count(&self) -> usize {
-        self.core.spec.model.outputs_count()
+        match &self.core.spec.model {
+            ServedModel::Rows(model) => model.outputs_count(),
+            ServedModel::Tensors(_) => 0,
+        }
     }
 
     /// Values that the contributions of so many rows have; none where that overflows.
@@ -207,12 +259,44 @@ impl Deployment {
     /// Whether the request will wait in the model's queue: a call of the model waits for another process, or takes long. Explanations are
     /// made outside the queue.
     pub fn queues(&self, request: &PredictRequest) -> bool {
-        request.explain.is_none() && self.core.batcher.is_worth_it()
+        request.explain.is_none() && self.core.batcher.as_ref().is_some_and(Batcher::is_worth_it)
     }
 
     /// What the model's queue has counted.
     pub fn queue_stats(&self) -> QueueStats {
-        self.core.batcher.stats()
+        self.core.batcher.as_ref().map(Batcher::stats).unwrap_or_default()
+    }
+
+    /// Whether a call of a model of tensors may take so long, or waits so long for others, that the calling thread's other work should not
+    /// stand behind it.
+    pub fn takes_long(&self) -> bool {
+        match &self.core.spec.model {
+            ServedModel::Rows(_) => false,
+            ServedModel::Tensors(model) => model.waits() || model.takes_long(),
+        }
+    }
+
+    /// The model of tensors, if it is one.
+    pub fn tensor_model(&self) -> Option<&Arc<dyn TensorModel>> {
+        match &self.core.spec.model {
+            ServedModel::Rows(_) => None,
+            ServedModel::Tensors(model) => Some(model),
+        }
+    }
+
+    /// The model of rows.
+    ///
+    /// # Errors
+    /// `invalid_argument` of a model of tensors.
+    pub(crate) fn row_model(&self) -> Result<&dyn Model> {
+        match &self.core.spec.model {
+            ServedModel::Rows(model) => Ok(&**model),
+            ServedModel::Tensors(_) => Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("model '{}' takes tensors, not rows of features", self.core.name),
+                format!("POST /v2/models/{}/infer", self.core.name),
+            )),
+        }
     }
 
     /// Rows that one request may have.
@@ -314,7 +398,7 @@ mod tests {
     #[test]
     fn a_signature_that_does_not_fit_the_model_is_refused() {
         let mut spec = sum_classifier("m", 1, &["a", "b"]);
-        spec.model = Arc::new(SumModel::logistic(3));
+        spec.model = SumModel::logistic(3).into();
         assert_eq!(added(spec).unwrap_err().code, ErrorCode::UnsupportedModel);
         let mut spec = sum_classifier("m", 1, &["a"]);
         spec.features[0].dtype = DType::STRING;
@@ -322,7 +406,7 @@ mod tests {
         let mut vocabulary = Vocabulary::of_words(["x"]).unwrap();
         vocabulary.takes_codes = false;
         let mut spec = sum_classifier("m", 1, &["a"]);
-        spec.model = Arc::new(SumModel::logistic(1).of_text(vocabulary));
+        spec.model = SumModel::logistic(1).of_text(vocabulary).into();
         assert!(added(spec.clone()).unwrap_err().message.contains("'a' is a float64, the model takes text there"));
         spec.features[0].dtype = DType::STRING;
         assert!(added(spec).unwrap().takes_text());

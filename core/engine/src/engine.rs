@@ -14,6 +14,7 @@ use crate::deployment::{Core, Deployment, ModelSpec};
 use crate::features::FeatureService;
 use crate::payload::PayloadLog;
 use crate::request::shortened;
+use crate::settings::Settings;
 
 /// Rows that one request may ask for, unless the options say otherwise.
 pub const REQUEST_ROWS_MAX: usize = 1_000_000;
@@ -51,6 +52,7 @@ pub struct Engine {
     changing: Mutex<()>,
     load_failures: AtomicU64,
     consistency: RwLock<Option<Arc<ConsistencyReport>>>,
+    settings: Settings,
 }
 
 /// One generation of everything that requests read.
@@ -74,7 +76,13 @@ impl Engine {
             changing: Mutex::new(()),
             load_failures: AtomicU64::new(0),
             consistency: RwLock::default(),
+            settings: Settings::default(),
         }
+    }
+
+    /// What operators set of traces and logs while it runs.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {

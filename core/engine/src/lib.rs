@@ -5,6 +5,8 @@
 //!   PredictRequest -> inputs (names, lengths, types) -> online table -> expressions -> model -> scores, labels -> PredictResponse
 //! ```
 //!
+//! A model of tensors takes and gives named tensors as they are: [`Engine::run_on`].
+//!
 //! An [`Engine`] holds one immutable snapshot of plan, store and models; installing a plan or adding a model swaps it whole.
 //! Errors are of two kinds: a request that cannot be understood fails as one, a value that does not fit fails its row.
 
@@ -15,6 +17,7 @@ mod consistency;
 mod deployment;
 mod engine;
 mod features;
+mod fixtures;
 mod histogram;
 mod inputs;
 mod metrics;
@@ -28,6 +31,8 @@ mod running;
 mod scratch;
 mod served;
 mod service;
+mod settings;
+mod tensors;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -36,7 +41,7 @@ mod tests;
 pub use batching::{BatchingOptions, QueueStats, RefusalReason};
 pub use column_builder::{ColumnBuilder, coerce_column, mismatch, with_article};
 pub use consistency::{ConsistencyReport, FeatureConsistency};
-pub use deployment::{Deployment, ModelSpec, Section};
+pub use deployment::{Deployment, ModelSpec, Section, ServedModel};
 pub use engine::{Engine, EngineOptions, REQUEST_ROWS_MAX};
 pub use features::{FeatureRequest, FeatureResponse, FeatureService};
 pub use histogram::{Histogram, HistogramSnapshot};
@@ -46,3 +51,5 @@ pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
 pub use request::{Explain, Outputs, PredictRequest, Priority, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{Explanation, NO_LABEL, PredictResponse, Timing};
 pub use running::{Submitted, Waiting};
+pub use settings::Settings;
+pub use tensors::{TensorRequest, TensorResponse};

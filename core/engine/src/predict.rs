@@ -140,7 +140,7 @@ fn matrix_rows(deployment: &Deployment, values: usize) -> Result<usize> {
 }
 
 fn fill_from_columns(deployment: &Deployment, inputs: &Inputs<'_>, rows: usize, scratch: &mut Scratch) -> Result<()> {
-    let (model, width) = (&*deployment.core.spec.model, deployment.features().len());
+    let (model, width) = (deployment.row_model()?, deployment.features().len());
     let (matrix, row_errors) = scratch.missing_float64(rows * width);
     for (index, field) in deployment.features().iter().enumerate() {
         let column =
@@ -157,7 +157,7 @@ const EXPLAINED_VALUES_MAX: usize = 1 << 22;
 /// `unsupported_model` naming the model; `too_large`.
 fn check_explainable(deployment: &Deployment, rows: usize) -> Result<()> {
     let place = |error: Error| error.within(format!("model '{}' ({})", deployment.name(), deployment.platform()));
-    deployment.core.spec.model.check_explainable().map_err(place)?;
+    deployment.row_model()?.check_explainable().map_err(place)?;
     let values = deployment.explained_values(rows);
     if values.is_none_or(|values| values > EXPLAINED_VALUES_MAX) {
         return Err(Error::new(

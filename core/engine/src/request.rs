@@ -148,18 +148,24 @@ pub struct PredictRequest {
     pub priority: Priority,
 }
 
+/// # Errors
+/// `deadline_exceeded` when the caller waits no longer.
+pub(crate) fn check_deadline(deadline: Option<Instant>, now: Instant) -> Result<()> {
+    match deadline {
+        Some(deadline) if now >= deadline => Err(Error::new(
+            ErrorCode::DeadlineExceeded,
+            "the request's deadline had passed before its work began",
+            "allow more time, or send fewer requests at once",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl PredictRequest {
     /// # Errors
     /// `deadline_exceeded` when the caller waits no longer.
     pub fn check_deadline(&self, now: Instant) -> Result<()> {
-        match self.deadline {
-            Some(deadline) if now >= deadline => Err(Error::new(
-                ErrorCode::DeadlineExceeded,
-                "the request's deadline had passed before its work began",
-                "allow more time, or send fewer requests at once",
-            )),
-            _ => Ok(()),
-        }
+        check_deadline(self.deadline, now)
     }
 
     /// Rows of the request: the length of its longest column (the engine checks that all are equal).

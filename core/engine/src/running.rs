@@ -76,9 +76,9 @@ impl Started {
     pub(crate) fn run(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
         let began = Instant::now();
         deployment.core.metrics.record_direct_call();
-        let result = call_model(deployment, request.explain, self.rows, &mut self.scratch).map(|contributions| {
-            if request.explain.is_none() {
-                deployment.core.batcher.note_call(self.rows, began.elapsed());
+        let result = call_model(deployment, request.explain, self.rows, &mut self.scratch).and_then(|contributions| {
+            if let (None, Some(batcher)) = (request.explain, &deployment.core.batcher) {
+                batcher.note_call(self.rows, began.elapsed());
             }
             self.name_answers(deployment, request.outputs, request.explain, contributions)
         });
@@ -95,7 +95,8 @@ impl Started {
             deadline: request.deadline,
             priority: request.priority.levels_up(),
         };
-        match deployment.core.batcher.enqueue(ask) {
+        let batcher = deployment.core.batcher.as_ref().ok_or_else(|| Error::internal("a model without a queue"));
+        match batcher.and_then(|batcher| batcher.enqueue(ask)) {
             Ok(answer) => Ok(Queued { answer, started: self, outputs: request.outputs }),
             Err(error) => Err(self.fail(deployment, error)),
         }
@@ -107,7 +108,7 @@ impl Started {
         outputs: Outputs,
         answered: Result<Answered>,
     ) -> Result<PredictResponse> {
-        let result = answered.map(|answered| {
+        let result = answered.and_then(|answered| {
             self.timing.queue = answered.started.saturating_duration_since(self.arrived);
             self.timing.queue = self.timing.queue.saturating_sub(self.timing.lookup + self.timing.transform);
             self.timing.model = answered.model;
@@ -146,11 +147,11 @@ impl Started {
         outputs: Outputs,
         explain: Option<Explain>,
         mut contributions: Vec<f64>,
-    ) -> PredictResponse {
+    ) -> Result<PredictResponse> {
         let (rows, scratch) = (self.rows, &mut self.scratch);
         let margins_count = deployment.margins_count();
         let mut margins = if outputs.margin { scratch.margins.clone() } else { Vec::new() };
-        deployment.core.spec.model.scores(&mut scratch.margins);
+        deployment.row_model()?.scores(&mut scratch.margins);
         let kind = deployment.core.kind;
         let scores_count = kind.scores_count(margins_count);
         let mut scores = Vec::with_capacity(rows * scores_count);
@@ -185,7 +186,7 @@ impl Started {
                 contributions[error.row * width..][..width].fill(f64::NAN);
             }
         }
-        PredictResponse {
+        Ok(PredictResponse {
             id: String::new(),
             deployment: deployment.core.name.clone(),
             model: deployment.core.name.clone(),
@@ -202,7 +203,7 @@ impl Started {
             contributions,
             row_errors,
             timing: Timing::default(),
-        }
+        })
     }
 }
 
@@ -213,7 +214,7 @@ fn call_model(
     rows: usize,
     scratch: &mut Scratch,
 ) -> Result<Vec<f64>> {
-    let model = &deployment.core.spec.model;
+    let model = deployment.row_model()?;
     let mut contributions = Vec::new();
     if rows == 0 {
         return Ok(contributions);

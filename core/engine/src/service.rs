@@ -208,7 +208,7 @@ impl Binding {
             self.compute(inputs, rows, demands, scratch)?;
         }
         let width = self.features.len();
-        let model = &*deployment.core.spec.model;
+        let model = deployment.row_model()?;
         scratch.missing_float64(rows * width);
         let Scratch { matrix: Matrix { float64: matrix, .. }, row_errors, stored, expr, .. } = scratch;
         for (index, (&feature, field)) in self.features.iter().zip(deployment.features()).enumerate() {

@@ -146,7 +146,7 @@ pub fn sum_classifier(name: &str, version: u32, features: &[&str]) -> ModelSpec 
         join_keys: Vec::new(),
         request_fields: Vec::new(),
         platform: "headrace_test".to_owned(),
-        model: Arc::new(SumModel::logistic(features.len())),
+        model: SumModel::logistic(features.len()).into(),
     }
 }
 
@@ -155,7 +155,7 @@ pub fn sum_regressor(name: &str, version: u32, features: &[&str]) -> ModelSpec {
     ModelSpec {
         task: Task::Regression,
         labels: Vec::new(),
-        model: Arc::new(SumModel::identity(features.len())),
+        model: SumModel::identity(features.len()).into(),
         ..sum_classifier(name, version, features)
     }
 }

@@ -225,7 +225,7 @@ fn columns_are_checked_by_name_length_and_number() {
     assert_eq!(engine.predict("lait", None, &sound()).unwrap_err().code, ErrorCode::UnknownModel);
     assert_eq!(engine.predict("late", Some(2), &sound()).unwrap_err().code, ErrorCode::UnknownModelVersion);
     let metrics = engine.deployment("late", None).unwrap().metrics().snapshot();
-    assert_eq!((metrics.requests, metrics.failed_requests), (0, 6));
+    assert_eq!((metrics.requests, metrics.failed_requests()), (0, 6));
 }
 
 #[test]
@@ -559,7 +559,7 @@ fn explanations_sum_to_margins_and_what_cannot_be_explained_is_refused_before_an
     assert_eq!(found.contributions, [(1, -3.0), (2, 2.0)]);
     assert_eq!((found.expected, found.others), (0.0, Some(1.0)));
     assert_eq!(response.explanation(1, 0), None, "the row has no finite score");
-    let spec = ModelSpec { model: Arc::new(PanickingModel), ..sum_regressor("opaque", 1, &["a"]) };
+    let spec = ModelSpec { model: PanickingModel.into(), ..sum_regressor("opaque", 1, &["a"]) };
     engine.add_model(spec).unwrap();
     let request = PredictRequest { matrix: Some(vec![1.0]), explain, ..PredictRequest::default() };
     let error = engine.predict("opaque", None, &request).unwrap_err();

@@ -22,7 +22,7 @@ impl Answers {
     pub(crate) fn of_task(task: Task) -> Self {
         match task {
             Task::Classification | Task::MultiLabel => Answers::Probability,
-            Task::Regression | Task::Ranking | Task::Seq2seq => Answers::Value,
+            Task::Regression | Task::Ranking | Task::Seq2seq | Task::Tensors => Answers::Value,
         }
     }
 

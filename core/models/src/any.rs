@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headrace_cpu::Features;
-use headrace_types::{Error, ErrorCode, Field, Model, Result, Task, Vocabulary};
+use headrace_types::{Error, ErrorCode, Field, Model, Result, Task, TensorSignature, Vocabulary};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::native::NativeModel;
 use crate::onnx::OnnxModel;
 use crate::python::PythonModel;
 use crate::runtimes::Runtimes;
+use crate::tensors::OnnxTensors;
 
 /// By how much an ONNX model's outputs may differ from the golden rows, relative to the largest golden value of the same output: another
 /// processor sums float32 in another order.
@@ -31,6 +32,8 @@ pub enum AnyModel {
     Onnx(Arc<OnnxModel>),
     Python(Arc<PythonModel>),
     Function(Arc<FunctionModel>),
+    /// It has no rows: its methods for them answer nothing.
+    Tensors(Arc<OnnxTensors>),
 }
 
 impl AnyModel {
@@ -40,6 +43,13 @@ impl AnyModel {
     /// `corrupt_model`, `unsupported_model`, `newer_format`, or `unavailable` when its runtime is not there.
     pub(crate) fn load(file: &ModelFile, bytes: &[u8], source: &Source<'_>) -> Result<Self> {
         match file.format {
+            ModelFormat::Onnx if matches!(source.task, Task::Tensors | Task::Seq2seq) => {
+                if !file.settings.is_null() {
+                    return Err(unsupported("a model of tensors has no settings", "leave them out"));
+                }
+                let model = OnnxTensors::load(bytes, source.tensors, &source.runtimes.onnx);
+                Ok(Self::Tensors(Arc::new(model.map_err(|error| error.within("onnx model"))?)))
+            }
             ModelFormat::Onnx => {
                 let settings = settings(&file.settings)?;
                 let (task, features) = (source.task, source.features_count);
@@ -101,7 +111,7 @@ impl AnyModel {
         let settings =
             settings.map_or(Ok(Value::Null), serde_json::from_str).map_err(|e| invalid("the settings", e))?;
         let file = ModelFile { file: String::new(), format, digest: String::new(), files: Vec::new(), settings };
-        Self::load(&file, bytes, &Source { task, features_count: None, place: None, runtimes })
+        Self::load(&file, bytes, &Source { task, features_count: None, tensors: None, place: None, runtimes })
     }
 
     pub fn as_model(&self) -> Arc<dyn Model> {
@@ -110,6 +120,7 @@ impl AnyModel {
             AnyModel::Onnx(model) => Arc::clone(model) as Arc<dyn Model>,
             AnyModel::Python(model) => Arc::clone(model) as Arc<dyn Model>,
             AnyModel::Function(model) => Arc::clone(model) as Arc<dyn Model>,
+            AnyModel::Tensors(model) => Arc::clone(model) as Arc<dyn Model>,
         }
     }
 
@@ -117,7 +128,7 @@ impl AnyModel {
     pub fn native(&self) -> Option<&Arc<NativeModel>> {
         match self {
             AnyModel::Native(model) => Some(model),
-            AnyModel::Onnx(_) | AnyModel::Python(_) | AnyModel::Function(_) => None,
+            AnyModel::Onnx(_) | AnyModel::Python(_) | AnyModel::Function(_) | AnyModel::Tensors(_) => None,
         }
     }
 
@@ -154,6 +165,7 @@ impl AnyModel {
             AnyModel::Onnx(model) => model.margins_of(features, rows, margins, threads),
             AnyModel::Python(model) => model.margins_of(features, rows, margins),
             AnyModel::Function(model) => model.margins_of(features, rows, margins, threads),
+            AnyModel::Tensors(model) => model.margins(&[], rows, margins),
         }
     }
 
@@ -215,7 +227,7 @@ impl AnyModel {
     /// What a golden value may be off, relative to the largest of its output.
     pub(crate) fn golden_bound(&self) -> f64 {
         match self {
-            AnyModel::Native(_) => 0.0,
+            AnyModel::Native(_) | AnyModel::Tensors(_) => 0.0,
             AnyModel::Onnx(_) => ONNX_BOUND,
             AnyModel::Python(model) => model.tolerance,
             AnyModel::Function(_) => FUNCTION_BOUND,
@@ -228,6 +240,7 @@ impl AnyModel {
             AnyModel::Onnx(model) => &**model,
             AnyModel::Python(model) => &**model,
             AnyModel::Function(model) => &**model,
+            AnyModel::Tensors(model) => &**model,
         }
     }
 }
@@ -243,6 +256,7 @@ impl From<NativeModel> for AnyModel {
 pub(crate) struct Source<'a> {
     pub(crate) task: Task,
     pub(crate) features_count: Option<usize>,
+    pub(crate) tensors: Option<&'a TensorSignature>,
     pub(crate) place: Option<Place<'a>>,
     pub(crate) runtimes: &'a Runtimes,
 }

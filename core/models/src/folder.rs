@@ -16,6 +16,7 @@ use crate::format::{MODEL_BYTES_MAX, ModelFormat};
 use crate::golden::GoldenRows;
 use crate::manifest::{self, Manifest, Signature, Trainer, check_name};
 use crate::runtimes::Runtimes;
+use crate::tensors::GoldenTensors;
 
 const MANIFEST_FILE: &str = "model.json";
 const GOLDEN_FILE: &str = "golden.json";
@@ -46,7 +47,11 @@ pub struct ModelDraft {
     /// What the format needs to be told beside the file; null where that is nothing.
     #[serde(default)]
     pub settings: serde_json::Value,
+    #[serde(default)]
     pub golden: GoldenRows,
+    /// In the place of golden rows, of a model of tensors.
+    #[serde(default)]
+    pub golden_tensors: Option<GoldenTensors>,
     pub signature: Signature,
     #[serde(default)]
     pub metrics: serde_json::Value,
@@ -212,12 +217,16 @@ fn open(folder: &Path, runtimes: &Runtimes) -> Result<LoadedModel> {
     let label = format!("{}/{}", manifest.name, manifest.version);
     let features = &manifest.signature.features;
     let home = Some(Place { name: &label, folder, features });
-    let source = Source { task: manifest.task, features_count: Some(features.len()), place: home, runtimes };
+    let tensors = manifest.signature.tensors.as_ref();
+    let source = Source { task: manifest.task, features_count: Some(features.len()), tensors, place: home, runtimes };
     let model = AnyModel::load(&manifest.model, &bytes, &source).map_err(|error| error.within(&manifest.model.file))?;
     drop(bytes);
     check_signature(&manifest, &model).map_err(place)?;
-    let golden = GoldenRows::from_json(&golden).and_then(|golden| golden.replay_of(&model, features));
-    golden.map_err(|error| error.within(&manifest.golden.file))?;
+    let reproduced = match &model {
+        AnyModel::Tensors(model) => GoldenTensors::from_json(&golden).and_then(|golden| golden.replay(&**model)),
+        model => GoldenRows::from_json(&golden).and_then(|golden| golden.replay_of(model, features)),
+    };
+    reproduced.map_err(|error| error.within(&manifest.golden.file))?;
     Ok(LoadedModel { manifest, digest, model })
 }
 
@@ -355,7 +364,11 @@ fn write(
     model: &[u8],
     files: &[(String, PathBuf)],
 ) -> Result<()> {
-    let golden = serde_json::to_string(&draft.golden).map_err(|error| Error::internal(error.to_string()))?;
+    let golden = match &draft.golden_tensors {
+        Some(tensors) => serde_json::to_string(tensors),
+        None => serde_json::to_string(&draft.golden),
+    };
+    let golden = golden.map_err(|error| Error::internal(error.to_string()))?;
     let module = draft.settings.get("module").and_then(serde_json::Value::as_str).unwrap_or("model");
     let class_file = format!("{module}.py");
     let model_file = match draft.format {

@@ -24,7 +24,7 @@ pub enum GoldenValue {
 }
 
 /// `golden.json`: rows with the margins and scores that the training library gave them. `null` is NaN, or a text that is not there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GoldenRows {
     pub features: Vec<Vec<GoldenValue>>,
     pub margins: Vec<Vec<Option<f64>>>,

@@ -11,6 +11,7 @@
 //!   bytes -> linear ------------------------------------> linear model + Link ^
 //!   bytes -> pipeline -> Preparation, and an ensemble, linear model or network ^
 //!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxModel
+//!   bytes -> onnx_file (checks) -> headrace_onnx::Session = OnnxTensors, of the tasks of tensors
 //!   folder -> headrace_workers::WorkerPool = PythonModel
 //!   bytes -> function (checks) -> the embedding process's FunctionCompiler = FunctionModel
 //!   folder -> Manifest + digests + AnyModel (one of these) -> golden rows reproduced -> LoadedModel (READY)
@@ -39,6 +40,7 @@ mod parsed;
 mod pipeline;
 mod python;
 mod runtimes;
+mod tensors;
 mod ubjson;
 mod vocabularies;
 mod xgboost;
@@ -55,3 +57,4 @@ pub use native::NativeModel;
 pub use onnx::OnnxModel;
 pub use python::PythonModel;
 pub use runtimes::{FunctionCompiler, OnnxRuntime, PythonRuntime, Runtimes};
+pub use tensors::{GoldenCall, GoldenTensor, GoldenTensors, OnnxTensors};

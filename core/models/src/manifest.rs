@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use headrace_types::{Error, ErrorCode, Field, Result, Task};
+use headrace_types::{Error, ErrorCode, Field, Result, Task, TensorSignature};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -68,6 +68,9 @@ pub struct Signature {
     pub join_keys: Vec<Field>,
     #[serde(default)]
     pub request_fields: Vec<Field>,
+    /// What a model of tensors takes and gives; it has no features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<TensorSignature>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +110,13 @@ impl Manifest {
         check_files(&self.model.files, [&self.model.file, &self.golden.file])?;
         if self.version == 0 {
             return Err(corrupt("'version' is 0; versions are counted from 1"));
+        }
+        let takes_tensors = matches!(self.task, Task::Tensors | Task::Seq2seq);
+        if takes_tensors != self.signature.tensors.is_some() {
+            return Err(corrupt("a signature has 'tensors' if the task is tensors or seq2seq, and only then"));
+        }
+        if takes_tensors && !(self.signature.features.is_empty() && self.model.format == ModelFormat::Onnx) {
+            return Err(corrupt("a model of tensors has no features, and is an ONNX file"));
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ fn draft() -> ModelDraft {
         format: ModelFormat::XgboostJson,
         settings: serde_json::Value::Null,
         golden: GoldenRows::from_json(&fixture("xgboost_binary.golden.json")).unwrap(),
+        golden_tensors: None,
         signature: Signature { features, ..Signature::default() },
         metrics: serde_json::json!({"test": {"auc": 0.75}}),
         lineage: serde_json::json!({"dataset": {"rows": 600}}),
@@ -268,6 +269,7 @@ fn texts(name: &str, format: ModelFormat) -> ModelDraft {
         format,
         labels: None,
         golden: GoldenRows::from_json(&fixture(&format!("{name}.golden.json"))).unwrap(),
+        golden_tensors: None,
         signature: Signature { features: ["a", "b", "c", "d"].map(field).into(), ..Signature::default() },
         ..draft()
     }

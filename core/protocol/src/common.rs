@@ -303,7 +303,7 @@ fn write_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &Predi
                 let chosen = response.classes.iter().zip(scores).filter(|(_, score)| deployment.chooses(**score));
                 write(out, &chosen.map(|(class, _)| class).collect::<Vec<_>>());
             }
-            Task::Regression | Task::Ranking | Task::Seq2seq => {
+            Task::Regression | Task::Ranking | Task::Seq2seq | Task::Tensors => {
                 out.extend_from_slice(b"\"value\":");
                 write(out, &scores[0]);
             }

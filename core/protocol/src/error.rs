@@ -17,6 +17,7 @@ pub fn http_status(code: ErrorCode) -> u16 {
         ErrorCode::TooLarge => 413,
         ErrorCode::Cancelled => 408,
         ErrorCode::Unavailable | ErrorCode::UsedAfterFork | ErrorCode::StoreLocked => 503,
+        ErrorCode::Unsupported => 501,
         ErrorCode::DeadlineExceeded => 504,
         ErrorCode::StoreFull => 507,
         ErrorCode::Internal

@@ -8,8 +8,9 @@ use std::fmt;
 use headrace_engine::{ColumnBuilder, RowError, mismatch, shortened};
 use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::base64;
+use headrace_types::base64;
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
@@ -116,6 +117,37 @@ pub(crate) struct ObjectSeed<'f, F> {
     /// Where a doubled key is reported with its code; without it the error is a plain one of serde.
     pub(crate) fault: Option<&'f Fault>,
     pub(crate) each: F,
+}
+
+/// Lists and objects within each other, in members that nothing reads too.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Reads a value that nothing needs, and checks how deep it is nested.
+///
+/// # Errors
+/// When it is nested deeper than [`DEPTH_MAX`].
+pub(crate) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    let text = map.next_value::<&RawValue>()?.get();
+    let (mut depth, mut bytes) = (0usize, text.bytes());
+    // The text has been parsed: quotes are in pairs and brackets too.
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                    if byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(de::Error::custom(format_args!("the JSON is nested deeper than {DEPTH_MAX}")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the values of an object's keys; each call must read exactly one value.
@@ -303,8 +335,8 @@ pub(crate) struct Nested<'b> {
     pub(crate) level: usize,
 }
 
-/// Levels of lists that the data of a tensor may have, and dimensions its shape.
-pub(crate) const DIMENSIONS_MAX: usize = 8;
+/// Levels of lists that the data of a tensor may have: as many as its shape has dimensions.
+pub(crate) use headrace_types::DIMENSIONS_MAX;
 
 /// How the lists of nested data lie in each other.
 #[derive(Debug, Default)]

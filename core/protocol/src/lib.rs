@@ -10,7 +10,6 @@
 //! Everything that is read is hostile: sizes are checked before memory is reserved, depth and counts have limits, and the decoders
 //! go straight into typed columns.
 
-mod base64;
 mod common;
 mod error;
 pub mod grpc;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headrace_engine::{Deployment, Engine, PredictRequest, PredictResponse};
+use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
     http_status, list_deployments, oip,
@@ -13,8 +13,9 @@ use headrace_protocol::{
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
+use crate::compress::Encoding;
 use crate::errands::ErrandQueues;
-use crate::later::{Made, Queued};
+use crate::later::{EngineResponse, Made, Queued};
 use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
@@ -28,6 +29,8 @@ pub(crate) struct Reply {
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
     pub(crate) allow: Option<Method>,
+    /// How the body is compressed.
+    pub(crate) encoding: Option<Encoding>,
 }
 
 impl Reply {
@@ -36,21 +39,27 @@ impl Reply {
     }
 
     fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None }
+        Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
-        Self { status: http_status(error.code), body: error_body(error), header_bytes: None, allow: None }
+        Self {
+            status: http_status(error.code),
+            body: error_body(error),
+            header_bytes: None,
+            allow: None,
+            encoding: None,
+        }
     }
 }
 
 /// The route of a path, if the verb fits it; else the refusal.
 pub(crate) fn routed(method: &Method, path: &str) -> Result<Route, Reply> {
     let route = Route::of_path(path).map_err(|error| Reply::error(&error))?;
-    let expected = route.method();
-    if *method == expected || (*method == Method::HEAD && expected == Method::GET) {
+    if route.takes(method) {
         return Ok(route);
     }
+    let expected = route.method();
     let error =
         Error::new(ErrorCode::MethodNotAllowed, format!("{path} does not take {method}"), format!("use {expected}"));
     Err(Reply { allow: Some(expected), ..Reply::error(&error) })
@@ -75,7 +84,7 @@ pub(crate) struct Prediction {
 #[derive(Debug)]
 pub(crate) enum Asked {
     Predict(PredictRequest),
-    Infer(oip::InferRequest),
+    Infer(oip::Infer),
 }
 
 /// Answers a request, or decodes it if its answer takes long. A panic becomes an error answer, and `panicked` is called.
@@ -123,14 +132,13 @@ pub(crate) fn handle_whole(
 
 impl Prediction {
     /// Whether its answer takes so long that connections should not wait for it: explanations do, of which the first one of a model also
-    /// reads its file.
+    /// reads its file, and slow models of tensors.
     pub(crate) fn takes_long(&self) -> bool {
-        self.request().explain.is_some()
-    }
-
-    pub(crate) fn request(&self) -> &PredictRequest {
-        let (Asked::Predict(request) | Asked::Infer(oip::InferRequest { predict: request, .. })) = &self.asked;
-        request
+        match &self.asked {
+            Asked::Predict(request) => request.explain.is_some(),
+            Asked::Infer(oip::Infer::Rows(request)) => request.predict.explain.is_some(),
+            Asked::Infer(oip::Infer::Tensors(_)) => self.deployment.takes_long(),
+        }
     }
 
     /// Answers, however long it takes, unless the model queues. A panic becomes an error answer, and `panicked` is called.
@@ -143,16 +151,26 @@ impl Prediction {
     ///
     /// # Errors
     /// When an output cannot be told.
-    pub(crate) fn told(&self, response: PredictResponse) -> Result<Reply> {
+    pub(crate) fn told(&self, response: EngineResponse) -> Result<Reply> {
         let deployment = &*self.deployment;
-        match &self.asked {
-            Asked::Predict(_) => Ok(Reply::ok(encode_predict(deployment, &response))),
-            Asked::Infer(request) => {
+        match (&self.asked, response) {
+            (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
+            (Asked::Infer(oip::Infer::Rows(request)), EngineResponse::Rows(response)) => {
                 let encoded = oip::encode_infer(deployment, request, &response)?;
                 Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
             }
+            (Asked::Infer(oip::Infer::Tensors(infer)), EngineResponse::Tensors(response)) => {
+                let encoded = oip::encode_tensors(deployment, infer, &response)?;
+                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+            }
+            _ => Err(other_kind()),
         }
     }
+}
+
+/// What is said of a response of another kind than its request.
+pub(crate) fn other_kind() -> Error {
+    Error::internal("a response of another kind than its request")
 }
 
 /// Queues what the program around the server does, and answers when it is done: a write when it is durable.
@@ -231,10 +249,24 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
+        Route::TraceSetting(model) => trace_setting(engine, model.as_deref(), body),
+        Route::Logging => {
+            engine.settings().change_log(&oip::decode_settings(body)?)?;
+            Ok(Reply::json(&engine.settings().log()))
+        }
         Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_) | Route::Predict(_) | Route::Infer(_) => {
             Err(Error::internal("an errand or a prediction came to where none is made"))
         }
     }
+}
+
+/// A GET, which has no body, changes nothing.
+fn trace_setting(engine: &Engine, model: Option<&str>, body: &[u8]) -> Result<Reply> {
+    if let Some(model) = model {
+        engine.find_model(model, None)?;
+    }
+    engine.settings().change_trace(model, &oip::decode_settings(body)?)?;
+    Ok(Reply::json(&engine.settings().trace(model)))
 }
 
 fn ready(engine: &Engine) -> Result<Reply> {
@@ -259,13 +291,13 @@ fn decoded_infer(
     engine: &Engine,
     model: &ModelRef,
     headers: &HeaderMap,
-    body: &[u8],
+    body: &Bytes,
     arrived: Instant,
 ) -> Result<Box<Prediction>> {
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut request = oip::decode_infer(&deployment, header_length(headers)?, body)?;
-    request.predict.arrived = Some(arrived);
-    Ok(Box::new(Prediction { deployment, asked: Asked::Infer(request) }))
+    let mut infer = oip::decode(&deployment, header_length(headers)?, body)?;
+    infer.arrived(arrived);
+    Ok(Box::new(Prediction { deployment, asked: Asked::Infer(infer) }))
 }
 
 fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {

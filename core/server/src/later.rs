@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use headrace_engine::{Engine, PredictResponse, Submitted, Waiting};
+use headrace_engine::{Engine, PredictResponse, Submitted, TensorResponse, Waiting};
+use headrace_protocol::oip::Infer;
 use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::budget::Share;
 use crate::counters::WorkerCounters;
-use crate::handler::{Prediction, unpanicked};
+use crate::handler::{Asked, Prediction, unpanicked};
 use crate::worker::Worker;
 
 /// Requests of a worker that are put aside, those that wait for a thread included; further ones are refused.
@@ -31,8 +32,8 @@ pub(crate) trait Work: Send + 'static {
     /// The reply to a prediction.
     ///
     /// # Errors
-    /// The prediction's, or that it cannot be told.
-    fn reply(prediction: &Prediction, response: Result<PredictResponse>) -> Result<Self::Reply>;
+    /// When it cannot be told.
+    fn reply(prediction: &Prediction, response: EngineResponse) -> Result<Self::Reply>;
 
     /// The reply that tells an error.
     fn refused(error: Error) -> Self::Reply;
@@ -42,6 +43,12 @@ pub(crate) trait Work: Send + 'static {
 pub(crate) enum Made<R> {
     Answered(R),
     Queued(Queued),
+}
+
+/// What the engine has answered, by the kind of model.
+pub(crate) enum EngineResponse {
+    Rows(PredictResponse),
+    Tensors(TensorResponse),
 }
 
 /// A request that is answered later.
@@ -65,10 +72,18 @@ impl Prediction {
     pub(crate) fn made<R>(
         self: Box<Self>,
         engine: &Engine,
-        reply: impl FnOnce(&Prediction, PredictResponse) -> Result<R>,
+        reply: impl FnOnce(&Prediction, EngineResponse) -> Result<R>,
     ) -> Result<Made<R>> {
-        Ok(match engine.submit(&self.deployment, self.request())? {
-            Submitted::Answered(response) => Made::Answered(reply(&self, response)?),
+        let request = match &self.asked {
+            Asked::Infer(Infer::Tensors(infer)) => {
+                let response = engine.run_on(&self.deployment, &infer.request)?;
+                return reply(&self, EngineResponse::Tensors(response)).map(Made::Answered);
+            }
+            Asked::Infer(Infer::Rows(infer)) => &infer.predict,
+            Asked::Predict(request) => request,
+        };
+        Ok(match engine.submit(&self.deployment, request)? {
+            Submitted::Answered(response) => Made::Answered(reply(&self, EngineResponse::Rows(response))?),
             Submitted::Waiting(waiting) => Made::Queued(Queued { prediction: self, waiting: Box::new(waiting) }),
         })
     }
@@ -126,7 +141,7 @@ pub(crate) async fn reply_later<W: Work>(worker: &Worker, later: Later<W>, holds
             let panicked = || {
                 worker.counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            unpanicked(|| W::reply(&prediction, response), panicked).unwrap_or_else(W::refused)
+            unpanicked(|| W::reply(&prediction, EngineResponse::Rows(response?)), panicked).unwrap_or_else(W::refused)
         }
     };
     (reply, holds)

@@ -14,6 +14,7 @@
 
 mod body;
 mod budget;
+mod compress;
 mod config;
 mod connection;
 mod counters;

@@ -34,6 +34,10 @@ pub(crate) enum Route {
     Deployments,
     /// GET /v1/deployments/NAME
     Deployment(String),
+    /// GET and POST /v2[/models/NAME]/trace/setting
+    TraceSetting(Option<String>),
+    /// GET and POST /v2/logging
+    Logging,
 }
 
 /// A model's name and, if the path holds one, its version.
@@ -44,7 +48,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 18] = [
+pub(crate) const ROUTE_NAMES: [&str; 20] = [
     "live",
     "ready",
     "server_metadata",
@@ -62,6 +66,8 @@ pub(crate) const ROUTE_NAMES: [&str; 18] = [
     "push",
     "delete",
     "change_model",
+    "trace_setting",
+    "logging",
     "none",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -87,6 +93,8 @@ impl Route {
             Route::Push(_) => 14,
             Route::Delete(_) => 15,
             Route::ChangeModel(_) => 16,
+            Route::TraceSetting(_) => 17,
+            Route::Logging => 18,
         }
     }
 
@@ -113,6 +121,14 @@ impl Route {
         if self.is_post() { Method::POST } else { Method::GET }
     }
 
+    /// Whether the route takes a verb: its own, HEAD where that is GET, and POST to change settings that GET shows.
+    pub(crate) fn takes(&self, method: &Method) -> bool {
+        let own = self.method();
+        *method == own
+            || (*method == Method::HEAD && own == Method::GET)
+            || (*method == Method::POST && matches!(self, Route::TraceSetting(_) | Route::Logging))
+    }
+
     /// # Errors
     /// `not_found` for a path that is none of ours; `invalid_argument` for a version that is not a number.
     pub(crate) fn of_path(path: &str) -> Result<Self> {
@@ -132,6 +148,10 @@ impl Route {
             ["v2", "repository", "models", name, "unload"] | ["v2", "repository", _, "models", name, "unload"] => {
                 Ok(Route::ChangeModel(ModelChange::Unload((*name).to_owned())))
             }
+            ["v2", "trace", "setting"] => Ok(Route::TraceSetting(None)),
+            ["v2", "models", name, "trace", "setting"] => Ok(Route::TraceSetting(Some((*name).to_owned()))),
+            ["v2", "logging"] => Ok(Route::Logging),
+            ["v2", kind @ ("systemsharedmemory" | "cudasharedmemory"), ..] => Err(no_shared_memory(kind)),
             ["v2", "models", name, "versions", version, rest @ ..] => model_route(path, name, Some(version), rest),
             ["v2", "models", name, rest @ ..] => model_route(path, name, None, rest),
             ["v1", "deployments", name, "versions", version, "predict"] => {
@@ -181,6 +201,14 @@ fn number_of(text: &str) -> Result<u32> {
             "a version is a number, such as 1",
         )
     })
+}
+
+fn no_shared_memory(kind: &str) -> Error {
+    Error::new(
+        ErrorCode::Unsupported,
+        format!("{kind} is not served: a server reads no memory that a client names"),
+        "send the data in the body",
+    )
 }
 
 fn unknown_path(path: &str) -> Error {
@@ -250,6 +278,9 @@ mod tests {
             ("/v2/models/", Route::Models),
             ("/v1/deployments", Route::Deployments),
             ("/v1/deployments/d%20e", Route::Deployment("d e".to_owned())),
+            ("/v2/trace/setting", Route::TraceSetting(None)),
+            ("/v2/models/m/trace/setting", Route::TraceSetting(Some("m".to_owned()))),
+            ("/v2/logging", Route::Logging),
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);
@@ -263,6 +294,8 @@ mod tests {
         {
             assert_eq!(Route::of_path(path).unwrap_err().code, ErrorCode::NotFound, "{path}");
         }
+        let error = Route::of_path("/v2/systemsharedmemory/region/r/register").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unsupported);
         for (path, part) in [("/health", "/v2/health/ready"), ("/metrics", "metrics port"), ("/", "/v1/deployments")] {
             let error = Route::of_path(path).unwrap_err();
             assert!(error.hint.contains(part), "{path}: {error}");

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headrace_engine::{Engine, PredictResponse};
+use headrace_engine::Engine;
 use headrace_protocol::oip;
 use headrace_types::Error;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,13 +25,14 @@ use tokio::task::AbortHandle;
 
 use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
+use crate::compress::{Encoding, compressed};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
 use crate::counters::WorkerCounters;
 use crate::errands::ErrandQueues;
 use crate::grpc::{self, GrpcState};
 use crate::handler::{Handled, Prediction, Reply, handle, handle_errand, handle_whole, routed};
-use crate::later::{Holds, InFlight, LONG_BODY_BYTES, Lane, Later, Made, Work, reply_later};
+use crate::later::{EngineResponse, Holds, InFlight, LONG_BODY_BYTES, Lane, Later, Made, Work, reply_later};
 use crate::route::{ROUTE_NONE, Route};
 
 /// Bytes of a request's line and headers.
@@ -248,6 +249,7 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let mut holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(counters) };
     let (head, body) = request.into_parts();
     let config = &worker.config;
+    let accepted = Encoding::accepted(&head.headers);
     let (route_index, reply) = match routed(&head.method, head.uri.path()) {
         Err(refusal) => {
             discard_body(body).await;
@@ -269,6 +271,7 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
             (route_index, reply)
         }
     };
+    let reply = compressed(reply, accepted).await;
     counters.record(route_index, reply.status, arrived.elapsed());
     let Holds { mut share, in_flight } = holds;
     drop(in_flight);
@@ -325,11 +328,8 @@ impl Work for Job {
         }
     }
 
-    fn reply(
-        prediction: &Prediction,
-        response: headrace_types::Result<PredictResponse>,
-    ) -> headrace_types::Result<Reply> {
-        prediction.told(response?)
+    fn reply(prediction: &Prediction, response: EngineResponse) -> headrace_types::Result<Reply> {
+        prediction.told(response)
     }
 
     fn refused(error: Error) -> Reply {
@@ -343,6 +343,9 @@ fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Byte
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(encoding) = reply.encoding {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+    }
     if let Some(length) = reply.header_bytes {
         headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
     }

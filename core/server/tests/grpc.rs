@@ -218,7 +218,10 @@ fn reflection_lists_services_and_gives_files() {
 fn a_running_request_ends_before_the_server_does() {
     let gate = Arc::new(Mutex::new(()));
     let model = Arc::new(GatedModel { gate: Arc::clone(&gate) });
-    let mut server = start_with(config(), vec![ModelSpec { model, ..sum_regressor("gated", 1, &["a"]) }]);
+    let mut server = start_with(
+        config(),
+        vec![ModelSpec { model: headrace_engine::ServedModel::Rows(model), ..sum_regressor("gated", 1, &["a"]) }],
+    );
     let mut client = client(&server);
     let held = gate.lock().unwrap();
     let (response, mut stream) = client.open(INFER, &[]).unwrap();

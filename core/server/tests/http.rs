@@ -11,7 +11,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use headrace_engine::testing::{GatedModel, sum_regressor};
-use headrace_engine::{Engine, EngineOptions, ModelSpec};
+use headrace_engine::{Engine, EngineOptions, ModelSpec, ServedModel};
 use headrace_server::{Server, ServerConfig};
 use headrace_types::{ErrorCode, Model, Objective, Result};
 use serde_json::json;
@@ -390,7 +390,7 @@ impl Model for WaitingModel {
 #[test]
 fn requests_that_wait_for_a_model_have_a_bound_and_go_with_their_clients() {
     let model = Arc::new(WaitingModel::default());
-    let spec = ModelSpec { model: Arc::clone(&model) as Arc<dyn Model>, ..sum_regressor("away", 1, &["a"]) };
+    let spec = ModelSpec { model: ServedModel::Rows(model.clone()), ..sum_regressor("away", 1, &["a"]) };
     let mut server = start_with(ServerConfig { threads: 1, ..config() }, vec![spec]);
     let held = model.gated.gate.lock().unwrap();
     let body = br#"{"features": {"a": [1]}}"#;
@@ -416,7 +416,7 @@ fn requests_that_wait_for_a_model_have_a_bound_and_go_with_their_clients() {
 fn a_stop_does_not_wait_for_a_worker_that_computes_on() {
     let gate = Arc::new(Mutex::new(()));
     let model = Arc::new(GatedModel { gate: Arc::clone(&gate) });
-    let busy = ModelSpec { model, ..sum_regressor("busy", 1, &["a"]) };
+    let busy = ModelSpec { model: ServedModel::Rows(model), ..sum_regressor("busy", 1, &["a"]) };
     let mut server = start_with(ServerConfig { drain_timeout: Duration::from_millis(50), ..config() }, vec![busy]);
     let held = gate.lock().unwrap();
     let mut client = server.client();
@@ -470,9 +470,8 @@ impl Model for GatedExplanations {
 fn a_request_that_takes_long_holds_up_no_other_connection_of_its_thread() {
     let gate = Arc::new(Mutex::new(()));
     let explained = Arc::new(GatedExplanations { gate: Arc::clone(&gate) });
-    let explained = ModelSpec { model: explained, ..sum_regressor("explained", 1, &["a"]) };
-    let busy =
-        ModelSpec { model: Arc::new(GatedModel { gate: Arc::clone(&gate) }), ..sum_regressor("busy", 1, &["a"]) };
+    let explained = ModelSpec { model: ServedModel::Rows(explained), ..sum_regressor("explained", 1, &["a"]) };
+    let busy = ModelSpec { model: GatedModel { gate: Arc::clone(&gate) }.into(), ..sum_regressor("busy", 1, &["a"]) };
     let server = start_with(ServerConfig { threads: 1, ..config() }, vec![explained, busy]);
     let explain = r#"{"features": {"a": [1.5]}, "explain": true}"#.to_owned();
     let infer = r#"{"inputs": [{"name": "features", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}],
@@ -534,7 +533,7 @@ impl Model for LongModel {
 fn a_model_that_takes_long_holds_up_no_other_connection_of_its_thread() {
     let gate = Arc::new(Mutex::new(()));
     let model = Arc::new(LongModel(GatedModel { gate: Arc::clone(&gate) }));
-    let spec = ModelSpec { model, ..sum_regressor("slow", 1, &["a"]) };
+    let spec = ModelSpec { model: ServedModel::Rows(model), ..sum_regressor("slow", 1, &["a"]) };
     let server = start_with(ServerConfig { threads: 1, ..config() }, vec![spec]);
     let infer = r#"{"inputs": [{"name": "features", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}]}"#;
     for (path, body) in
@@ -555,8 +554,8 @@ fn requests_that_wait_and_those_that_take_long_take_no_places_of_each_other() {
     let (away, gate) = (Arc::new(WaitingModel::default()), Arc::new(Mutex::new(())));
     let explained = Arc::new(GatedExplanations { gate: Arc::clone(&gate) });
     let specs = vec![
-        ModelSpec { model: Arc::clone(&away) as Arc<dyn Model>, ..sum_regressor("away", 1, &["a"]) },
-        ModelSpec { model: explained, ..sum_regressor("explained", 1, &["a"]) },
+        ModelSpec { model: ServedModel::Rows(away.clone()), ..sum_regressor("away", 1, &["a"]) },
+        ModelSpec { model: ServedModel::Rows(explained), ..sum_regressor("explained", 1, &["a"]) },
     ];
     let server = start_with(ServerConfig { threads: 1, ..config() }, specs);
     let waits = ("/v1/deployments/away/predict", r#"{"features": {"a": [1.5]}}"#, "wait for models");

@@ -50,6 +50,7 @@ error_codes! {
     UnknownDeployment => "unknown_deployment",
     NotFound => "not_found",
     MethodNotAllowed => "method_not_allowed",
+    Unsupported => "unsupported",
     // definitions
     InvalidDefinition => "invalid_definition",
     InvalidExpression => "invalid_expression",

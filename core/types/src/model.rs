@@ -13,6 +13,8 @@ pub enum Task {
     MultiLabel,
     Seq2seq,
     Ranking,
+    /// Named tensors in, named tensors out, whatever they mean.
+    Tensors,
 }
 
 /// How raw margins become scores.

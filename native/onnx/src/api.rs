@@ -68,8 +68,12 @@ api! {
     34 session_get_output_type_info: fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> Status;
     36 session_get_input_name: fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> Status;
     37 session_get_output_name: fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> Status;
+    48 create_tensor: fn(*mut OrtAllocator, *const i64, usize, c_int, *mut *mut OrtValue) -> Status;
     49 create_tensor_with_data: fn(*const OrtMemoryInfo, *mut c_void, usize, *const i64, usize, c_int, *mut *mut OrtValue) -> Status;
     51 get_tensor_mutable_data: fn(*mut OrtValue, *mut *mut c_void) -> Status;
+    52 fill_string_tensor: fn(*mut OrtValue, *const *const c_char, usize) -> Status;
+    53 get_string_tensor_data_length: fn(*const OrtValue, *mut usize) -> Status;
+    54 get_string_tensor_content: fn(*const OrtValue, *mut c_void, usize, *mut usize, usize) -> Status;
     55 cast_type_info_to_tensor_info: fn(*const OrtTypeInfo, *mut *const OrtTensorInfo) -> Status;
     56 get_onnx_type_from_type_info: fn(*const OrtTypeInfo, *mut c_int) -> Status;
     60 get_tensor_element_type: fn(*const OrtTensorInfo, *mut c_int) -> Status;

@@ -4,6 +4,7 @@
 //!   Library::open(path, threads) -> the process's one library, environment and thread pool
 //!   Session::new(library, bytes) -> what goes in and what comes out, with types and shapes
 //!   session.run(inputs, output)  -> any number of threads at once; tensors lie in the caller's memory
+//!   session.run_tensors(inputs, outputs) -> tensors of any type; numbers stay where the library has put them
 //! ```
 //!
 //! Why no wrapper crate: `ort` runs a session only through `&mut`, panics where a library is missing or too old, and asks for a newer
@@ -13,6 +14,7 @@ mod api;
 mod library;
 mod session;
 mod status;
+mod tensors;
 
 pub use library::Library;
 pub use session::{ElementType, Output, Session, Shape, Tensor, ValueInfo, ValueType};

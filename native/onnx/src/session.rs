@@ -6,7 +6,7 @@ use std::process;
 use std::ptr;
 use std::sync::Arc;
 
-use headrace_types::{Error, ErrorCode, Result};
+use headrace_types::{Datatype, Error, ErrorCode, Result};
 
 use crate::api::{OrtSession, OrtSessionOptions, OrtTensorInfo, OrtTypeInfo, OrtValue};
 use crate::library::{Library, call, free, used_after_fork};
@@ -31,6 +31,27 @@ pub enum ElementType {
 }
 
 impl ElementType {
+    /// The protocol's type with these elements; none where there is none.
+    pub fn datatype(self) -> Option<Datatype> {
+        Some(match self {
+            ElementType::Float32 => Datatype::Fp32,
+            ElementType::Float64 => Datatype::Fp64,
+            ElementType::Int32 => Datatype::Int32,
+            ElementType::Int64 => Datatype::Int64,
+            ElementType::Bool => Datatype::Bool,
+            ElementType::String => Datatype::Bytes,
+            ElementType::Other(2) => Datatype::UInt8,
+            ElementType::Other(3) => Datatype::Int8,
+            ElementType::Other(4) => Datatype::UInt16,
+            ElementType::Other(5) => Datatype::Int16,
+            ElementType::Other(10) => Datatype::Fp16,
+            ElementType::Other(12) => Datatype::UInt32,
+            ElementType::Other(13) => Datatype::UInt64,
+            ElementType::Other(16) => Datatype::Bf16,
+            ElementType::Other(_) => return None,
+        })
+    }
+
     fn of_code(code: c_int) -> Self {
         match code {
             1 => ElementType::Float32,
@@ -76,7 +97,7 @@ pub enum ValueType {
 pub struct ValueInfo {
     pub name: String,
     pub value_type: ValueType,
-    c_name: CString,
+    pub(crate) c_name: CString,
 }
 
 /// Numbers that go in, in the caller's memory.
@@ -131,12 +152,12 @@ pub enum Output<'a> {
 /// A model that the library has loaded. Threads may run it at once.
 #[derive(Debug)]
 pub struct Session {
-    library: Arc<Library>,
-    session: *mut OrtSession,
+    pub(crate) library: Arc<Library>,
+    pub(crate) session: *mut OrtSession,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     /// The process that it was made in.
-    owner: u32,
+    pub(crate) owner: u32,
 }
 
 // SAFETY: a session is documented as usable from several threads at once, `Run` included.
@@ -330,7 +351,7 @@ enum Side {
     Output,
 }
 
-fn failed(text: &str) -> Error {
+pub(crate) fn failed(text: &str) -> Error {
     Error::new(
         ErrorCode::ModelFailed,
         format!("ONNX Runtime could not run the model: {text}"),
@@ -383,7 +404,7 @@ impl TypeInfo<'_> {
     }
 }
 
-fn element_and_shape(library: &Library, tensor: *const OrtTensorInfo) -> Result<(ElementType, Vec<i64>)> {
+pub(crate) fn element_and_shape(library: &Library, tensor: *const OrtTensorInfo) -> Result<(ElementType, Vec<i64>)> {
     let api = &library.api;
     let (mut code, mut count) = (0, 0);
     // SAFETY: the info is alive, the out pointers are ours.

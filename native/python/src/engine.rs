@@ -108,6 +108,11 @@ impl Engine {
         })?)
     }
 
+    /// Adds Triton's example models: `simple`, `simple_string` and `simple_identity`.
+    fn add_fixtures(&self) -> Outcome<()> {
+        Ok(self.checked()?.add_fixtures()?)
+    }
+
     /// Takes a model version out, whether it was loaded or not; requests that run on it end normally.
     fn forget_model(&self, name: &str, version: u32) -> Outcome<()> {
         self.checked()?.forget_model(name, version);

@@ -77,6 +77,7 @@ fn task_name<'py>(py: Python<'py>, task: Task) -> &'py Bound<'py, PyString> {
         Task::MultiLabel => intern!(py, "multi_label"),
         Task::Seq2seq => intern!(py, "seq2seq"),
         Task::Ranking => intern!(py, "ranking"),
+        Task::Tensors => intern!(py, "tensors"),
     }
 }
 
@@ -111,7 +112,7 @@ fn prediction<'py>(
                     PyList::new(py, chosen.map(|(class, _)| class).collect::<Vec<_>>())?,
                 )?;
             }
-            Task::Regression | Task::Ranking | Task::Seq2seq => {
+            Task::Regression | Task::Ranking | Task::Seq2seq | Task::Tensors => {
                 found.set_item(intern!(py, "value"), number(scores[0]))?;
             }
         }

@@ -18,6 +18,7 @@ from headrace.export.exported import ExportedModel, GoldenRows
 from headrace.export.lightgbm import export_lightgbm
 from headrace.export.numba_function import export_numba_function
 from headrace.export.onnx import export_onnx
+from headrace.export.onnx_tensors import export_onnx_tensors
 from headrace.export.python_class import export_python_class
 from headrace.export.sklearn import export_sklearn
 from headrace.export.xgboost import export_xgboost
@@ -29,6 +30,7 @@ __all__ = [
     "export_lightgbm",
     "export_numba_function",
     "export_onnx",
+    "export_onnx_tensors",
     "export_python_class",
     "export_sklearn",
     "export_xgboost",

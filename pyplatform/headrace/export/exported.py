@@ -30,6 +30,17 @@ class GoldenRows(TypedDict):
     scores: list[list[float | None]]
 
 
+class TensorPart(TypedDict):
+    """What a model of tensors is told by, in the place of features and golden rows.
+
+    `signature` is `{"inputs", "outputs", "batch_max"}`; `calls` are those of `golden.json`: inputs and outputs, data as
+    base64 of the protocol's binary form.
+    """
+
+    signature: dict[str, Any]
+    calls: list[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class ExportedModel:
     """A model file and what its manifest says of it.
@@ -37,7 +48,7 @@ class ExportedModel:
     Attributes:
         file: the file that was written.
         format: the name by which the engine knows the file's format.
-        task: `classification`, `regression`, `multi_label` or `ranking`.
+        task: `classification`, `regression`, `multi_label` or `ranking`; `tensors` or `seq2seq` of a model of tensors.
         labels: the names of the classes in the order of the scores, if the model knows them.
         features: the names of the features in the model's order, if the model knows them.
         golden: what the library says of the golden rows.
@@ -45,6 +56,7 @@ class ExportedModel:
         library_version: its version.
         settings: what the format needs to be told beside the file; None where that is nothing.
         files: further files of the model: their names in the version's folder, and where they are.
+        tensors: of a model of tensors, which has no features and no golden rows.
     """
 
     file: Path
@@ -57,6 +69,7 @@ class ExportedModel:
     library_version: str
     settings: Mapping[str, Any] | None = None
     files: tuple[tuple[str, Path], ...] = ()
+    tensors: TensorPart | None = None
 
 
 def library(name: str) -> ModuleType:

@@ -56,8 +56,8 @@ def export_onnx(
             (golden rows).
     """
     onnxruntime = library("onnxruntime")
-    data = _bytes_of(model)
-    session = _session(onnxruntime, data)
+    data = model_bytes(model)
+    session = onnx_session(onnxruntime, data)
     rows = golden_matrix(golden, _features_count(session, golden))
     name = output or _output_name(session)
     margins = _run(session, name, rows)
@@ -81,7 +81,8 @@ def export_onnx(
     )
 
 
-def _bytes_of(model: Any) -> bytes:
+def model_bytes(model: Any) -> bytes:
+    """The bytes of a model's file, of whatever form the caller has it in."""
     if isinstance(model, bytes | bytearray | memoryview):
         return bytes(model)
     if isinstance(model, str | Path):
@@ -92,7 +93,8 @@ def _bytes_of(model: Any) -> bytes:
     raise make_error("invalid_argument", message, "give a path, bytes or an onnx.ModelProto")
 
 
-def _session(onnxruntime: Any, data: bytes) -> Any:
+def onnx_session(onnxruntime: Any, data: bytes) -> Any:
+    """A session of one thread on the processor."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use headrace_cpu::testing::use_forged_snapshot;
 use headrace_engine::testing::{sum_classifier, sum_regressor};
 use headrace_engine::{Deployment, Engine, EngineOptions, PredictRequest, PredictResponse};
@@ -21,6 +22,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "grpc", run: grpc_messages },
     Target { name: "infer", run: infer },
+    Target { name: "infer_tensors", run: infer_tensors },
     Target { name: "log_batch", run: log_batch },
     Target { name: "model_catboost_json", run: model_catboost_json },
     Target { name: "model_lightgbm_text", run: model_lightgbm_text },
@@ -164,6 +166,30 @@ fn grpc_messages(data: &[u8]) {
     }
     drop(grpc::decode_online_features(&SERVED.engine, data));
     drop(grpc::encode_reflection(&mut Vec::new(), data));
+}
+
+/// Models of tensors: whole numbers, whole numbers as text, and bytes as they are.
+static FIXTURES: LazyLock<Engine> = LazyLock::new(|| {
+    let engine = Engine::new(EngineOptions::default());
+    engine.add_fixtures().expect("their signatures are sound");
+    engine
+});
+
+/// As `infer`, of models of tensors.
+fn infer_tensors(data: &[u8]) {
+    let Some((length, body)) = data.split_first_chunk::<2>() else { return };
+    let header_bytes = Some(u16::from_le_bytes(*length)).filter(|bytes| *bytes != u16::MAX).map(usize::from);
+    let body = Bytes::copy_from_slice(body);
+    for deployment in FIXTURES.models() {
+        match oip::decode(&deployment, header_bytes, &body) {
+            Ok(oip::Infer::Tensors(infer)) => match FIXTURES.run_on(&deployment, &infer.request) {
+                Ok(response) => drop(oip::encode_tensors(&deployment, &infer, &response)),
+                Err(error) => drop(error_body(&error)),
+            },
+            Ok(oip::Infer::Rows(_)) => unreachable!("a fixture takes tensors"),
+            Err(error) => drop(error_body(&error)),
+        }
+    }
 }
 
 /// Values that a comparison or a category may trip over; every feature of a row gets the same.

@@ -139,6 +139,7 @@ fn task_name(task: Task) -> &'static str {
         Task::MultiLabel => "multi_label",
         Task::Seq2seq => "seq2seq",
         Task::Ranking => "ranking",
+        Task::Tensors => "tensors",
     }
 }
 

@@ -29,7 +29,7 @@ const NAMES: [&str; 17] = [
 /// The gRPC status of an error: what [`crate::http_status`] is over HTTP.
 pub fn status_code(code: ErrorCode) -> u8 {
     match (code, crate::http_status(code)) {
-        (ErrorCode::MethodNotAllowed, _) => STATUS_UNIMPLEMENTED,
+        (ErrorCode::MethodNotAllowed | ErrorCode::Unsupported, _) => STATUS_UNIMPLEMENTED,
         (ErrorCode::Cancelled, _) => 1,
         (_, 403) => 7,
         (_, 404) => 5,

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use headrace_engine::{Deployment, PredictRequest, PredictResponse, shortened};
-use headrace_types::{Column, ColumnData, Error, ErrorCode, Result};
+use bytes::Bytes;
+use headrace_engine::{Deployment, PredictRequest, PredictResponse, Priority, TensorResponse, shortened};
+use headrace_types::{Column, ColumnData, Error, ErrorCode, Result, element_count};
 
 use super::wire::{Field, Fields, Wire, broken, put_bytes, put_bytes_head, put_le_doubles, put_nested, put_text};
 use super::wire::{put_doubles, put_varint};
 use crate::json::{DIMENSIONS_MAX, ELEMENTS_MAX};
-use crate::oip::InferRequest;
 use crate::oip::datatype::{Datatype, invalid, read_binary, write_bytes_element};
-use crate::oip::decode::{AskedOutput, TENSORS_MAX, Tensor, add_input, element_count, finish, requested};
+use crate::oip::decode::{AskedOutput, TENSORS_MAX, Tensor, add_input, finish, requested};
 use crate::oip::encode::{OutputTensor, check_any_answer, row_errors_text};
+use crate::oip::tensors::{answered, tensor_infer, tensor_of_column};
+use crate::oip::{Infer, InferRequest, TensorInfer};
 
 /// A ModelInferRequest as it stands in its bytes: names are known, tensors are not read yet.
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ pub struct InferMessage<'a> {
     pub model_version: &'a str,
     /// The parameter `timeout`, which is in microseconds.
     pub timeout: Option<Duration>,
+    priority: Priority,
     id: &'a str,
     inputs: Vec<Input<'a>>,
     outputs: Vec<AskedOutput>,
@@ -45,11 +48,13 @@ impl<'a> InferMessage<'a> {
                 1 => message.model_name = fields.text(number, content)?,
                 2 => message.model_version = fields.text(number, content)?,
                 3 => message.id = fields.text(number, content)?,
-                4 => {
-                    if let ("timeout", Parameter::Number(timeout_us)) = parameter(fields.bytes(number, content)?)? {
-                        message.timeout = Some(timeout_us).filter(|us| *us > 0).map(Duration::from_micros);
+                4 => match parameter(fields.bytes(number, content)?)? {
+                    ("timeout", Parameter::Number(us)) => {
+                        message.timeout = Some(us).filter(|us| *us > 0).map(Duration::from_micros);
                     }
-                }
+                    ("priority", Parameter::Number(level)) => message.priority = Priority::of_level(level)?,
+                    _ => {}
+                },
                 5 => push(&mut message.inputs, input(fields.bytes(number, content)?)?)?,
                 6 => push(&mut message.outputs, output(fields.bytes(number, content)?)?)?,
                 7 => push(&mut message.raw, fields.bytes(number, content)?)?,
@@ -152,22 +157,47 @@ fn output(bytes: &[u8]) -> Result<AskedOutput> {
     Ok(output)
 }
 
+/// Reads a request to a model of any kind; `message` was parsed from `bytes`, whose memory the tensors for a model of tensors share. Such a
+/// model always answers raw.
+///
+/// # Errors
+/// As [`decode_infer`].
+pub fn decode(deployment: &Deployment, message: InferMessage<'_>, bytes: &Bytes) -> Result<Infer> {
+    if deployment.tensor_model().is_none() {
+        return decode_infer(deployment, message).map(Infer::Rows);
+    }
+    let InferMessage { id, inputs, outputs, raw, priority, .. } = message;
+    check_raw_count(&inputs, &raw)?;
+    let mut blobs = raw.into_iter();
+    let inputs = inputs.into_iter().map(|input| input.whole_tensor(blobs.next(), bytes));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let id = Some(id).filter(|id| !id.is_empty()).map(str::to_owned);
+    let mut infer = tensor_infer(deployment, id, inputs, Some(outputs), true)?;
+    infer.request.priority = priority;
+    Ok(Infer::Tensors(infer))
+}
+
+fn check_raw_count(inputs: &[Input<'_>], raw: &[&[u8]]) -> Result<()> {
+    if raw.is_empty() || raw.len() == inputs.len() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::InvalidArgument,
+        format!("{} inputs have {} raw_input_contents", inputs.len(), raw.len()),
+        "send one for each input, in their order, or none and the inputs' contents instead",
+    ))
+}
+
 /// Reads the tensors of a request by a model's signature. The answer is raw if the request was, or had no tensors, else typed.
 ///
 /// # Errors
 /// `invalid_tensor`, `invalid_argument`, `unknown_feature`, `type_mismatch` naming the tensor; `too_large`.
 pub fn decode_infer(deployment: &Deployment, message: InferMessage<'_>) -> Result<InferRequest> {
-    let InferMessage { id, inputs, outputs, raw, .. } = message;
+    let InferMessage { id, inputs, outputs, raw, priority, .. } = message;
     let is_typed = raw.is_empty() && inputs.iter().any(|input| input.contents.is_some_and(|bytes| !bytes.is_empty()));
-    if !raw.is_empty() && raw.len() != inputs.len() {
-        return Err(Error::new(
-            ErrorCode::InvalidArgument,
-            format!("{} inputs have {} raw_input_contents", inputs.len(), raw.len()),
-            "send one for each input, in their order, or none and the inputs' contents instead",
-        ));
-    }
-    let mut predict =
-        PredictRequest { id: Some(id).filter(|id| !id.is_empty()).map(str::to_owned), ..PredictRequest::default() };
+    check_raw_count(&inputs, &raw)?;
+    let id = Some(id).filter(|id| !id.is_empty()).map(str::to_owned);
+    let mut predict = PredictRequest { id, priority, ..PredictRequest::default() };
     let mut blobs = raw.into_iter();
     for input in inputs {
         let tensor = input.tensor(blobs.next())?;
@@ -178,6 +208,18 @@ pub fn decode_infer(deployment: &Deployment, message: InferMessage<'_>) -> Resul
 }
 
 impl Input<'_> {
+    /// The tensor for a model of tensors.
+    fn whole_tensor(self, raw: Option<&[u8]>, bytes: &Bytes) -> Result<headrace_types::Tensor> {
+        let datatype = Datatype::from_name(self.datatype)?;
+        if let (Some(raw), []) = (raw, self.contents.unwrap_or_default())
+            && !self.name.is_empty()
+        {
+            return headrace_types::Tensor::new(self.name, datatype, self.shape, bytes.slice_ref(raw));
+        }
+        let Tensor { name, shape, column, .. } = self.tensor(raw)?;
+        tensor_of_column(name, datatype, shape, &column)
+    }
+
     fn tensor(self, raw: Option<&[u8]>) -> Result<Tensor> {
         let name = self.name;
         if name.is_empty() {
@@ -343,6 +385,31 @@ pub fn encode_infer(
         }
     }
     raw.iter().for_each(|tensor| put_raw(out, tensor));
+    Ok(())
+}
+
+/// Writes the answer of a model of tensors.
+///
+/// # Errors
+/// As [`oip::encode_tensors`](crate::oip::encode_tensors).
+pub fn encode_tensors(
+    out: &mut Vec<u8>,
+    deployment: &Deployment,
+    infer: &TensorInfer,
+    response: &TensorResponse,
+) -> Result<()> {
+    put_text(out, 1, deployment.name());
+    put_decimal(out, 2, deployment.version());
+    put_text(out, 3, infer.request.id.as_deref().unwrap_or_default());
+    let tensors = answered(deployment, infer, response)?;
+    for tensor in &tensors {
+        put_nested(out, 5, |out| {
+            put_text(out, 1, tensor.name());
+            put_text(out, 2, tensor.datatype().name());
+            put_nested(out, 3, |out| tensor.shape().iter().for_each(|dimension| put_varint(out, *dimension as u64)));
+        });
+    }
+    tensors.iter().for_each(|tensor| put_bytes(out, 6, tensor.data()));
     Ok(())
 }
 

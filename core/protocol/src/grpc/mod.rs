@@ -17,4 +17,4 @@ pub use common::{
 };
 pub use describe::{decode_index_request, decode_texts, encode_json, encode_reflection, method_paths};
 pub use error::{STATUS_OK, STATUS_UNIMPLEMENTED, status_code, status_name};
-pub use infer::{InferMessage, decode_infer, encode_infer, encode_stream_reply};
+pub use infer::{InferMessage, decode, decode_infer, encode_infer, encode_stream_reply, encode_tensors};

@@ -1,26 +1,63 @@
 //! Infer requests to predict requests.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
-use headrace_engine::{ColumnBuilder, Deployment, Explain, PredictRequest, RowError, Section, shortened};
-use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
+use bytes::Bytes;
+use headrace_engine::{ColumnBuilder, Deployment, Explain, PredictRequest, Priority, RowError, Section, shortened};
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType, element_count};
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
+use super::tensors::{TensorInfer, raw_tensor, tensor_infer, tensor_of_column};
 use super::{CONTRIBUTIONS_OUTPUT, FEATURES_INPUT, output_names};
 use crate::json::{
     DIMENSIONS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional, WRONG_VALUES_MAX, parse,
-    too_many_wrong,
+    skip, too_many_wrong,
 };
 
 /// Tensors that a request may list.
 pub(crate) const TENSORS_MAX: usize = 4096;
 
-/// An infer request: what to predict, and how to answer.
+/// An infer request, by the kind of model that it is for.
+#[derive(Debug)]
+pub enum Infer {
+    Rows(InferRequest),
+    Tensors(TensorInfer),
+}
+
+impl Infer {
+    /// When the caller stops waiting.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        match self {
+            Infer::Rows(infer) => infer.predict.deadline = deadline,
+            Infer::Tensors(infer) => infer.request.deadline = deadline,
+        }
+    }
+
+    /// Notes when the whole request was there: what its `timeout` counts from.
+    pub fn arrived(&mut self, at: Instant) {
+        match self {
+            Infer::Rows(infer) => {
+                infer.predict.arrived = Some(at);
+                infer.predict.deadline = infer.timeout.and_then(|timeout| at.checked_add(timeout));
+            }
+            Infer::Tensors(infer) => {
+                infer.request.arrived = Some(at);
+                infer.request.deadline = infer.timeout.and_then(|timeout| at.checked_add(timeout));
+            }
+        }
+    }
+}
+
+/// An infer request to a model of rows: what to predict, and how to answer.
 #[derive(Debug)]
 pub struct InferRequest {
     pub predict: PredictRequest,
+    /// How long the caller waits.
+    pub timeout: Option<Duration>,
     pub(crate) outputs: Vec<RequestedOutput>,
 }
 
@@ -34,16 +71,53 @@ pub(crate) struct RequestedOutput {
 }
 
 /// Reads an infer request. `header_bytes` is the value of `Inference-Header-Content-Length`: how much of the body is JSON, 0 for a
-/// raw request that is one tensor and no JSON; without it all is JSON.
+/// raw request that is one tensor and no JSON; without it all is JSON. Binary tensors for a model of tensors stay in the body's memory.
 ///
 /// # Errors
 /// `invalid_json`, or `invalid_tensor`, `invalid_argument`, `unknown_feature`, `type_mismatch` naming the tensor.
+pub fn decode(deployment: &Deployment, header_bytes: Option<usize>, body: &Bytes) -> Result<Infer> {
+    let Some(model) = deployment.tensor_model() else {
+        return decode_infer(deployment, header_bytes, body).map(Infer::Rows);
+    };
+    if header_bytes == Some(0) {
+        let input = raw_tensor(deployment.name(), model.signature(), body)?;
+        return tensor_infer(deployment, None, vec![input], None, true).map(Infer::Tensors);
+    }
+    let (parsed, mut blobs) = message(header_bytes, body)?;
+    let inputs = parsed.inputs.into_iter().map(|input| input.whole_tensor(body, &mut blobs));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    check_all_taken(blobs)?;
+    let parameters = parsed.parameters;
+    let mut infer = tensor_infer(deployment, parsed.id, inputs, parsed.outputs, parameters.is_binary_output())?;
+    (infer.timeout, infer.request.priority) = (parameters.timeout(), parameters.priority()?);
+    Ok(Infer::Tensors(infer))
+}
+
+/// As [`decode`], for a model of rows.
+///
+/// # Errors
+/// As [`decode`].
 pub fn decode_infer(deployment: &Deployment, header_bytes: Option<usize>, body: &[u8]) -> Result<InferRequest> {
     if header_bytes == Some(0) {
         return raw_request(deployment, body);
     }
+    let (parsed, mut blobs) = message(header_bytes, body)?;
+    let parameters = parsed.parameters;
+    let priority = parameters.priority()?;
+    let mut predict = PredictRequest { id: parsed.id, priority, ..PredictRequest::default() };
+    for input in parsed.inputs {
+        let tensor = input.tensor(&mut blobs)?;
+        add_input(deployment, &mut predict, tensor)?;
+    }
+    check_all_taken(blobs)?;
+    let outputs = requested(deployment, parsed.outputs, parameters.is_binary_output())?;
+    Ok(InferRequest { timeout: parameters.timeout(), ..finish(predict, outputs)? })
+}
+
+/// The JSON of a body, and what is behind it.
+fn message(header_bytes: Option<usize>, body: &[u8]) -> Result<(Message<'_>, &[u8])> {
     let header_bytes = header_bytes.unwrap_or(body.len());
-    let Some((json, mut blobs)) = body.split_at_checked(header_bytes) else {
+    let Some((json, blobs)) = body.split_at_checked(header_bytes) else {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
             format!("Inference-Header-Content-Length is {header_bytes}, the body has {} bytes", body.len()),
@@ -52,21 +126,18 @@ pub fn decode_infer(deployment: &Deployment, header_bytes: Option<usize>, body: 
     };
     let fault = Fault::default();
     let seed = ObjectSeed { what: "the request", fault: Some(&fault), each: Message::default() };
-    let parsed = parse(json, &fault, seed)?;
-    let mut predict = PredictRequest { id: parsed.id, ..PredictRequest::default() };
-    for input in parsed.inputs {
-        let tensor = input.tensor(&mut blobs)?;
-        add_input(deployment, &mut predict, tensor)?;
+    Ok((parse(json, &fault, seed)?, blobs))
+}
+
+fn check_all_taken(blobs: &[u8]) -> Result<()> {
+    if blobs.is_empty() {
+        return Ok(());
     }
-    if !blobs.is_empty() {
-        return Err(Error::new(
-            ErrorCode::InvalidTensor,
-            format!("{} bytes follow the last binary tensor", blobs.len()),
-            "make the tensors' binary_data_size add up to the bytes behind the JSON",
-        ));
-    }
-    let outputs = requested(deployment, parsed.outputs, parsed.binary_output)?;
-    finish(predict, outputs)
+    Err(Error::new(
+        ErrorCode::InvalidTensor,
+        format!("{} bytes follow the last binary tensor", blobs.len()),
+        "make the tensors' binary_data_size add up to the bytes behind the JSON",
+    ))
 }
 
 /// Only a model with one input and one open dimension says what the bytes of a raw request are.
@@ -111,7 +182,7 @@ pub(crate) fn finish(mut predict: PredictRequest, outputs: Vec<RequestedOutput>)
     for batch in [&mut predict.entities, &mut predict.request, &mut predict.features] {
         batch.rows = batch.columns.first().map_or(0, |(_, column)| column.len());
     }
-    Ok(InferRequest { predict, outputs })
+    Ok(InferRequest { predict, timeout: None, outputs })
 }
 
 pub(crate) fn requested(
@@ -172,10 +243,6 @@ impl Tensor {
         }
         Ok(self)
     }
-}
-
-pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
 }
 
 /// Puts a tensor where its name says.
@@ -285,14 +352,14 @@ struct Message<'de> {
     id: Option<String>,
     inputs: Vec<Input<'de>>,
     outputs: Option<Vec<AskedOutput>>,
-    binary_output: bool,
+    parameters: Parameters,
 }
 
 impl<'de> KeyHandler<'de> for Message<'de> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "id" => self.id = map.next_value()?,
-            "parameters" => self.binary_output = parameters(map)?.binary_data_output.unwrap_or(false),
+            "parameters" => self.parameters = parameters(map)?,
             "inputs" => {
                 let seed = Optional(ListSeed::<Input<'_>>::new("'inputs'", "an input"));
                 self.inputs = map.next_value_seed(seed)?.unwrap_or_default();
@@ -300,7 +367,7 @@ impl<'de> KeyHandler<'de> for Message<'de> {
             "outputs" => {
                 self.outputs = map.next_value_seed(Optional(ListSeed::<AskedOutput>::new("'outputs'", "an output")))?;
             }
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => skip(map)?,
         }
         Ok(())
     }
@@ -346,13 +413,32 @@ impl<'de, T: KeyHandler<'de> + Default> Visitor<'de> for ListSeed<T> {
     }
 }
 
-/// The parameters that mean something here; others are ignored, as the protocol allows.
+/// The parameters that mean something here. Others are read and left, as the protocol allows: strings, numbers and bools.
 #[derive(Default)]
-struct Parameters {
+pub(crate) struct Parameters {
     binary_data_size: Option<usize>,
     binary_data: Option<bool>,
     binary_data_output: Option<bool>,
     classification: Option<usize>,
+    /// Microseconds; 0 is none.
+    timeout_us: Option<u64>,
+    priority: Option<u64>,
+}
+
+impl Parameters {
+    fn is_binary_output(&self) -> bool {
+        self.binary_data_output.unwrap_or(false)
+    }
+
+    /// # Errors
+    /// `invalid_argument` for a level that is none.
+    fn priority(&self) -> Result<Priority> {
+        Priority::of_level(self.priority.unwrap_or(0))
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout_us.filter(|us| *us > 0).map(Duration::from_micros)
+    }
 }
 
 impl<'de> KeyHandler<'de> for Parameters {
@@ -362,13 +448,54 @@ impl<'de> KeyHandler<'de> for Parameters {
             "binary_data" => self.binary_data = map.next_value()?,
             "binary_data_output" => self.binary_data_output = map.next_value()?,
             "classification" => self.classification = map.next_value()?,
+            "timeout" => self.timeout_us = map.next_value()?,
+            "priority" => self.priority = map.next_value()?,
             "shared_memory_region" if map.next_value::<Option<IgnoredAny>>()?.is_some() => {
                 return Err(de::Error::custom("shared memory is not offered: send the data in the body"));
             }
             "shared_memory_region" => {}
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => {
+                map.next_value::<Option<AnyParameter>>()?;
+            }
         }
         Ok(())
+    }
+}
+
+/// A parameter that is not read, which must be a string, a number or a bool all the same.
+struct AnyParameter;
+
+impl<'de> Deserialize<'de> for AnyParameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyParameter)
+    }
+}
+
+impl Visitor<'_> for AnyParameter {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a parameter that is a string, a number or a bool")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
     }
 }
 
@@ -381,7 +508,7 @@ fn parameters<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Parameters, A::Erro
 #[derive(Debug, Default)]
 pub(crate) struct AskedOutput {
     pub(crate) name: String,
-    binary: Option<bool>,
+    pub(crate) binary: Option<bool>,
     pub(crate) classes: Option<usize>,
 }
 
@@ -394,7 +521,7 @@ impl<'de> KeyHandler<'de> for AskedOutput {
                 self.binary = parameters.binary_data;
                 self.classes = parameters.classification.filter(|count| *count > 0);
             }
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => skip(map)?,
         }
         Ok(())
     }
@@ -442,13 +569,31 @@ impl<'de> KeyHandler<'de> for Input<'de> {
                     None => map.next_value::<Option<&RawValue>>()?.map(InputData::Text),
                 };
             }
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => skip(map)?,
         }
         Ok(())
     }
 }
 
 impl Input<'_> {
+    /// The tensor as a model of tensors takes it, its data cut out of the body where it is binary.
+    fn whole_tensor(mut self, body: &Bytes, blobs: &mut &[u8]) -> Result<headrace_types::Tensor> {
+        if let (None, Some(bytes), Some(datatype)) = (&self.data, self.binary_bytes, self.datatype)
+            && !self.name.is_empty()
+        {
+            let shape = self.shape.take().ok_or_else(|| invalid(&self.name, "has no shape"))?;
+            let blob = take_blob(&self.name, bytes, blobs)?;
+            return headrace_types::Tensor::new(self.name, datatype, shape, body.slice_ref(blob));
+        }
+        let datatype = self.datatype.ok_or_else(|| invalid(&self.name, "has no datatype"))?;
+        let Tensor { name, shape, column, errors } = self.tensor(blobs)?;
+        if let Some(wrong) = errors.first() {
+            let what = format!("has a wrong value at place {}: {}", wrong.row, wrong.error.message);
+            return Err(invalid(&name, what));
+        }
+        tensor_of_column(name, datatype, shape, &column)
+    }
+
     /// The tensor, its data from the JSON or from the front of `blobs`.
     fn tensor(self, blobs: &mut &[u8]) -> Result<Tensor> {
         let name = self.name;
@@ -466,10 +611,7 @@ impl Input<'_> {
             (Some(_), Some(_)) => return Err(invalid(&name, "has both 'data' and 'binary_data_size'")),
             (None, None) => return Err(lacks("data")),
             (None, Some(bytes)) => {
-                let Some((blob, rest)) = blobs.split_at_checked(bytes) else {
-                    return Err(invalid(&name, format!("asks for {bytes} binary bytes, {} are left", blobs.len())));
-                };
-                *blobs = rest;
+                let blob = take_blob(&name, bytes, blobs)?;
                 (Column::new(read_binary(&name, datatype, count, blob)?), Vec::new())
             }
             (Some(data), None) => {
@@ -493,6 +635,15 @@ impl Input<'_> {
         }
         Tensor { name, shape, column, errors }.checked()
     }
+}
+
+/// The next bytes behind the JSON.
+fn take_blob<'b>(name: &str, bytes: usize, blobs: &mut &'b [u8]) -> Result<&'b [u8]> {
+    let (blob, rest) = blobs
+        .split_at_checked(bytes)
+        .ok_or_else(|| invalid(name, format!("asks for {bytes} binary bytes, {} are left", blobs.len())))?;
+    *blobs = rest;
+    Ok(blob)
 }
 
 /// Tensor data, flat or nested, as one column.

@@ -1,11 +1,12 @@
 //! Predict responses to infer responses.
 
-use headrace_engine::{Deployment, NO_LABEL, PredictResponse};
-use headrace_types::{Error, Result};
+use headrace_engine::{Deployment, NO_LABEL, PredictResponse, TensorResponse};
+use headrace_types::{Error, ErrorCode, Result, Tensor};
 
 use super::CONTRIBUTIONS_OUTPUT;
 use super::datatype::{Datatype, write_bytes_element};
 use super::decode::{InferRequest, RequestedOutput};
+use super::tensors::{TensorInfer, answered};
 use crate::json::{separate, write};
 
 /// An encoded answer.
@@ -26,17 +27,8 @@ pub fn encode_infer(
     response: &PredictResponse,
 ) -> Result<InferResponse> {
     check_any_answer(response)?;
-    let mut json = Vec::with_capacity(256);
+    let mut json = head(deployment, request.predict.id.as_deref());
     let mut blobs = Vec::new();
-    json.extend_from_slice(b"{\"model_name\":");
-    write(&mut json, deployment.name());
-    json.extend_from_slice(b",\"model_version\":\"");
-    write(&mut json, &deployment.version());
-    json.push(b'"');
-    if let Some(id) = &request.predict.id {
-        json.extend_from_slice(b",\"id\":");
-        write(&mut json, id);
-    }
     if !response.row_errors.is_empty() {
         json.extend_from_slice(b",\"parameters\":{\"row_errors\":");
         write(&mut json, &row_errors_text(response));
@@ -47,11 +39,105 @@ pub fn encode_infer(
         separate(&mut json, index);
         write_output(&mut json, &mut blobs, output, &OutputTensor::of(response, output)?);
     }
+    Ok(ended(json, blobs, request.outputs.iter().any(|output| output.binary)))
+}
+
+/// Writes the answer of a model of tensors.
+///
+/// # Errors
+/// `invalid_argument` for an output that has no JSON form, naming it.
+pub fn encode_tensors(
+    deployment: &Deployment,
+    infer: &TensorInfer,
+    response: &TensorResponse,
+) -> Result<InferResponse> {
+    let mut json = head(deployment, infer.request.id.as_deref());
+    let tensors = answered(deployment, infer, response)?;
+    let mut blobs = Vec::with_capacity(
+        tensors
+            .iter()
+            .zip(&infer.outputs)
+            .filter(|(_, output)| output.binary)
+            .map(|(tensor, _)| tensor.data().len())
+            .sum(),
+    );
+    json.extend_from_slice(b",\"outputs\":[");
+    for (index, (tensor, output)) in tensors.iter().zip(&infer.outputs).enumerate() {
+        separate(&mut json, index);
+        write_head(&mut json, tensor.name(), tensor.datatype().name(), tensor.shape());
+        if output.binary {
+            blobs.extend_from_slice(tensor.data());
+            write_size(&mut json, tensor.data().len());
+        } else {
+            json.extend_from_slice(b",\"data\":");
+            write_elements(&mut json, tensor)?;
+        }
+        json.push(b'}');
+    }
+    Ok(ended(json, blobs, infer.outputs.iter().any(|output| output.binary)))
+}
+
+/// An answer up to its outputs. The id is the caller's; without one there is none.
+fn head(deployment: &Deployment, id: Option<&str>) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256);
+    json.extend_from_slice(b"{\"model_name\":");
+    write(&mut json, deployment.name());
+    json.extend_from_slice(b",\"model_version\":\"");
+    write(&mut json, &deployment.version());
+    json.push(b'"');
+    if let Some(id) = id.filter(|id| !id.is_empty()) {
+        json.extend_from_slice(b",\"id\":");
+        write(&mut json, id);
+    }
+    json
+}
+
+fn ended(mut json: Vec<u8>, mut blobs: Vec<u8>, has_binary: bool) -> InferResponse {
     json.extend_from_slice(b"]}");
-    let has_binary = request.outputs.iter().any(|output| output.binary);
     let header_bytes = has_binary.then_some(json.len());
     json.append(&mut blobs);
-    Ok(InferResponse { body: json, header_bytes })
+    InferResponse { body: json, header_bytes }
+}
+
+/// The elements as a flat list; a float that is not finite is `null`.
+fn write_elements(json: &mut Vec<u8>, tensor: &Tensor) -> Result<()> {
+    let no_form = |what: &str| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("output '{}' {what}", tensor.name()),
+            "ask for it as binary data: \"parameters\": {\"binary_data\": true}",
+        )
+    };
+    json.push(b'[');
+    macro_rules! numbers {
+        ($($datatype:ident: $type:ty),*) => {
+            match tensor.datatype() {
+                $(Datatype::$datatype => {
+                    for (index, number) in tensor.numbers(<$type>::from_le_bytes).into_iter().flatten().enumerate() {
+                        separate(json, index);
+                        write(json, &number);
+                    }
+                })*
+                Datatype::Bool => {
+                    for (index, byte) in tensor.data().iter().enumerate() {
+                        separate(json, index);
+                        write(json, &(*byte == 1));
+                    }
+                }
+                Datatype::Bytes => {
+                    for (index, element) in tensor.bytes_elements().enumerate() {
+                        let text = std::str::from_utf8(element).map_err(|_| no_form("holds bytes that are not UTF-8"))?;
+                        separate(json, index);
+                        write(json, text);
+                    }
+                }
+                Datatype::Fp16 | Datatype::Bf16 => return Err(no_form("is of 16-bit floats, which have no JSON form")),
+            }
+        };
+    }
+    numbers!(UInt8: u8, UInt16: u16, UInt32: u32, UInt64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64, Fp32: f32, Fp64: f64);
+    json.push(b']');
+    Ok(())
 }
 
 /// # Errors
@@ -140,22 +226,31 @@ fn best_classes(response: &PredictResponse, count: usize) -> Vec<String> {
     texts
 }
 
-fn write_output(json: &mut Vec<u8>, blobs: &mut Vec<u8>, output: &RequestedOutput, tensor: &OutputTensor<'_>) {
+/// An output's members before its data.
+fn write_head(json: &mut Vec<u8>, name: &str, datatype: &str, shape: &[usize]) {
     json.extend_from_slice(b"{\"name\":");
-    write(json, &*output.name);
+    write(json, name);
     json.extend_from_slice(b",\"datatype\":");
-    write(json, tensor.datatype().name());
+    write(json, datatype);
     json.extend_from_slice(b",\"shape\":");
-    write(json, tensor.shape());
+    write(json, shape);
+}
+
+fn write_size(json: &mut Vec<u8>, bytes: usize) {
+    json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+    write(json, &bytes);
+    json.push(b'}');
+}
+
+fn write_output(json: &mut Vec<u8>, blobs: &mut Vec<u8>, output: &RequestedOutput, tensor: &OutputTensor<'_>) {
+    write_head(json, &output.name, tensor.datatype().name(), tensor.shape());
     if output.binary {
         let before = blobs.len();
         match tensor {
             OutputTensor::Texts(texts, _) => texts.iter().for_each(|text| write_bytes_element(blobs, text.as_bytes())),
             OutputTensor::Numbers(numbers, _) => blobs.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
         }
-        json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-        write(json, &(blobs.len() - before));
-        json.push(b'}');
+        write_size(json, blobs.len() - before);
     } else {
         json.extend_from_slice(b",\"data\":");
         match tensor {

@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use headrace_engine::{Deployment, Engine, MetricsSnapshot, Phase};
-use headrace_types::{DType, Error, ErrorCode, Field, Result};
+use headrace_types::{DType, Error, ErrorCode, Field, Result, TensorInfo};
 use serde_json::{Value, json};
 
 use super::datatype::Datatype;
+use super::tensors::infos;
 use super::{FEATURES_INPUT, output_names};
 
 /// The extensions of the protocol that this server speaks.
 ///
 /// `model_repository` is none of them: its index is answered, but models are loaded by registering them, not over HTTP.
-const EXTENSIONS: [&str; 4] = ["classification", "binary_tensor_data", "model_configuration", "statistics"];
+const EXTENSIONS: [&str; 8] = [
+    "classification",
+    "binary_tensor_data",
+    "parameters",
+    "schedule_policy",
+    "model_configuration",
+    "statistics",
+    "trace",
+    "logging",
+];
 
 /// GET /v2
 pub fn server_metadata() -> Value {
@@ -52,26 +62,29 @@ pub fn model_metadata(engine: &Engine, name: &str, version: Option<u32>) -> Resu
     }))
 }
 
-/// GET /v2/models/{m}[/versions/{v}]/config: Triton's configuration, as far as it is true of this engine. Requests are not merged
-/// (`max_batch_size` 0), and every tensor's first dimension is open.
+/// GET /v2/models/{m}[/versions/{v}]/config: Triton's configuration, as far as it is true of this engine. A model of rows has
+/// `max_batch_size` 0, so its dimensions hold the rows; where a model of tensors has a batch, its dimensions are told without it.
 ///
 /// # Errors
 /// `unknown_model` or `unknown_model_version`.
 pub fn model_config(engine: &Engine, name: &str, version: Option<u32>) -> Result<Value> {
     let deployment = engine.find_model(name, version)?;
-    let mut input: Vec<Value> = inputs(&deployment).iter().map(Io::config).collect();
+    let batch_max = deployment.tensor_model().map_or(0, |model| model.signature().batch_max);
+    let config = |io: &Io| io.config(batch_max > 0);
+    let input_of = |io: &Io, is_optional: bool| {
+        let mut config = config(io);
+        config["optional"] = is_optional.into();
+        config
+    };
+    let mut input: Vec<Value> = inputs(&deployment).iter().map(|io| input_of(io, false)).collect();
     if deployment.service().is_some() {
-        input.extend(deployment.features().iter().filter_map(|field| {
-            let mut config = Io::of(field)?.config();
-            config["optional"] = true.into();
-            Some(config)
-        }));
+        input.extend(deployment.features().iter().filter_map(|field| Some(input_of(&Io::of(field)?, true))));
     }
-    let output: Vec<Value> = outputs(&deployment).iter().map(Io::config).collect();
+    let output: Vec<Value> = outputs(&deployment).iter().map(config).collect();
     Ok(json!({
         "name": deployment.name(), "platform": deployment.platform(), "backend": "headrace",
-        "version_policy": {"all": {}}, "max_batch_size": 0, "input": input, "output": output,
-        "model_transaction_policy": {"decoupled": false},
+        "version_policy": {"all": {}}, "max_batch_size": batch_max, "input": input, "output": output,
+        "model_transaction_policy": {"decoupled": false}, "response_cache": {"enable": false},
     }))
 }
 
@@ -159,12 +172,22 @@ impl Io {
         json!({"name": self.name, "datatype": self.datatype.name(), "shape": self.shape})
     }
 
-    fn config(&self) -> Value {
-        json!({"name": self.name, "data_type": self.datatype.config_name(), "dims": self.shape})
+    fn config(&self, without_batch: bool) -> Value {
+        let dims = if without_batch { self.shape.get(1..).unwrap_or_default() } else { &self.shape };
+        json!({"name": self.name, "data_type": self.datatype.config_name(), "dims": dims})
+    }
+}
+
+impl From<&TensorInfo> for Io {
+    fn from(info: &TensorInfo) -> Self {
+        Self { name: info.name.clone(), datatype: info.datatype, shape: info.shape.clone() }
     }
 }
 
 fn inputs(deployment: &Deployment) -> Vec<Io> {
+    if let Some((inputs, _)) = infos(deployment) {
+        return inputs.iter().map(Io::from).collect();
+    }
     if deployment.service().is_none() && deployment.takes_text() {
         return deployment.features().iter().filter_map(Io::of).collect();
     }
@@ -176,6 +199,9 @@ fn inputs(deployment: &Deployment) -> Vec<Io> {
 }
 
 fn outputs(deployment: &Deployment) -> Vec<Io> {
+    if let Some((_, outputs)) = infos(deployment) {
+        return outputs.iter().map(Io::from).collect();
+    }
     let names = output_names(deployment).iter();
     let io = |name: &&str| {
         let (dtype, shape) = match *name {

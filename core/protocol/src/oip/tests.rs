@@ -327,7 +327,7 @@ fn metadata_tells_what_infer_takes() {
     assert_eq!(model_metadata(&engine, "m", Some(4)).unwrap_err().code, ErrorCode::UnknownModelVersion);
     let deployment = with_service();
     let engine = Engine::new(EngineOptions::default());
-    engine.add_model(ModelSpec { model: Arc::new(SumModel::logistic(2)), ..spec_of(&deployment) }).unwrap();
+    engine.add_model(ModelSpec { model: SumModel::logistic(2).into(), ..spec_of(&deployment) }).unwrap();
     let metadata = model_metadata(&engine, "risk", Some(4)).unwrap();
     let expected = json!([
         {"name": "origin", "datatype": "BYTES", "shape": [-1]}, {"name": "planned", "datatype": "INT64", "shape": [-1]},

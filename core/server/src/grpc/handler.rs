@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headrace_engine::{Engine, PredictResponse};
+use headrace_engine::Engine;
 use headrace_protocol::grpc::{
-    InferMessage, PredictMessage, decode_index_request, decode_infer, decode_online_features, decode_predict,
-    decode_texts, encode_infer, encode_json, encode_number, encode_online_features, encode_predict,
+    InferMessage, PredictMessage, decode, decode_index_request, decode_online_features, decode_predict, decode_texts,
+    encode_infer, encode_json, encode_number, encode_online_features, encode_predict, encode_tensors,
 };
+use headrace_protocol::oip::Infer;
 use headrace_protocol::{describe_deployment, list_deployments, oip};
 use headrace_types::{Error, Result};
 use serde_json::json;
@@ -15,8 +16,8 @@ use serde_json::json;
 use super::answer::{Answer, Failure, framed};
 use super::metadata::Opened;
 use super::method::Method;
-use crate::handler::{Asked, Prediction, unpanicked};
-use crate::later::{LONG_BODY_BYTES, Later, Made, Work};
+use crate::handler::{Asked, Prediction, other_kind, unpanicked};
+use crate::later::{EngineResponse, LONG_BODY_BYTES, Later, Made, Work};
 use crate::route::version_of;
 
 /// The services whose health is the server's.
@@ -62,8 +63,8 @@ impl Work for Job {
         unpanicked(work, panicked).unwrap_or_else(|error| Made::Answered(Err(error.into())))
     }
 
-    fn reply(prediction: &Prediction, response: Result<PredictResponse>) -> Result<Answer> {
-        told(prediction, response?)
+    fn reply(prediction: &Prediction, response: EngineResponse) -> Result<Answer> {
+        told(prediction, response)
     }
 
     fn refused(error: Error) -> Answer {
@@ -109,10 +110,10 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
             let message = InferMessage::parse(bytes)?;
             let deployment = engine.deployment(message.model_name, version_of(message.model_version)?)?;
             let timeout = message.timeout;
-            let mut request = decode_infer(&deployment, message)?;
-            request.predict.arrived = Some(opened.arrived);
-            request.predict.deadline = earlier(opened, timeout);
-            Prediction { deployment, asked: Asked::Infer(request) }
+            let mut infer = decode(&deployment, message, &call.message)?;
+            infer.arrived(opened.arrived);
+            infer.set_deadline(earlier(opened, timeout));
+            Prediction { deployment, asked: Asked::Infer(infer) }
         }
         Method::Predict => {
             let message = PredictMessage::parse(bytes)?;
@@ -135,17 +136,22 @@ fn earlier(opened: &Opened, timeout: Option<Duration>) -> Option<Instant> {
 
 /// The answer that tells a response.
 #[expect(clippy::unnecessary_wraps, reason = "the form that other protocols need")]
-fn told(prediction: &Prediction, response: PredictResponse) -> Result<Answer> {
+fn told(prediction: &Prediction, response: EngineResponse) -> Result<Answer> {
     let deployment = &*prediction.deployment;
-    Ok(match &prediction.asked {
-        Asked::Infer(request) => {
+    Ok(match (&prediction.asked, response) {
+        (Asked::Infer(Infer::Rows(request)), EngineResponse::Rows(response)) => {
             let bytes_about = BYTES_ABOUT + 16 * response.scores.len();
             framed(bytes_about, |out| encode_infer(out, deployment, request, &response))
         }
-        Asked::Predict(_) => framed(BYTES_ABOUT + 64 * response.rows, |out| {
+        (Asked::Infer(Infer::Tensors(infer)), EngineResponse::Tensors(response)) => {
+            let bytes = response.outputs.iter().map(|output| output.data().len()).sum::<usize>();
+            framed(BYTES_ABOUT + bytes, |out| encode_tensors(out, deployment, infer, &response))
+        }
+        (Asked::Predict(_), EngineResponse::Rows(response)) => framed(BYTES_ABOUT + 64 * response.rows, |out| {
             encode_predict(out, deployment, &response);
             Ok(())
         }),
+        _ => Err(other_kind().into()),
     })
 }
 

@@ -47,7 +47,7 @@ pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
     engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
     engine.add_model(sum_regressor("minutes", 1, &["a"])).unwrap();
     let fragile = sum_classifier("fragile", 1, &["a"]);
-    engine.add_model(ModelSpec { model: Arc::new(PanickingModel), ..fragile }).unwrap();
+    engine.add_model(ModelSpec { model: PanickingModel.into(), ..fragile }).unwrap();
     for spec in specs {
         engine.add_model(spec).unwrap();
     }
