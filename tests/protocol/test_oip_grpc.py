@@ -273,3 +273,17 @@ def parts(message: bytes) -> Iterator[tuple[int, bytes]]:
                 break
         yield number, message[at : at + length]
         at += length
+
+
+def test_models_of_tensors(client: Any) -> None:
+    numbers = np.arange(32, dtype=np.int32).reshape(2, 16)
+    inputs = [tensor("INPUT0", numbers, "INT32"), tensor("INPUT1", numbers[::-1].copy(), "INT32")]
+    answer = client.infer("simple", inputs, request_id="seven")
+    assert answer.get_response().id == "seven"
+    assert np.array_equal(answer.as_numpy("OUTPUT0"), numbers + numbers[::-1])
+    assert np.array_equal(answer.as_numpy("OUTPUT1"), numbers - numbers[::-1])
+    words = np.array([[b"\xff\x00", b""]], dtype=np.object_)
+    echoed = client.infer("simple_identity", [tensor("INPUT0", words, "BYTES")]).as_numpy("OUTPUT0")
+    assert echoed.tolist() == words.tolist()
+    with pytest.raises(InferenceServerException, match="INPUT1"):
+        client.infer("simple", inputs[:1])

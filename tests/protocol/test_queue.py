@@ -26,7 +26,7 @@ from headrace.export import export_python_class
 CLASS = """
 import time
 
-class Doubler:
+class Model:
     def predict(self, batch):
         time.sleep(0.02)
         a = batch.column("a").to_numpy(zero_copy_only=False)

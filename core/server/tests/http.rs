@@ -15,7 +15,7 @@ use headrace_engine::{Engine, EngineOptions, ModelSpec, ServedModel};
 use headrace_server::{Server, ServerConfig};
 use headrace_types::{ErrorCode, Model, Objective, Result};
 use serde_json::json;
-use support::{Client, Running, config, head, start, start_with};
+use support::{Client, Running, WAITING_MAX, config, head, start, start_with};
 
 const PREDICT: &str = "/v1/deployments/delay/predict";
 const INFER: &str = "/v2/models/delay/infer";
@@ -395,20 +395,25 @@ fn requests_that_wait_for_a_model_have_a_bound_and_go_with_their_clients() {
     let held = model.gated.gate.lock().unwrap();
     let body = br#"{"features": {"a": [1]}}"#;
     let ask = [head("POST", "/v1/deployments/away/predict", &[], body.len()), body.to_vec()].concat();
-    let mut clients: Vec<Client> = (0..256).map(|_| server.client()).collect();
+    let mut first = server.client();
+    first.send(&ask);
+    wait_for(&server, "headrace_model_calls_total{model=\"away\",version=\"1\",from=\"queue\"} 1");
+    let mut clients: Vec<Client> = (0..WAITING_MAX).map(|_| server.client()).collect();
     clients.iter_mut().for_each(|client| client.send(&ask));
-    wait_for(&server, "headrace_http_requests_in_flight 256");
+    wait_for(&server, "headrace_queue_waiting_requests{model=\"away\",version=\"1\"} 255");
     let mut another = server.client();
     another.send(&ask);
     assert_eq!(another.answer().unwrap().refusal(), (503, "unavailable".to_owned()));
     assert_eq!(another.post(PREDICT, ONE_ROW).status, 200, "other models are answered meanwhile");
     drop(clients);
-    wait_for(&server, "headrace_http_connections 1");
+    wait_for(&server, "headrace_http_connections 2");
+    wait_for(&server, "headrace_http_requests_in_flight 1");
     drop(held);
-    wait_for(&server, "headrace_http_requests_in_flight 0");
-    assert_eq!(model.calls.load(Ordering::Relaxed), 64, "those that a thread had begun");
+    assert_eq!(first.answer().unwrap().status, 200);
     another.send(&ask);
     assert_eq!(another.answer().unwrap().status, 200);
+    assert_eq!(model.calls.load(Ordering::Relaxed), 2, "those whose clients have gone are not computed");
+    wait_for(&server, "nv_inference_request_failure{model=\"away\",version=\"1\",reason=\"CANCELED\"} 255");
     server.join();
 }
 
@@ -558,7 +563,7 @@ fn requests_that_wait_and_those_that_take_long_take_no_places_of_each_other() {
         ModelSpec { model: ServedModel::Rows(explained), ..sum_regressor("explained", 1, &["a"]) },
     ];
     let server = start_with(ServerConfig { threads: 1, ..config() }, specs);
-    let waits = ("/v1/deployments/away/predict", r#"{"features": {"a": [1.5]}}"#, "wait for models");
+    let waits = ("/v1/deployments/away/predict", r#"{"features": {"a": [1.5]}}"#, "requests wait for it");
     let long = ("/v1/deployments/explained/predict", r#"{"features": {"a": [1.5]}, "explain": true}"#, "take long");
     for (hung, other, gate) in [(waits, long, &away.gated.gate), (long, waits, &gate)] {
         let (path, body, said) = hung;

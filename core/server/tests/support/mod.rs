@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use headrace_engine::testing::{PanickingModel, sum_classifier, sum_regressor};
-use headrace_engine::{Engine, EngineOptions, ModelSpec};
+use headrace_engine::{BatchingOptions, Engine, EngineOptions, ModelSpec};
 use headrace_server::{Server, ServerConfig, ServerHandle};
 use headrace_types::Result;
 
@@ -40,9 +40,13 @@ pub fn start(config: ServerConfig) -> Running {
     start_with(config, Vec::new())
 }
 
+/// Requests that may wait for one model.
+pub const WAITING_MAX: usize = 255;
+
 /// As [`start`], with further models.
 pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
-    let engine = Arc::new(Engine::new(EngineOptions::default()));
+    let batching = BatchingOptions { requests_max: WAITING_MAX, ..BatchingOptions::default() };
+    let engine = Arc::new(Engine::new(EngineOptions { batching, ..EngineOptions::default() }));
     engine.add_model(sum_classifier("delay", 1, &["a", "b"])).unwrap();
     engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
     engine.add_model(sum_regressor("minutes", 1, &["a"])).unwrap();
