@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -279,11 +280,12 @@ def test_an_answer_of_any_size_is_exported_while_a_grandchild_lives(tmp_path: Pa
     )
     rows = np.zeros((100, 3))
     source = write_class(tmp_path / "c", text)
+    gc.collect()  # what other tests have left would be closed meanwhile
     held = len(list(Path("/proc/self/fd").iterdir()))
     exported = export_python_class(source, rows, FEATURES, task="multi_label", settings=ModelsSection(start_seconds=30))
     margins = exported.golden["margins"]
     assert (len(margins), {len(row) for row in margins}) == (100, {400})
-    assert len(list(Path("/proc/self/fd").iterdir())) == held
+    assert len(list(Path("/proc/self/fd").iterdir())) <= held
 
 
 def test_exporting_without_python_or_features_is_refused(source: Path) -> None:

@@ -86,7 +86,9 @@ def test_health_and_metadata(client: Any) -> None:
     assert {entry.name for entry in config.input if entry.optional} == {"temp", "wind", "hour", "crowd"}
     assert config.output[1].data_type == model_config_pb2.TYPE_FP64
     index = {(entry.name, entry.version): entry.state for entry in client.get_model_repository_index().models}
-    assert index == dict.fromkeys([("late", "1"), ("late", "2"), ("minutes", "1"), ("plain", "1")], "READY")
+    fixtures = ("simple", "simple_identity", "simple_string")
+    mine = [("late", "1"), ("late", "2"), ("minutes", "1"), ("plain", "1")]
+    assert index == dict.fromkeys([*mine, *((name, "1") for name in fixtures)], "READY")
 
 
 def test_raw_tensors_give_the_bits_of_the_embedded_engine(client: Any, served: Any, rows: dict[str, Any]) -> None:
@@ -210,7 +212,7 @@ def test_what_is_not_offered_says_what_to_do(client: Any) -> None:
 
 def test_a_request_whose_time_is_over_is_refused(client: Any) -> None:
     with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED|Deadline Exceeded"):
-        client.infer("minutes", [tensor("a", np.zeros(1), "FP64")], client_timeout=0.000001)
+        client.infer("minutes", [tensor("a", np.zeros(1), "FP64")], timeout=1)
 
 
 def test_health_by_bytes(channel: grpc.Channel) -> None:
