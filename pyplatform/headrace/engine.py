@@ -134,7 +134,7 @@ class Engine:
                 raise UnknownNameError("unknown_model", message, "`headrace register` makes one")
             self._unwanted.discard(model)
             for folder in folders:
-                self._load(folder)
+                self._load(folder, stamp_of(folder))
             highest = max(folders, key=lambda folder: int(folder.name))
             if fault := self.faults.get(f"{model}/{highest.name}"):
                 raise fault
@@ -172,15 +172,16 @@ class Engine:
             for folder in self._loaded.keys() - set(folders):
                 self._forget_model(folder)
             for folder in folders:
-                if self._loaded.get(folder) != stamp_of(folder):
-                    self._load(folder)
+                stamp = stamp_of(folder)
+                if self._loaded.get(folder) != stamp:
+                    self._load(folder, stamp)
 
     def _model_folders(self) -> list[Path]:
         return [manifest.parent for manifest in model_manifests(self.store.config.state / "models")]
 
-    def _load(self, folder: Path) -> None:
+    def _load(self, folder: Path, stamp: Stamp | None) -> None:
         # A folder that is being deleted has no stamp: it is gone at the next refresh.
-        if (stamp := stamp_of(folder)) is not None:
+        if stamp is not None:
             self._loaded[folder] = stamp
             self._add_model(folder)
 

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tritonclient.http as triton
 from tests.protocol.conftest import write_model
+from tests.waiting import eventually
 
 from headrace import Engine, UnknownNameError
 
@@ -104,14 +105,6 @@ def callers(address: str, count: int = 4) -> Iterator[list[Caller]]:
             caller.stopped.set()
         for caller in started:
             caller.join(timeout=60)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not happen")
 
 
 def test_models_are_unloaded_and_loaded_by_triton_s_client(models: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import eventually
 
 from headrace import FeatureStore
 
@@ -58,15 +59,6 @@ def predict(url: str, model: str, origin: str) -> dict[str, Any]:
     with urllib.request.urlopen(asked, timeout=30) as reply:
         answer: dict[str, Any] = json.load(reply)
     return answer
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Waits for what another process does in its own time."""
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not happen")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

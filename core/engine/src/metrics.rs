@@ -176,6 +176,12 @@ pub struct MetricsSnapshot {
 }
 
 impl MetricsSnapshot {
+    /// Rows that have an answer.
+    pub fn answered_rows(&self) -> u64 {
+        // They are counted one after the other, so a reader may see a failed row that is not yet among all.
+        self.rows.saturating_sub(self.failed_rows)
+    }
+
     pub fn failed_requests(&self) -> u64 {
         self.failures.iter().sum()
     }

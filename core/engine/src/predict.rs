@@ -12,7 +12,7 @@ use crate::numbers::Target;
 use crate::request::PredictRequest;
 use crate::request_id::new_request_id;
 use crate::response::{PredictResponse, Timing};
-use crate::running::{Started, Submitted, Waiting};
+use crate::running::{Begun, Started, Submitted, Waiting};
 use crate::scratch::Scratch;
 use crate::served::Served;
 
@@ -33,11 +33,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::predict`].
     pub fn predict_on(&self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
-        let started = self.start(deployment, request)?;
-        if started.rows == 0 || !deployment.queues(request) {
-            return started.run(deployment, request);
+        match self.start(deployment, request)?.go_on(deployment, request)? {
+            Begun::Answered(response) => Ok(response),
+            Begun::Queued(queued) => queued.wait(deployment),
         }
-        started.enqueue(deployment, request)?.wait(deployment)
     }
 
     /// As [`Engine::predict_on`], for a caller that has other work: of a model that [queues](Deployment::queues), the answer comes later.
@@ -45,12 +44,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::predict`].
     pub fn submit(&self, deployment: &Arc<Deployment>, request: &PredictRequest) -> Result<Submitted> {
-        let started = self.start(deployment, request)?;
-        if started.rows == 0 || !deployment.queues(request) {
-            return started.run(deployment, request).map(Submitted::Answered);
-        }
-        let queued = started.enqueue(deployment, request)?;
-        Ok(Submitted::Waiting(Waiting { deployment: Arc::clone(deployment), queued }))
+        Ok(match self.start(deployment, request)?.go_on(deployment, request)? {
+            Begun::Answered(response) => Submitted::Answered(response),
+            Begun::Queued(queued) => Submitted::Waiting(Waiting { deployment: Arc::clone(deployment), queued }),
+        })
     }
 
     /// Checks a request and finds its features.

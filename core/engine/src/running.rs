@@ -71,9 +71,24 @@ fn lost() -> Error {
     Error::internal("the queue lost a request")
 }
 
+/// What has become of a request whose features are found.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
+pub(crate) enum Begun {
+    Answered(PredictResponse),
+    Queued(Queued),
+}
+
 impl Started {
+    /// Answers, or queues where the model's requests do.
+    pub(crate) fn go_on(self, deployment: &Deployment, request: &PredictRequest) -> Result<Begun> {
+        if self.rows == 0 || !deployment.queues(request) {
+            return self.run(deployment, request).map(Begun::Answered);
+        }
+        self.enqueue(deployment, request).map(Begun::Queued)
+    }
+
     /// Calls the model on this thread.
-    pub(crate) fn run(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
+    fn run(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<PredictResponse> {
         let began = Instant::now();
         deployment.core.metrics.record_direct_call();
         let result = call_model(deployment, request.explain, self.rows, &mut self.scratch).and_then(|contributions| {
@@ -87,7 +102,7 @@ impl Started {
         self.end(deployment, result)
     }
 
-    pub(crate) fn enqueue(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<Queued> {
+    fn enqueue(mut self, deployment: &Deployment, request: &PredictRequest) -> Result<Queued> {
         let ask = Ask {
             features: self.scratch.matrix.take_float64(),
             rows: self.rows,

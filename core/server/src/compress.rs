@@ -1,9 +1,10 @@
 //! Answers compressed for clients that take it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use headrace_types::Error;
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
@@ -44,18 +45,16 @@ impl Encoding {
         [Encoding::Gzip, Encoding::Deflate].into_iter().find(|encoding| takes(encoding.name()))
     }
 
-    fn of(self, body: &[u8]) -> std::io::Result<Vec<u8>> {
-        let out = Vec::with_capacity(body.len() / 4);
+    /// `out`, and the bytes compressed behind it.
+    pub(crate) fn append(self, out: Vec<u8>, bytes: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Encoding::Gzip => {
                 let mut encoder = GzEncoder::new(out, Compression::fast());
-                encoder.write_all(body)?;
-                encoder.finish()
+                encoder.write_all(bytes).and_then(|()| encoder.finish())
             }
             Encoding::Deflate => {
                 let mut encoder = ZlibEncoder::new(out, Compression::fast());
-                encoder.write_all(body)?;
-                encoder.finish()
+                encoder.write_all(bytes).and_then(|()| encoder.finish())
             }
         }
     }
@@ -69,15 +68,13 @@ pub(crate) async fn compressed(reply: Reply, accepted: Option<Encoding>) -> Repl
     if reply.body.len() < LONG_BYTES {
         return encoded(reply, encoding);
     }
-    let status = reply.status;
-    tokio::task::spawn_blocking(move || encoded(reply, encoding)).await.unwrap_or_else(|_| {
-        let error = headrace_types::Error::internal(format!("compressing an answer of status {status} failed"));
-        Reply::error(&error)
-    })
+    tokio::task::spawn_blocking(move || encoded(reply, encoding))
+        .await
+        .unwrap_or_else(|_| Reply::error(&Error::internal("compressing an answer failed")))
 }
 
 fn encoded(reply: Reply, encoding: Encoding) -> Reply {
-    match encoding.of(&reply.body) {
+    match encoding.append(Vec::with_capacity(reply.body.len() / 4), &reply.body) {
         Ok(body) if body.len() < reply.body.len() => Reply { body, encoding: Some(encoding), ..reply },
         _ => reply,
     }

@@ -147,11 +147,12 @@ impl Prediction {
             .unwrap_or_else(|error| Made::Answered(Reply::error(&error)))
     }
 
-    /// The reply that tells a response.
-    ///
-    /// # Errors
-    /// When an output cannot be told.
-    pub(crate) fn told(&self, response: EngineResponse) -> Result<Reply> {
+    /// The reply that tells a response, or that an output cannot be told.
+    pub(crate) fn told(&self, response: EngineResponse) -> Reply {
+        self.encoded(response).unwrap_or_else(|error| Reply::error(&error))
+    }
+
+    fn encoded(&self, response: EngineResponse) -> Result<Reply> {
         let deployment = &*self.deployment;
         match (&self.asked, response) {
             (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
@@ -296,7 +297,7 @@ fn decoded_infer(
 ) -> Result<Box<Prediction>> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut infer = oip::decode(&deployment, header_length(headers)?, body)?;
-    infer.arrived(arrived);
+    infer.arrived(arrived, None);
     Ok(Box::new(Prediction { deployment, asked: Asked::Infer(infer) }))
 }
 

@@ -30,10 +30,7 @@ pub(crate) trait Work: Send + 'static {
     fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Self::Reply>;
 
     /// The reply to a prediction.
-    ///
-    /// # Errors
-    /// When it cannot be told.
-    fn reply(prediction: &Prediction, response: EngineResponse) -> Result<Self::Reply>;
+    fn reply(prediction: &Prediction, response: EngineResponse) -> Self::Reply;
 
     /// The reply that tells an error.
     fn refused(error: Error) -> Self::Reply;
@@ -72,18 +69,18 @@ impl Prediction {
     pub(crate) fn made<R>(
         self: Box<Self>,
         engine: &Engine,
-        reply: impl FnOnce(&Prediction, EngineResponse) -> Result<R>,
+        reply: impl FnOnce(&Prediction, EngineResponse) -> R,
     ) -> Result<Made<R>> {
         let request = match &self.asked {
             Asked::Infer(Infer::Tensors(infer)) => {
                 let response = engine.run_on(&self.deployment, &infer.request)?;
-                return reply(&self, EngineResponse::Tensors(response)).map(Made::Answered);
+                return Ok(Made::Answered(reply(&self, EngineResponse::Tensors(response))));
             }
             Asked::Infer(Infer::Rows(infer)) => &infer.predict,
             Asked::Predict(request) => request,
         };
         Ok(match engine.submit(&self.deployment, request)? {
-            Submitted::Answered(response) => Made::Answered(reply(&self, EngineResponse::Rows(response))?),
+            Submitted::Answered(response) => Made::Answered(reply(&self, EngineResponse::Rows(response))),
             Submitted::Waiting(waiting) => Made::Queued(Queued { prediction: self, waiting: Box::new(waiting) }),
         })
     }
@@ -141,7 +138,8 @@ pub(crate) async fn reply_later<W: Work>(worker: &Worker, later: Later<W>, holds
             let panicked = || {
                 worker.counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            unpanicked(|| W::reply(&prediction, EngineResponse::Rows(response?)), panicked).unwrap_or_else(W::refused)
+            unpanicked(|| Ok(W::reply(&prediction, EngineResponse::Rows(response?))), panicked)
+                .unwrap_or_else(W::refused)
         }
     };
     (reply, holds)

@@ -68,7 +68,7 @@ fn write_requests(models: &[Counted], page: &mut Page) {
     page.family(name, "counter", "Rows of answered predict requests, by outcome.");
     for model in models {
         let metrics = &model.metrics;
-        for (outcome, count) in [("ok", metrics.rows - metrics.failed_rows), ("error", metrics.failed_rows)] {
+        for (outcome, count) in [("ok", metrics.answered_rows()), ("error", metrics.failed_rows)] {
             page.sample(name, &model.labels_and("outcome", outcome), count);
         }
     }
@@ -124,7 +124,7 @@ type Value = fn(&Counted) -> u64;
 fn write_triton(models: &[Counted], page: &mut Page) {
     let counters: [(&str, &str, Value); 8] = [
         ("nv_inference_request_success", "Requests answered.", |model| model.metrics.requests),
-        ("nv_inference_count", "Rows answered.", |model| model.metrics.rows - model.metrics.failed_rows),
+        ("nv_inference_count", "Rows answered.", |model| model.metrics.answered_rows()),
         ("nv_inference_exec_count", "Calls of the model.", |model| model.metrics.direct_calls + model.queue.calls),
         ("nv_inference_request_duration_us", "Time of requests.", |model| us(model, &[Phase::Total])),
         ("nv_inference_queue_duration_us", "Time in the queue.", |model| us(model, &[Phase::Queue])),

@@ -1,5 +1,6 @@
 //! Loading and unloading of models on request.
 
+use headrace_engine::shortened;
 use headrace_types::{Error, ErrorCode, Result};
 
 use crate::errands::ErrandQueue;
@@ -55,10 +56,12 @@ pub(crate) fn check_parameter(name: &str) -> Result<()> {
     if name == "unload_dependents" {
         return Ok(());
     }
-    let shown: String = name.chars().take(60).collect();
     Err(Error::new(
         ErrorCode::InvalidArgument,
-        format!("the parameter '{shown}' cannot be set: models are loaded from the registry as they are registered"),
+        format!(
+            "the parameter '{}' cannot be set: models are loaded from the registry as they are registered",
+            shortened(name)
+        ),
         "register the model with its files (`headrace register`), then load it by its name",
     ))
 }

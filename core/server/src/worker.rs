@@ -13,7 +13,7 @@ use headrace_engine::Engine;
 use headrace_protocol::oip;
 use headrace_types::Error;
 use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -262,6 +262,8 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
             let reply = match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => {
+                    // What only shows something must not change it, whatever a client sends along.
+                    let body = if head.method == Method::POST { body } else { Bytes::new() };
                     let request = Received { route, headers: head.headers, body, arrived };
                     let reply;
                     (reply, holds) = reply_to(worker, request, holds).await;
@@ -328,7 +330,7 @@ impl Work for Job {
         }
     }
 
-    fn reply(prediction: &Prediction, response: EngineResponse) -> headrace_types::Result<Reply> {
+    fn reply(prediction: &Prediction, response: EngineResponse) -> Reply {
         prediction.told(response)
     }
 

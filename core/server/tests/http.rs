@@ -653,3 +653,15 @@ fn a_stop_lets_running_requests_end_and_takes_no_more() {
     server.join();
     assert!(std::net::TcpStream::connect(server.addr).is_err());
 }
+
+#[test]
+fn a_get_changes_nothing_whatever_comes_with_it() {
+    let server = start(config());
+    let mut client = server.client();
+    let before = client.get("/v2/logging").text().to_owned();
+    let body = br#"{"log_verbose_level": 7}"#;
+    client.send(&[head("GET", "/v2/logging", &[], body.len()), body.to_vec()].concat());
+    assert_eq!(client.answer().unwrap().text(), before);
+    assert_eq!(client.get("/v2/logging").text(), before);
+    assert!(client.post("/v2/logging", body).text().contains("7"));
+}

@@ -44,6 +44,8 @@ struct Shared {
     state: Mutex<State>,
     /// There is work for an idle thread, or the queue is closed.
     work: Condvar,
+    /// By what the model says of itself.
+    always_queues: bool,
     /// By what was learned of its cost.
     is_slow: AtomicBool,
 }
@@ -80,13 +82,13 @@ impl Batcher {
             calls: 0,
         };
         let (state, work, is_slow) = (Mutex::new(state), Condvar::new(), AtomicBool::new(false));
-        Self(Arc::new(Shared { name: name.to_owned(), model, options, state, work, is_slow }))
+        let always_queues = model.waits() || model.takes_long();
+        Self(Arc::new(Shared { name: name.to_owned(), model, options, state, work, always_queues, is_slow }))
     }
 
     /// Whether requests had better queue: a call waits for others, or is so long that its caller's other work should not stand behind it.
     pub(crate) fn is_worth_it(&self) -> bool {
-        let model = &self.0.model;
-        self.0.is_slow.load(Ordering::Relaxed) || model.waits() || model.takes_long()
+        self.0.always_queues || self.0.is_slow.load(Ordering::Relaxed)
     }
 
     /// Notes a call outside the queue.

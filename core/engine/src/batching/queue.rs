@@ -172,7 +172,7 @@ impl Queue {
             let ends = job.ask.deadline.unwrap_or(objective_ends);
             // An idle model takes even what cannot end in time if only the objective says so: it would never be answered otherwise.
             let is_hopeless = job.ask.deadline.is_some() || wait.is_behind_others;
-            if is_hopeless && now + wait.time > ends {
+            if is_hopeless && now.checked_add(wait.time).is_none_or(|answered| answered > ends) {
                 let bound = ends.saturating_duration_since(now);
                 return Err(Refusal::Late { wait: wait.time, bound, has_deadline: job.ask.deadline.is_some() });
             }

@@ -21,7 +21,7 @@ pub struct InferMessage<'a> {
     pub model_name: &'a str,
     pub model_version: &'a str,
     /// The parameter `timeout`, which is in microseconds.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     priority: Priority,
     id: &'a str,
     inputs: Vec<Input<'a>>,
@@ -166,14 +166,14 @@ pub fn decode(deployment: &Deployment, message: InferMessage<'_>, bytes: &Bytes)
     if deployment.tensor_model().is_none() {
         return decode_infer(deployment, message).map(Infer::Rows);
     }
-    let InferMessage { id, inputs, outputs, raw, priority, .. } = message;
+    let InferMessage { id, inputs, outputs, raw, priority, timeout, .. } = message;
     check_raw_count(&inputs, &raw)?;
     let mut blobs = raw.into_iter();
     let inputs = inputs.into_iter().map(|input| input.whole_tensor(blobs.next(), bytes));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     let id = Some(id).filter(|id| !id.is_empty()).map(str::to_owned);
     let mut infer = tensor_infer(deployment, id, inputs, Some(outputs), true)?;
-    infer.request.priority = priority;
+    (infer.timeout, infer.request.priority) = (timeout, priority);
     Ok(Infer::Tensors(infer))
 }
 
@@ -193,7 +193,7 @@ fn check_raw_count(inputs: &[Input<'_>], raw: &[&[u8]]) -> Result<()> {
 /// # Errors
 /// `invalid_tensor`, `invalid_argument`, `unknown_feature`, `type_mismatch` naming the tensor; `too_large`.
 pub fn decode_infer(deployment: &Deployment, message: InferMessage<'_>) -> Result<InferRequest> {
-    let InferMessage { id, inputs, outputs, raw, priority, .. } = message;
+    let InferMessage { id, inputs, outputs, raw, priority, timeout, .. } = message;
     let is_typed = raw.is_empty() && inputs.iter().any(|input| input.contents.is_some_and(|bytes| !bytes.is_empty()));
     check_raw_count(&inputs, &raw)?;
     let id = Some(id).filter(|id| !id.is_empty()).map(str::to_owned);
@@ -204,7 +204,7 @@ pub fn decode_infer(deployment: &Deployment, message: InferMessage<'_>) -> Resul
         add_input(deployment, &mut predict, tensor)?;
     }
     let outputs = requested(deployment, Some(outputs), !is_typed)?;
-    finish(predict, outputs)
+    Ok(InferRequest { timeout, ..finish(predict, outputs)? })
 }
 
 impl Input<'_> {

@@ -29,26 +29,16 @@ pub enum Infer {
 }
 
 impl Infer {
-    /// When the caller stops waiting.
-    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
-        match self {
-            Infer::Rows(infer) => infer.predict.deadline = deadline,
-            Infer::Tensors(infer) => infer.request.deadline = deadline,
-        }
-    }
-
-    /// Notes when the whole request was there: what its `timeout` counts from.
-    pub fn arrived(&mut self, at: Instant) {
-        match self {
-            Infer::Rows(infer) => {
-                infer.predict.arrived = Some(at);
-                infer.predict.deadline = infer.timeout.and_then(|timeout| at.checked_add(timeout));
-            }
-            Infer::Tensors(infer) => {
-                infer.request.arrived = Some(at);
-                infer.request.deadline = infer.timeout.and_then(|timeout| at.checked_add(timeout));
-            }
-        }
+    /// Notes when the whole request was there, which its `timeout` counts from, and what the transport knows of its deadline: the earlier
+    /// one counts.
+    pub fn arrived(&mut self, at: Instant, deadline: Option<Instant>) {
+        let (timeout, arrived, own) = match self {
+            Infer::Rows(infer) => (infer.timeout, &mut infer.predict.arrived, &mut infer.predict.deadline),
+            Infer::Tensors(infer) => (infer.timeout, &mut infer.request.arrived, &mut infer.request.deadline),
+        };
+        *arrived = Some(at);
+        // A timeout beyond what the clock can tell is none.
+        *own = timeout.and_then(|timeout| at.checked_add(timeout)).into_iter().chain(deadline).min();
     }
 }
 

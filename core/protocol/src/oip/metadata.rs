@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_engine::{Deployment, Engine, MetricsSnapshot, Phase};
+use headrace_engine::{Deployment, Engine, Phase};
 use headrace_types::{DType, Error, ErrorCode, Field, Result, TensorInfo};
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ fn model_stats(deployment: &Deployment) -> Value {
     let none = json!({"count": 0, "ns": 0});
     json!({
         "name": deployment.name(), "version": deployment.version().to_string(),
-        "last_inference": metrics.last_request_ms, "inference_count": answered_rows(&metrics),
+        "last_inference": metrics.last_request_ms, "inference_count": metrics.answered_rows(),
         "execution_count": metrics.direct_calls + deployment.queue_stats().calls,
         "inference_stats": {
             "success": answered(sum(&[Phase::Total])),
@@ -145,10 +145,6 @@ fn model_stats(deployment: &Deployment) -> Value {
         },
         "response_stats": {}, "batch_stats": [], "memory_usage": [],
     })
-}
-
-fn answered_rows(metrics: &MetricsSnapshot) -> u64 {
-    metrics.rows - metrics.failed_rows.min(metrics.rows)
 }
 
 fn versions_of(models: &[Arc<Deployment>], name: &str) -> Vec<String> {

@@ -1,10 +1,6 @@
 //! Answers as they leave: messages with their five bytes in front, and the trailers with status and reason.
 
-use std::io::Write;
-
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
 use h2::SendStream;
 use h2::server::SendResponse;
 use headrace_protocol::grpc::{STATUS_OK, STATUS_UNIMPLEMENTED, status_code};
@@ -14,6 +10,7 @@ use http::{HeaderMap, Response};
 
 use super::state::Sending;
 use crate::budget::Share;
+use crate::compress::Encoding;
 
 /// Before each message: whether it is compressed, and its length as four bytes.
 pub(crate) const FRAME_HEAD_BYTES: usize = 5;
@@ -28,24 +25,6 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// Our stable slug of an error.
 const HEADRACE_CODE: HeaderName = HeaderName::from_static("headrace-code");
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-}
-
-impl Encoding {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Encoding::Identity => "identity",
-            Encoding::Gzip => "gzip",
-            Encoding::Deflate => "deflate",
-        }
-    }
-}
 
 /// Why a call has no answer.
 #[derive(Debug)]
@@ -95,22 +74,12 @@ fn set_length(message: &mut [u8]) -> Result<()> {
 }
 
 /// The message compressed, if that makes it smaller.
-pub(crate) fn compressed(message: Vec<u8>, encoding: Encoding) -> Vec<u8> {
+pub(crate) fn compressed(message: Vec<u8>, encoding: Option<Encoding>) -> Vec<u8> {
+    let Some(encoding) = encoding else { return message };
     let Some((_, content)) = message.split_first_chunk::<FRAME_HEAD_BYTES>() else { return message };
     let mut smaller = Vec::with_capacity(message.len() / 2);
     smaller.extend_from_slice(&[1, 0, 0, 0, 0]);
-    let made = match encoding {
-        Encoding::Identity => return message,
-        Encoding::Gzip => {
-            let mut encoder = GzEncoder::new(smaller, Compression::fast());
-            encoder.write_all(content).and_then(|()| encoder.finish())
-        }
-        Encoding::Deflate => {
-            let mut encoder = ZlibEncoder::new(smaller, Compression::fast());
-            encoder.write_all(content).and_then(|()| encoder.finish())
-        }
-    };
-    match made {
+    match encoding.append(smaller, content) {
         Ok(mut smaller) if smaller.len() < message.len() => {
             // It has fewer bytes than the message, whose length was told.
             if set_length(&mut smaller).is_ok() { smaller } else { message }
@@ -138,11 +107,11 @@ pub(crate) fn held(bytes: Vec<u8>, share: Share, sending: Sending) -> Bytes {
 }
 
 /// The headers before messages.
-pub(crate) fn answer_headers(encoding: Encoding) -> Response<()> {
+pub(crate) fn answer_headers(encoding: Option<Encoding>) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    if encoding != Encoding::Identity {
+    if let Some(encoding) = encoding {
         headers.insert(GRPC_ENCODING, HeaderValue::from_static(encoding.name()));
         headers.insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
     }
@@ -150,7 +119,7 @@ pub(crate) fn answer_headers(encoding: Encoding) -> Response<()> {
 }
 
 /// Sends the whole answer of a unary call. A client that has gone does not get it.
-pub(crate) fn send_unary(mut respond: SendResponse<Bytes>, answer: Result<Bytes, Failure>, encoding: Encoding) {
+pub(crate) fn send_unary(mut respond: SendResponse<Bytes>, answer: Result<Bytes, Failure>, encoding: Option<Encoding>) {
     let sent = match answer {
         Ok(message) => respond.send_response(answer_headers(encoding), false).and_then(|mut stream| {
             stream.send_data(message, false)?;
@@ -231,10 +200,10 @@ mod tests {
         .unwrap();
         assert_eq!(message[..6], [0, 0, 0, 3, 232, 7]);
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
-            let smaller = compressed(message.clone(), encoding);
+            let smaller = compressed(message.clone(), Some(encoding));
             assert_eq!(smaller[0], 1);
             assert_eq!(u32::from_be_bytes(*smaller[1..].first_chunk().unwrap()) as usize, smaller.len() - 5);
         }
-        assert_eq!(compressed(vec![0, 0, 0, 0, 1, 9], Encoding::Gzip), [0, 0, 0, 0, 1, 9]);
+        assert_eq!(compressed(vec![0, 0, 0, 0, 1, 9], Some(Encoding::Gzip)), [0, 0, 0, 0, 1, 9]);
     }
 }

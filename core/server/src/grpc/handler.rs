@@ -1,7 +1,5 @@
 //! One message to one answer, on the thread that read it. No sockets here.
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::grpc::{
@@ -63,7 +61,7 @@ impl Work for Job {
         unpanicked(work, panicked).unwrap_or_else(|error| Made::Answered(Err(error.into())))
     }
 
-    fn reply(prediction: &Prediction, response: EngineResponse) -> Result<Answer> {
+    fn reply(prediction: &Prediction, response: EngineResponse) -> Answer {
         told(prediction, response)
     }
 
@@ -109,10 +107,8 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
         Method::ModelInfer | Method::ModelStreamInfer => {
             let message = InferMessage::parse(bytes)?;
             let deployment = engine.deployment(message.model_name, version_of(message.model_version)?)?;
-            let timeout = message.timeout;
             let mut infer = decode(&deployment, message, &call.message)?;
-            infer.arrived(opened.arrived);
-            infer.set_deadline(earlier(opened, timeout));
+            infer.arrived(opened.arrived, opened.deadline);
             Prediction { deployment, asked: Asked::Infer(infer) }
         }
         Method::Predict => {
@@ -128,17 +124,10 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
     Ok(Decoded::Prediction(Box::new(prediction)))
 }
 
-/// The end of the call's timeout or the request's own.
-fn earlier(opened: &Opened, timeout: Option<Duration>) -> Option<Instant> {
-    let own = timeout.and_then(|timeout| opened.arrived.checked_add(timeout));
-    own.into_iter().chain(opened.deadline).min()
-}
-
 /// The answer that tells a response.
-#[expect(clippy::unnecessary_wraps, reason = "the form that other protocols need")]
-fn told(prediction: &Prediction, response: EngineResponse) -> Result<Answer> {
+fn told(prediction: &Prediction, response: EngineResponse) -> Answer {
     let deployment = &*prediction.deployment;
-    Ok(match (&prediction.asked, response) {
+    match (&prediction.asked, response) {
         (Asked::Infer(Infer::Rows(request)), EngineResponse::Rows(response)) => {
             let bytes_about = BYTES_ABOUT + 16 * response.scores.len();
             framed(bytes_about, |out| encode_infer(out, deployment, request, &response))
@@ -152,7 +141,7 @@ fn told(prediction: &Prediction, response: EngineResponse) -> Result<Answer> {
             Ok(())
         }),
         _ => Err(other_kind().into()),
-    })
+    }
 }
 
 /// The answer to what is no prediction.

@@ -8,10 +8,11 @@ use bytes::{Buf, Bytes};
 use h2::RecvStream;
 use headrace_types::{Error, ErrorCode, Result};
 
-use super::answer::{Encoding, FRAME_HEAD_BYTES};
+use super::answer::FRAME_HEAD_BYTES;
 use super::state::GrpcState;
 use crate::body::inflate_as;
 use crate::budget::Share;
+use crate::compress::Encoding;
 
 /// A message, and whether it came compressed.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Message {
 pub(crate) struct MessageReader {
     body: RecvStream,
     state: Arc<GrpcState>,
-    encoding: Encoding,
+    encoding: Option<Encoding>,
     bytes_max: usize,
     /// What has come and is not read: here while it is one piece, which is then not copied,
     piece: Bytes,
@@ -34,7 +35,7 @@ pub(crate) struct MessageReader {
 }
 
 impl MessageReader {
-    pub(crate) fn new(body: RecvStream, state: Arc<GrpcState>, encoding: Encoding, bytes_max: usize) -> Self {
+    pub(crate) fn new(body: RecvStream, state: Arc<GrpcState>, encoding: Option<Encoding>, bytes_max: usize) -> Self {
         Self { body, state, encoding, bytes_max, piece: Bytes::new(), pieces: Vec::new() }
     }
 
@@ -167,10 +168,10 @@ impl MessageReader {
         if !is_compressed {
             return Ok(Some(Message { bytes, is_compressed }));
         }
-        if self.encoding == Encoding::Identity {
+        let Some(encoding) = self.encoding else {
             return Err(invalid("a compressed message came without grpc-encoding", "name it: gzip or deflate"));
-        }
-        let inflated = inflate_as(self.encoding.name(), bytes, self.bytes_max)?;
+        };
+        let inflated = inflate_as(encoding.name(), bytes, self.bytes_max)?;
         share.take(inflated.len().saturating_sub(length))?;
         Ok(Some(Message { bytes: inflated, is_compressed }))
     }

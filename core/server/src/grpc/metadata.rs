@@ -6,8 +6,9 @@ use headrace_types::{Error, ErrorCode};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
-use super::answer::{Encoding, Failure};
+use super::answer::Failure;
 use super::method::Method;
+use crate::compress::Encoding;
 
 /// A call before its messages.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +18,7 @@ pub(crate) struct Opened {
     /// When the client stops waiting.
     pub(crate) deadline: Option<Instant>,
     /// Of the messages that come compressed, and of the answers to those.
-    pub(crate) encoding: Encoding,
+    pub(crate) encoding: Option<Encoding>,
 }
 
 impl Opened {
@@ -46,9 +47,9 @@ impl Opened {
             })?),
         };
         let encoding = match text("grpc-encoding") {
-            None | Some("identity") => Encoding::Identity,
-            Some("gzip") => Encoding::Gzip,
-            Some("deflate") => Encoding::Deflate,
+            None | Some("identity") => None,
+            Some("gzip") => Some(Encoding::Gzip),
+            Some("deflate") => Some(Encoding::Deflate),
             Some(other) => {
                 let what = format!("the message encoding '{}' is not known", short(other));
                 return Err(Failure::unimplemented(what, "use gzip, deflate or identity"));

@@ -11,9 +11,7 @@ use h2::server::SendResponse;
 use headrace_protocol::grpc::{STATUS_OK, decode_texts, encode_reflection, encode_stream_reply};
 use headrace_types::{Error, ErrorCode, Result};
 
-use super::answer::{
-    Answer, Encoding, FRAME_HEAD_BYTES, Failure, answer_headers, compressed, framed, held, send_end, status_of,
-};
+use super::answer::{Answer, FRAME_HEAD_BYTES, Failure, answer_headers, compressed, framed, held, send_end, status_of};
 use super::handler::{Call, Handled, NOT_SERVING, SERVICE_UNKNOWN, handle, health, health_answer};
 use super::message::{Message, MessageReader};
 use super::metadata::Opened;
@@ -168,7 +166,7 @@ impl Stream {
     /// Sends a message as fast as the client takes it.
     async fn send(&mut self, answer: Answer, is_compressed: bool) -> Result<(), End> {
         let message = answer.map_err(End::Told)?;
-        let message = compressed(message, if is_compressed { self.opened.encoding } else { Encoding::Identity });
+        let message = compressed(message, self.opened.encoding.filter(|_| is_compressed));
         let mut share = Share::new(&self.worker.budget);
         share.take_anyway(message.len());
         let mut rest = held(message, share, Sending::new(self.open.state(), None));

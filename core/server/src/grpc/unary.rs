@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use headrace_types::{Error, ErrorCode};
 use http::Request;
 
-use super::answer::{Answer, Encoding, Failure, compressed, held, send_unary, status_of};
+use super::answer::{Answer, Failure, compressed, held, send_unary, status_of};
 use super::handler::{Call, Handled, handle};
 use super::message::{Message, MessageReader};
 use super::metadata::Opened;
@@ -44,7 +44,7 @@ pub(super) fn begin(
         Ok(opened) => opened,
         Err(failure) => {
             worker.counters.grpc.record(METHOD_NONE, failure.status, arrived.elapsed());
-            return send_unary(respond, Err(failure), Encoding::Identity);
+            return send_unary(respond, Err(failure), None);
         }
     };
     let open = OpenRequest::new(state);
@@ -96,7 +96,7 @@ impl Unary {
 
     fn finish(self, answer: Answer, is_compressed: bool) {
         let Self { worker, opened, respond, open, holds: Holds { mut share, in_flight } } = self;
-        let encoding = if is_compressed { opened.encoding } else { Encoding::Identity };
+        let encoding = opened.encoding.filter(|_| is_compressed);
         worker.counters.grpc.record(opened.method as usize, status_of(&answer), opened.arrived.elapsed());
         drop(in_flight);
         // The request's bytes are gone here, the answer's stay until they are sent.
