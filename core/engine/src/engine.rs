@@ -299,8 +299,20 @@ impl Snapshot {
         })
     }
 
+    /// That a model is not served: it could not be loaded, was unloaded, or is not there at all.
+    fn no_model(&self, name: &str) -> Error {
+        match self.unloaded.iter().rfind(|((unloaded, _), _)| unloaded == name) {
+            None => unknown_model(name, self.models.keys()),
+            Some((_, cause)) => Error::new(
+                ErrorCode::UnknownModel,
+                format!("model '{name}' is not loaded: {}", cause.message),
+                cause.hint.clone(),
+            ),
+        }
+    }
+
     fn find(&self, name: &str, version: Option<u32>) -> Result<&Arc<Deployment>> {
-        let versions = self.models.get(name).ok_or_else(|| unknown_model(name, self.models.keys()))?;
+        let versions = self.models.get(name).ok_or_else(|| self.no_model(name))?;
         match version {
             None => {
                 let ready = versions.values().rev().find(|deployment| deployment.fault().is_none());

@@ -579,3 +579,16 @@ fn a_request_whose_deadline_has_passed_is_not_begun() {
     let counted = engine.models()[0].metrics().snapshot();
     assert_eq!((counted.requests, counted.failed_requests()), (1, 1));
 }
+
+#[test]
+fn a_model_that_was_unloaded_says_so() {
+    let engine = Engine::new(EngineOptions::default());
+    engine.add_model(sum_classifier("m", 1, &["a"])).unwrap();
+    engine.unload_model("m").unwrap();
+    let error = engine.deployment("m", None).unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnknownModel);
+    assert!(error.message.contains("unloaded on request") && error.hint.contains("load it again"), "{error}");
+    assert_eq!(engine.unload_model("n").unwrap_err().code, ErrorCode::UnknownModel);
+    engine.add_model(sum_classifier("m", 1, &["a"])).unwrap();
+    assert!(engine.deployment("m", None).is_ok());
+}
