@@ -33,6 +33,18 @@ pub(crate) fn has_avx2() -> bool {
     false
 }
 
+/// Whether it has AVX2, and those parts of AVX-512 that every server processor with it has.
+#[inline]
+pub(crate) fn has_avx512() -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        has_avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    false
+}
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
 fn with_avx2<W: Vectorized>(work: W) -> W::Output {

@@ -11,11 +11,12 @@ pub(super) trait Float: Copy + Default + Send + Sync + std::fmt::Debug + 'static
     /// `a * b + c`, rounded once with `FMA`, which the processor must have; else twice.
     fn multiply_add<const FMA: bool>(a: Self, b: Self, c: Self) -> Self;
     fn add(self, other: Self) -> Self;
-    fn activate(values: &mut [Self], activation: Activation);
+    /// `FMA` as for [`Self::multiply_add`].
+    fn activate<const FMA: bool>(values: &mut [Self], activation: Activation);
 }
 
 macro_rules! float {
-    ($type:ty, $logistic:path, $tanh:path) => {
+    ($type:ty, $logistic:ident, $tanh:ident) => {
         #[allow(clippy::cast_possible_truncation)] // rounding to the network's precision is the purpose
         impl Float for $type {
             #[inline(always)]
@@ -44,51 +45,84 @@ macro_rules! float {
                 self + other
             }
             #[inline(always)]
-            fn activate(values: &mut [Self], activation: Activation) {
+            fn activate<const FMA: bool>(values: &mut [Self], activation: Activation) {
                 match activation {
                     Activation::Identity => {}
                     // Written as a comparison, so that NaN stays NaN.
-                    Activation::Relu => {
-                        values.iter_mut().for_each(|value| *value = if *value < 0.0 { 0.0 } else { *value })
-                    }
-                    Activation::Logistic => values.iter_mut().for_each(|value| *value = $logistic(*value)),
-                    Activation::Tanh => values.iter_mut().for_each(|value| *value = $tanh(*value)),
+                    Activation::Relu => each(values, |value| if value < 0.0 { 0.0 } else { value }),
+                    Activation::Logistic => each(
+                        values,
+                        #[inline(always)]
+                        |value| $logistic::<FMA>(value),
+                    ),
+                    Activation::Tanh => each(
+                        values,
+                        #[inline(always)]
+                        |value| $tanh::<FMA>(value),
+                    ),
                 }
             }
         }
     };
 }
 float!(f32, logistic_f32, tanh_f32);
-float!(f64, logistic_f64, f64::tanh);
+float!(f64, logistic_f64, tanh_f64);
 
-fn logistic_f64(value: f64) -> f64 {
+/// A loop that is inlined wherever it is called from, and so is compiled for the same instructions: without them each `mul_add` would
+/// be a call.
+#[inline(always)]
+fn each<T: Copy>(values: &mut [T], function: impl Fn(T) -> T) {
+    for value in values {
+        *value = function(*value);
+    }
+}
+
+/// `factors[0] * x^(n - 1) + ... + factors[n - 1]`
+#[inline(always)]
+fn polynomial<const FMA: bool, const N: usize>(factors: [f32; N], x: f32) -> f32 {
+    let mut sum = factors[0];
+    let mut at = 1;
+    while at < N {
+        sum = f32::multiply_add::<FMA>(sum, x, factors[at]);
+        at += 1;
+    }
+    sum
+}
+
+fn logistic_f64<const FMA: bool>(value: f64) -> f64 {
     1.0 / (1.0 + (-value).exp())
 }
 
-#[inline(always)]
-fn logistic_f32(value: f32) -> f32 {
-    1.0 / (1.0 + exp_f32(-value))
+fn tanh_f64<const FMA: bool>(value: f64) -> f64 {
+    value.tanh()
 }
 
-/// Within 3 units in the last place. Below 0.3 a series in odd powers, as 1 is then too large to be subtracted from.
+/// Within 3 units in the last place.
 #[inline(always)]
-fn tanh_f32(value: f32) -> f32 {
+fn logistic_f32<const FMA: bool>(value: f32) -> f32 {
+    1.0 / (1.0 + exp_f32::<FMA>(-value))
+}
+
+/// Within 7 units in the last place: a quotient of two polynomials, and from 9, where all bits of 1 - tanh are lost, 1.
+#[inline(always)]
+fn tanh_f32<const FMA: bool>(value: f32) -> f32 {
     let square = value * value;
-    let series = [2.186_948_2e-2, -5.396_825e-2, 0.133_333_34, -0.333_333_34];
-    let small = value * (1.0 + square * series.iter().fold(-8.863_236e-3, |sum, factor| sum * square + factor));
-    let magnitude = 1.0 - 2.0 / (exp_f32(2.0 * value.abs()) + 1.0);
-    let large = if value < 0.0 { -magnitude } else { magnitude };
-    if value.abs() < SMALL { small } else { large }
+    let above = polynomial::<FMA, 7>(
+        [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3],
+        square,
+    );
+    let below = polynomial::<FMA, 4>([1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_3e-3], square);
+    // A NaN is in no comparison's true branch.
+    let tanh = (value * (above / below)).clamp(-1.0, 1.0);
+    if value.abs() >= 9.0 { 1f32.copysign(value) } else { tanh }
 }
-
-/// Where the two forms of tanh meet.
-const SMALL: f32 = 0.3;
 
 /// `e^value`, within 2 units in the last place: `2^n e^r` with `|r| <= ln 2 / 2`, and a series for `e^r`.
 ///
-/// Nothing is rounded or cast by an instruction of its own: a cast that saturates keeps the compiler from vectors.
+/// Nothing is rounded or cast by an instruction of its own: a cast that saturates keeps the compiler from vectors. The fewer steps wait
+/// for each other the better: a processor looks only some hundred instructions ahead, so there is little else to do meanwhile.
 #[inline(always)]
-fn exp_f32(value: f32) -> f32 {
+fn exp_f32<const FMA: bool>(value: f32) -> f32 {
     // ln 2 in two parts: the first has few bits, so that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -96,12 +130,15 @@ fn exp_f32(value: f32) -> f32 {
     const WHOLE: f32 = 12_582_912.0;
     // Beyond these the result is 0 or infinite in float32, and the sum below keeps it so.
     let limited = value.clamp(-104.0, 89.0);
-    let whole = limited * std::f32::consts::LOG2_E + WHOLE;
+    let whole = f32::multiply_add::<FMA>(limited, std::f32::consts::LOG2_E, WHOLE);
     let n = whole - WHOLE;
-    let r = (limited - n * LN2_HIGH) - n * LN2_LOW;
-    let series = [1.388_888_9e-3, 8.333_334e-3, 4.166_666_8e-2, 0.166_666_67, 0.5];
-    let sum = series.iter().fold(1.984_127e-4, |sum, factor| sum * r + factor);
-    let power = (sum * r) * r + r + 1.0;
+    let r = f32::multiply_add::<FMA>(n, -LN2_LOW, f32::multiply_add::<FMA>(n, -LN2_HIGH, limited));
+    let square = r * r;
+    let highest = f32::multiply_add::<FMA>(1.984_127e-4, r, 1.388_888_9e-3);
+    let middle = f32::multiply_add::<FMA>(8.333_334e-3, r, 4.166_666_8e-2);
+    let lowest = f32::multiply_add::<FMA>(0.166_666_67, r, 0.5);
+    let sum = f32::multiply_add::<FMA>(f32::multiply_add::<FMA>(highest, square, middle), square, lowest);
+    let power = f32::multiply_add::<FMA>(sum, square, r) + 1.0;
     // 2^n in two factors, each of which a float32 holds. Of NaN the bits are any, and the product is NaN.
     let n = whole.to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
     let half = n >> 1;
@@ -124,24 +161,41 @@ mod tests {
 
     #[test]
     fn the_functions_of_float32_are_near_the_exact_ones() {
+        are_near_the_exact_ones::<true>();
+        are_near_the_exact_ones::<false>();
+    }
+
+    fn are_near_the_exact_ones<const FMA: bool>() {
         let mut worst = [0.0f64; 3];
         for step in -200_000..200_000 {
             let value = step as f32 * 4e-4;
             let exact = f64::from(value);
-            worst[0] = worst[0].max(ulps(exp_f32(value), exact.exp()));
-            worst[1] = worst[1].max(ulps(logistic_f32(value), 1.0 / (1.0 + (-exact).exp())));
-            worst[2] = worst[2].max(ulps(tanh_f32(value), exact.tanh()));
+            worst[0] = worst[0].max(ulps(exp_f32::<FMA>(value), exact.exp()));
+            worst[1] = worst[1].max(ulps(logistic_f32::<FMA>(value), 1.0 / (1.0 + (-exact).exp())));
+            worst[2] = worst[2].max(ulps(tanh_f32::<FMA>(value), exact.tanh()));
         }
-        assert!(worst[0] <= 2.0 && worst[1] <= 3.0 && worst[2] <= 3.0, "{worst:?}");
+        assert!(worst[0] <= 2.0 && worst[1] <= 3.0 && worst[2] <= 7.0, "{worst:?}");
     }
 
     #[test]
     fn the_ends_of_the_number_line_are_right() {
-        assert_eq!((exp_f32(f32::NEG_INFINITY), exp_f32(-200.0), exp_f32(0.0)), (0.0, 0.0, 1.0));
-        assert_eq!((exp_f32(f32::INFINITY), exp_f32(1000.0)), (f32::INFINITY, f32::INFINITY));
-        assert_eq!((logistic_f32(f32::NEG_INFINITY), logistic_f32(f32::INFINITY)), (0.0, 1.0));
-        assert_eq!((tanh_f32(f32::NEG_INFINITY), tanh_f32(-50.0), tanh_f32(f32::INFINITY)), (-1.0, -1.0, 1.0));
-        assert_eq!((tanh_f32(-0.0).to_bits(), tanh_f32(1e-40)), ((-0.0f32).to_bits(), 1e-40));
-        assert!(exp_f32(f32::NAN).is_nan() && logistic_f32(f32::NAN).is_nan() && tanh_f32(f32::NAN).is_nan());
+        ends_are_right::<true>();
+        ends_are_right::<false>();
+    }
+
+    fn ends_are_right<const FMA: bool>() {
+        assert_eq!((exp_f32::<FMA>(f32::NEG_INFINITY), exp_f32::<FMA>(-200.0), exp_f32::<FMA>(0.0)), (0.0, 0.0, 1.0));
+        assert_eq!((exp_f32::<FMA>(f32::INFINITY), exp_f32::<FMA>(1000.0)), (f32::INFINITY, f32::INFINITY));
+        assert_eq!((logistic_f32::<FMA>(f32::NEG_INFINITY), logistic_f32::<FMA>(f32::INFINITY)), (0.0, 1.0));
+        assert_eq!(
+            (tanh_f32::<FMA>(f32::NEG_INFINITY), tanh_f32::<FMA>(-50.0), tanh_f32::<FMA>(f32::INFINITY)),
+            (-1.0, -1.0, 1.0)
+        );
+        assert_eq!((tanh_f32::<FMA>(-0.0).to_bits(), tanh_f32::<FMA>(1e-40)), ((-0.0f32).to_bits(), 1e-40));
+        assert!(
+            exp_f32::<FMA>(f32::NAN).is_nan()
+                && logistic_f32::<FMA>(f32::NAN).is_nan()
+                && tanh_f32::<FMA>(f32::NAN).is_nan()
+        );
     }
 }

@@ -1,22 +1,26 @@
 //! One layer over a block of rows: `activation(inputs . weights + bias)`.
 //!
-//! Outputs are taken 16 at a time (8 of float64), two vector registers: the weights of such a *panel* lie together, one line of
-//! them for each input. Six rows times a panel stay in registers while the inputs go by, so that a line of weights is read once
-//! for six rows, and twelve sums do not wait for each other. For one row the weights are the work: four panels go on together,
-//! and an input that is zero, as half of a ReLU's are, costs nothing.
+//! Outputs are taken 16 at a time (8 of float64), two vector registers of AVX2 or one of AVX-512: the weights of such a *panel* lie
+//! together, one line of them for each input. Six rows times a panel (AVX-512: times four) stay in registers while the inputs go by,
+//! so that a line of weights is read once for six rows, and 12 (24) sums do not wait for each other. For one row the weights are
+//! the work: four panels go on together, and an input that is zero, as half of a ReLU's are, costs nothing.
 //!
 //! Sums begin with the bias and add the inputs in order, whatever the number of rows, so a row has the same bits alone and in a
 //! batch. A layer of few outputs has no panel to fill: each of its outputs is a dot product, in lanes of its own.
 
+use std::array;
+use std::ops::Range;
+
 use super::activation::Float;
+use super::line::{Line, panel_width};
 use super::plain::{Activation, DenseLayer};
 
 /// Rows that are taken together.
 const ROWS: usize = 6;
-/// Bytes of a line of a panel.
-const PANEL_BYTES: usize = 64;
 /// Panels that go on together for one row.
-const PANELS: usize = 4;
+const ONE_ROW_PANELS: usize = 4;
+/// Inputs of which the weights stay in the first-level cache while several rows go by.
+const INPUTS_PER_PART: usize = 128;
 /// A layer of at most so many outputs is made of dot products.
 const DOT_OUTPUTS_MAX: usize = 3;
 /// Sums of a dot product that go on together: so many vectors of so many values.
@@ -50,7 +54,7 @@ impl<T: Float> PackedLayer<T> {
             let weights = (0..outputs).flat_map(|output| (0..inputs).map(move |input| weight(input, output)));
             Weights::Dots { weights: weights.collect(), bias: bias.collect() }
         } else {
-            let width = PANEL_BYTES / size_of::<T>();
+            let width = panel_width::<T>();
             let padded = outputs.next_multiple_of(width);
             let mut weights = vec![T::default(); padded * inputs];
             for output in 0..outputs {
@@ -76,7 +80,7 @@ impl<T: Float> PackedLayer<T> {
     /// may give whatever its sum.
     pub(super) fn magnitudes(&self, inputs: &[f64]) -> Vec<f64> {
         let (width, weights, bias) = match &self.weights {
-            Weights::Panels { weights, bias } => (PANEL_BYTES / size_of::<T>(), weights, bias),
+            Weights::Panels { weights, bias } => (panel_width::<T>(), weights, bias),
             Weights::Dots { weights, bias } => (1, weights, bias),
         };
         let is_bounded = matches!(self.activation, Activation::Logistic | Activation::Tanh);
@@ -101,9 +105,12 @@ impl<T: Float> PackedLayer<T> {
         }
     }
 
-    /// From rows of `inputs_count` values, `inputs_stride` apart, to rows of `stride()`. `WIDTH` is that of a panel.
+    /// From rows of `inputs_count` values, `inputs_stride` apart, to rows of `stride()`; several rows take `PANELS` panels together.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
-    pub(super) fn run<const WIDTH: usize, const FMA: bool>(
+    pub(super) unsafe fn run<L: Line<Value = T>, const PANELS: usize>(
         &self,
         inputs: &[T],
         inputs_stride: usize,
@@ -111,134 +118,190 @@ impl<T: Float> PackedLayer<T> {
         outputs: &mut [T],
         nonzero: &mut Vec<u32>,
     ) {
-        let stride = self.stride();
-        let is_relu = self.activation == Activation::Relu;
-        let outputs = &mut outputs[..rows * stride];
+        let outputs = &mut outputs[..rows * self.stride()];
         match &self.weights {
             Weights::Dots { weights, bias } => {
-                let rows = inputs.chunks(inputs_stride).zip(outputs.chunks_exact_mut(stride));
+                let rows = inputs.chunks(inputs_stride).zip(outputs.chunks_exact_mut(bias.len()));
                 for (inputs, outputs) in rows {
                     let weights = weights.chunks_exact(self.inputs_count);
                     for ((output, weights), bias) in outputs.iter_mut().zip(weights).zip(bias) {
-                        *output = dot::<T, FMA>(&inputs[..self.inputs_count], weights).add(*bias);
+                        *output = dot::<L>(&inputs[..self.inputs_count], weights).add(*bias);
                     }
                 }
-            }
-            Weights::Panels { weights, bias } if rows == 1 => {
-                list_nonzero(&inputs[..self.inputs_count], nonzero);
-                let mut done = 0;
-                while done + PANELS * WIDTH <= stride {
-                    let weights = &weights[done * self.inputs_count..][..PANELS * WIDTH * self.inputs_count];
-                    let bias = &bias[done..][..PANELS * WIDTH];
-                    one_row::<T, WIDTH, PANELS, FMA>(inputs, nonzero, weights, bias, &mut outputs[done..]);
-                    done += PANELS * WIDTH;
-                }
-                while done < stride {
-                    let weights = &weights[done * self.inputs_count..][..WIDTH * self.inputs_count];
-                    let bias = &bias[done..][..WIDTH];
-                    one_row::<T, WIDTH, 1, FMA>(inputs, nonzero, weights, bias, &mut outputs[done..]);
-                    done += WIDTH;
-                }
+                activate::<L>(outputs, self.activation);
             }
             Weights::Panels { weights, bias } => {
-                let panels = weights.chunks_exact(WIDTH * self.inputs_count).zip(bias.as_chunks::<WIDTH>().0);
-                for (panel, (weights, bias)) in panels.enumerate() {
-                    let weights = weights.as_chunks::<WIDTH>().0;
-                    let mut row = 0;
-                    while row < rows {
-                        let inputs = &inputs[row * inputs_stride..];
-                        let outputs = &mut outputs[row * stride..];
-                        let block =
-                            Block { inputs, inputs_stride, weights, bias, stride, offset: panel * WIDTH, is_relu };
-                        row += match rows - row {
-                            1 => block.run::<1, FMA>(outputs),
-                            2 => block.run::<2, FMA>(outputs),
-                            3 => block.run::<3, FMA>(outputs),
-                            4 => block.run::<4, FMA>(outputs),
-                            5 => block.run::<5, FMA>(outputs),
-                            _ => block.run::<ROWS, FMA>(outputs),
-                        };
-                    }
+                let is_relu = self.activation == Activation::Relu;
+                let panels_count = bias.len() / L::WIDTH;
+                let block =
+                    Block { inputs, inputs_stride, rows, weights, bias, inputs_count: self.inputs_count, is_relu };
+                if rows == 1 {
+                    list_nonzero(&inputs[..self.inputs_count], nonzero);
+                }
+                let mut panel = 0;
+                while panel < panels_count {
+                    let left = panels_count - panel;
+                    // SAFETY: the caller promises the instructions, and there are as many panels.
+                    panel += unsafe {
+                        match rows {
+                            1 if left >= ONE_ROW_PANELS => block.one_row::<L, ONE_ROW_PANELS>(panel, nonzero, outputs),
+                            1 => block.one_row::<L, 1>(panel, nonzero, outputs),
+                            _ if left >= PANELS => block.all_rows::<L, PANELS>(panel, outputs),
+                            _ if left >= 2 && PANELS > 2 => block.all_rows::<L, 2>(panel, outputs),
+                            _ => block.all_rows::<L, 1>(panel, outputs),
+                        }
+                    };
+                }
+                // A ReLU is applied while the sums are in registers.
+                if !is_relu {
+                    activate::<L>(outputs, self.activation);
                 }
             }
-        }
-        // The blocks apply a ReLU while their sums are in registers.
-        if !(is_relu && rows > 1 && matches!(self.weights, Weights::Panels { .. })) {
-            T::activate(outputs, self.activation);
         }
     }
 }
 
-/// Some rows and one panel.
-struct Block<'a, T, const WIDTH: usize> {
+/// Some rows, and a layer whose weights are in panels.
+struct Block<'a, T> {
     inputs: &'a [T],
     inputs_stride: usize,
-    weights: &'a [[T; WIDTH]],
-    bias: &'a [T; WIDTH],
-    /// Of the outputs' rows, and where in them the panel's lie.
-    stride: usize,
-    offset: usize,
+    rows: usize,
+    /// `[panels, inputs_count, width]`
+    weights: &'a [T],
+    /// `[panels, width]`
+    bias: &'a [T],
+    inputs_count: usize,
     is_relu: bool,
 }
 
-impl<T: Float, const WIDTH: usize> Block<'_, T, WIDTH> {
-    /// Returns the number of rows.
+impl<T: Float> Block<'_, T> {
+    /// All rows and `PANELS` panels. Returns the number of panels.
+    ///
+    /// The inputs go by in parts, so that the weights of a part stay in the first-level cache while the rows go by.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
-    fn run<const ROWS: usize, const FMA: bool>(&self, outputs: &mut [T]) -> usize {
-        let inputs: [&[T]; ROWS] =
-            std::array::from_fn(|row| &self.inputs[row * self.inputs_stride..][..self.weights.len()]);
-        let mut sums = [*self.bias; ROWS];
-        for (input, weights) in self.weights.iter().enumerate() {
-            for (sums, inputs) in sums.iter_mut().zip(&inputs) {
-                // SAFETY: each row's slice has the length of `weights`.
-                let value = unsafe { *inputs.get_unchecked(input) };
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = T::multiply_add::<FMA>(value, *weight, *sum);
+    unsafe fn all_rows<L: Line<Value = T>, const PANELS: usize>(&self, panel: usize, outputs: &mut [T]) -> usize {
+        let mut first = 0;
+        while first < self.inputs_count {
+            let part = first..self.inputs_count.min(first + INPUTS_PER_PART);
+            first = part.end;
+            let mut row = 0;
+            while row < self.rows {
+                // SAFETY: the caller promises the instructions.
+                row += unsafe {
+                    match self.rows - row {
+                        1 => self.add::<L, 1, PANELS>(row, panel, part.clone(), outputs),
+                        2 => self.add::<L, 2, PANELS>(row, panel, part.clone(), outputs),
+                        3 => self.add::<L, 3, PANELS>(row, panel, part.clone(), outputs),
+                        4 => self.add::<L, 4, PANELS>(row, panel, part.clone(), outputs),
+                        5 => self.add::<L, 5, PANELS>(row, panel, part.clone(), outputs),
+                        _ => self.add::<L, ROWS, PANELS>(row, panel, part.clone(), outputs),
+                    }
+                };
+            }
+        }
+        PANELS
+    }
+
+    /// Adds what a part of the inputs gives to the outputs of `ROWS` rows and `PANELS` panels. Returns the number of rows.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // numbers of rows and panels go into several arrays at once
+    unsafe fn add<L: Line<Value = T>, const ROWS: usize, const PANELS: usize>(
+        &self,
+        row: usize,
+        panel: usize,
+        part: Range<usize>,
+        outputs: &mut [T],
+    ) -> usize {
+        let stride = self.bias.len();
+        let inputs: [&[T]; ROWS] = array::from_fn(|at| &self.inputs[(row + at) * self.inputs_stride..][part.clone()]);
+        let weights: [&[T]; PANELS] = array::from_fn(|at| {
+            let panel = &self.weights[(panel + at) * self.inputs_count * L::WIDTH..];
+            &panel[part.start * L::WIDTH..part.end * L::WIDTH]
+        });
+        let bias = &self.bias[panel * L::WIDTH..][..PANELS * L::WIDTH];
+        let outputs: [&mut [T]; ROWS] = {
+            let mut rows = outputs[row * stride..].chunks_exact_mut(stride);
+            array::from_fn(|_| &mut rows.next().unwrap_or_default()[panel * L::WIDTH..][..PANELS * L::WIDTH])
+        };
+        // SAFETY: each slice of inputs has the length of the part, each of weights as many lines, `bias` and each slice of outputs has
+        // `PANELS` lines. The caller promises the instructions.
+        unsafe {
+            let mut sums: [[L; PANELS]; ROWS] = array::from_fn(|row| {
+                let from = if part.start == 0 { bias.as_ptr() } else { outputs[row].as_ptr() };
+                array::from_fn(|at| L::load(from.add(at * L::WIDTH)))
+            });
+            for input in 0..part.len() {
+                let weights: [L; PANELS] = array::from_fn(|at| L::load(weights[at].as_ptr().add(input * L::WIDTH)));
+                for row in 0..ROWS {
+                    let value = *inputs[row].get_unchecked(input);
+                    for at in 0..PANELS {
+                        sums[row][at] = sums[row][at].multiply_add(value, weights[at]);
+                    }
+                }
+            }
+            let is_relu = self.is_relu && part.end == self.inputs_count;
+            for row in 0..ROWS {
+                for at in 0..PANELS {
+                    let sum = sums[row][at];
+                    let sum = if is_relu { sum.relu() } else { sum };
+                    sum.store(outputs[row].as_mut_ptr().add(at * L::WIDTH));
                 }
             }
         }
-        if self.is_relu {
-            sums.iter_mut().for_each(|sums| T::activate(sums, Activation::Relu));
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            outputs[row * self.stride + self.offset..][..WIDTH].copy_from_slice(sums);
-        }
         ROWS
+    }
+
+    /// The one row and `PANELS` panels; `nonzero` are the inputs that are not zero. Returns the number of panels.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // as above
+    unsafe fn one_row<L: Line<Value = T>, const PANELS: usize>(
+        &self,
+        panel: usize,
+        nonzero: &[u32],
+        outputs: &mut [T],
+    ) -> usize {
+        let line = self.inputs_count * L::WIDTH;
+        let weights = &self.weights[panel * line..][..PANELS * line];
+        let bias = &self.bias[panel * L::WIDTH..][..PANELS * L::WIDTH];
+        let outputs = &mut outputs[panel * L::WIDTH..][..PANELS * L::WIDTH];
+        let inputs = &self.inputs[..self.inputs_count];
+        // SAFETY: `bias` and `outputs` have `PANELS` lines, `weights` has as many times a line for each input, and no number of an
+        // input is used before it is compared with theirs. The caller promises the instructions.
+        unsafe {
+            let mut sums: [L; PANELS] = array::from_fn(|at| L::load(bias.as_ptr().add(at * L::WIDTH)));
+            for &input in nonzero {
+                let input = input as usize;
+                assert!(input < inputs.len());
+                let value = *inputs.get_unchecked(input);
+                for at in 0..PANELS {
+                    let weights = L::load(weights.as_ptr().add(at * line + input * L::WIDTH));
+                    sums[at] = sums[at].multiply_add(value, weights);
+                }
+            }
+            for at in 0..PANELS {
+                let sum = if self.is_relu { sums[at].relu() } else { sums[at] };
+                sum.store(outputs.as_mut_ptr().add(at * L::WIDTH));
+            }
+        }
+        PANELS
     }
 }
 
-/// One row and some panels; `nonzero` are the inputs that are not zero.
 #[inline(always)]
-fn one_row<T: Float, const WIDTH: usize, const PANELS: usize, const FMA: bool>(
-    inputs: &[T],
-    nonzero: &[u32],
-    weights: &[T],
-    bias: &[T],
-    outputs: &mut [T],
-) {
-    let panel_lines = weights.len() / WIDTH / PANELS;
-    let (weights, _) = weights.as_chunks::<WIDTH>();
-    let mut sums = [[T::default(); WIDTH]; PANELS];
-    for (panel, sums) in sums.iter_mut().enumerate() {
-        sums.copy_from_slice(&bias[panel * WIDTH..][..WIDTH]);
-    }
-    assert!(inputs.len() >= panel_lines && weights.len() >= PANELS * panel_lines);
-    for &input in nonzero {
-        let input = input as usize;
-        assert!(input < panel_lines);
-        // SAFETY: asserted above.
-        let value = unsafe { *inputs.get_unchecked(input) };
-        for (panel, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: asserted above.
-            let weights = unsafe { weights.get_unchecked(panel * panel_lines + input) };
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = T::multiply_add::<FMA>(value, *weight, *sum);
-            }
-        }
-    }
-    // Over a number of panels that is known here: sums that are indexed by an unknown one would lie in memory.
-    for (panel, sums) in sums.iter().enumerate() {
-        outputs[panel * WIDTH..][..WIDTH].copy_from_slice(sums);
+fn activate<L: Line>(values: &mut [L::Value], activation: Activation) {
+    if L::FMA {
+        L::Value::activate::<true>(values, activation)
+    } else {
+        L::Value::activate::<false>(values, activation)
     }
 }
 
@@ -256,23 +319,26 @@ fn list_nonzero<T: Float>(values: &[T], nonzero: &mut Vec<u32>) {
 
 /// `a . b`, in lanes that are summed at the end. Every array has a length that is known here, or it would lie in memory.
 #[inline(always)]
-fn dot<T: Float, const FMA: bool>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [[T::default(); DOT_LANES]; DOT_VECTORS];
+fn dot<L: Line>(a: &[L::Value], b: &[L::Value]) -> L::Value {
+    let multiply_add = |a: L::Value, b, sum| {
+        if L::FMA { Float::multiply_add::<true>(a, b, sum) } else { Float::multiply_add::<false>(a, b, sum) }
+    };
+    let mut lanes = [[L::Value::default(); DOT_LANES]; DOT_VECTORS];
     let (a_lines, a_rest) = a.as_chunks::<{ DOT_LANES * DOT_VECTORS }>();
     let (b_lines, b_rest) = b.as_chunks::<{ DOT_LANES * DOT_VECTORS }>();
     for (a, b) in a_lines.iter().zip(b_lines) {
         let (a, b) = (a.as_chunks::<DOT_LANES>().0, b.as_chunks::<DOT_LANES>().0);
         for ((lanes, a), b) in lanes.iter_mut().zip(a).zip(b) {
             for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-                *lane = T::multiply_add::<FMA>(*a, *b, *lane);
+                *lane = multiply_add(*a, *b, *lane);
             }
         }
     }
-    let eight: [T; 8] = std::array::from_fn(|at| lanes[0][at].add(lanes[2][at]).add(lanes[1][at].add(lanes[3][at])));
-    let four: [T; 4] = std::array::from_fn(|at| eight[at].add(eight[at + 4]));
+    let eight: [L::Value; 8] = array::from_fn(|at| lanes[0][at].add(lanes[2][at]).add(lanes[1][at].add(lanes[3][at])));
+    let four: [L::Value; 4] = array::from_fn(|at| eight[at].add(eight[at + 4]));
     let mut sum = four[0].add(four[2]).add(four[1].add(four[3]));
     for (a, b) in a_rest.iter().zip(b_rest) {
-        sum = T::multiply_add::<FMA>(*a, *b, sum);
+        sum = multiply_add(*a, *b, sum);
     }
     sum
 }

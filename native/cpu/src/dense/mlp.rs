@@ -2,12 +2,12 @@ use std::fmt;
 
 use headrace_types::Result;
 
-use super::activation::Float;
 use super::kernel::PackedLayer;
+use super::line::{Line, Lines};
 use super::plain::{DenseLayer, check_layers};
 use crate::rows::{Features, check_lengths};
 use crate::trees::Precision;
-use crate::vectorized::has_avx2;
+use crate::vectorized::{has_avx2, has_avx512};
 
 /// Rows that go through all layers together: their values stay in the second-level cache. A multiple of the kernel's rows.
 const ROWS_PER_BLOCK: usize = 48;
@@ -102,7 +102,7 @@ struct Scratch<T> {
     nonzero: Vec<u32>,
 }
 
-impl<T: Float> Packed<T> {
+impl<T: Lines> Packed<T> {
     fn new(layers: &[DenseLayer]) -> Self {
         let layers: Vec<_> = layers.iter().map(PackedLayer::new).collect();
         let widths = layers.iter().map(|layer| layer.stride().max(layer.inputs_count));
@@ -135,38 +135,51 @@ impl<T: Float> Packed<T> {
 
     /// From `scratch.inputs` to `scratch.inputs`.
     fn run_block(&self, rows: usize, scratch: &mut Scratch<T>) {
-        #[cfg(target_arch = "x86_64")]
-        if has_avx2() {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if has_avx512() {
+            // SAFETY: the processor has it.
+            unsafe { self.run_block_avx512(rows, scratch) };
+            return;
+        } else if has_avx2() {
             // SAFETY: the processor has it.
             unsafe { self.run_block_avx2(rows, scratch) };
             return;
         }
-        self.run_block_with::<false>(rows, scratch);
+        // SAFETY: a plain line needs no instructions of its own.
+        unsafe { self.run_block_with::<T::Plain, 1>(rows, scratch) };
     }
 
-    #[cfg(target_arch = "x86_64")]
+    /// The same bits as [`Self::run_block_avx2`].
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[target_feature(enable = "avx2,bmi1,bmi2,fma,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn run_block_avx512(&self, rows: usize, scratch: &mut Scratch<T>) {
+        // SAFETY: this function is called where the processor has the instructions.
+        unsafe { self.run_block_with::<T::Avx512, 4>(rows, scratch) };
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[target_feature(enable = "avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
     fn run_block_avx2(&self, rows: usize, scratch: &mut Scratch<T>) {
-        self.run_block_with::<true>(rows, scratch);
+        // SAFETY: this function is called where the processor has the instructions.
+        unsafe { self.run_block_with::<T::Avx2, 1>(rows, scratch) };
     }
 
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
-    fn run_block_with<const FMA: bool>(&self, rows: usize, scratch: &mut Scratch<T>) {
+    unsafe fn run_block_with<L: Line<Value = T>, const PANELS: usize>(&self, rows: usize, scratch: &mut Scratch<T>) {
         let Scratch { inputs, outputs, nonzero } = scratch;
         let mut stride = self.layers[0].inputs_count;
         for layer in &self.layers {
-            if size_of::<T>() == 4 {
-                layer.run::<16, FMA>(inputs, stride, rows, outputs, nonzero);
-            } else {
-                layer.run::<8, FMA>(inputs, stride, rows, outputs, nonzero);
-            }
+            // SAFETY: the caller promises the instructions.
+            unsafe { layer.run::<L, PANELS>(inputs, stride, rows, outputs, nonzero) };
             stride = layer.stride();
             std::mem::swap(inputs, outputs);
         }
     }
 }
 
-impl<T: Float> Network for Packed<T> {
+impl<T: Lines> Network for Packed<T> {
     fn bytes(&self) -> usize {
         self.layers.iter().map(PackedLayer::bytes).sum()
     }
@@ -181,5 +194,66 @@ impl<T: Float> Network for Packed<T> {
             Features::Float32(values) => self.run(values, T::from_f32, rows, margins),
             Features::Float64(values) => self.run(values, T::from_f64, rows, margins),
         }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+mod tests {
+    use super::super::plain::Activation;
+    use super::*;
+
+    /// A layer of weights that are as good as random, and more inputs than go by in one part.
+    fn layers(widths: &[usize], activation: Activation) -> Vec<DenseLayer> {
+        let number = |at: usize| (at * 2_654_435_761 % 1009) as f64 / 1009.0 - 0.5;
+        let layer = |pair: &[usize]| DenseLayer {
+            inputs_count: pair[0],
+            outputs_count: pair[1],
+            weights: (0..pair[0] * pair[1]).map(|at| f64::from(number(at) as f32)).collect(),
+            bias: (0..pair[1]).map(number).collect(),
+            activation,
+        };
+        widths.windows(2).map(layer).collect()
+    }
+
+    fn check<T: Lines>(bound: f64) {
+        for (widths, activation) in [
+            (&[300, 150, 40, 2][..], Activation::Relu),
+            (&[20, 100, 5], Activation::Logistic),
+            (&[129, 16, 7], Activation::Tanh),
+            (&[1, 90, 4], Activation::Identity),
+        ] {
+            let packed = Packed::<T>::new(&layers(widths, activation));
+            for rows in [1, 2, 6, 13, 48] {
+                let run = |run: &dyn Fn(&mut Scratch<T>)| {
+                    let room = rows * packed.stride_max;
+                    let inputs = (0..room).map(|at| T::from_f64((at * 37 % 101) as f64 / 50.0 - 1.0)).collect();
+                    let mut scratch = Scratch { inputs, outputs: vec![T::default(); room], nonzero: Vec::new() };
+                    run(&mut scratch);
+                    let stride = packed.layers[packed.layers.len() - 1].stride();
+                    scratch.inputs[..rows * stride].iter().map(|value| value.to_f64()).collect::<Vec<_>>()
+                };
+                // SAFETY: plain lines need nothing.
+                let plain = run(&|scratch| unsafe { packed.run_block_with::<T::Plain, 1>(rows, scratch) });
+                if !has_avx2() {
+                    return;
+                }
+                // SAFETY: asked above.
+                let avx2 = run(&|scratch| unsafe { packed.run_block_avx2(rows, scratch) });
+                for (plain, avx2) in plain.iter().zip(&avx2) {
+                    assert!((plain - avx2).abs() <= bound * (1.0 + plain.abs()), "{widths:?}: {plain} and {avx2}");
+                }
+                if has_avx512() {
+                    // SAFETY: asked above.
+                    let avx512 = run(&|scratch| unsafe { packed.run_block_avx512(rows, scratch) });
+                    assert_eq!(avx2, avx512, "{widths:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_of_instructions_gives_the_same() {
+        check::<f32>(1e-4);
+        check::<f64>(1e-12);
     }
 }

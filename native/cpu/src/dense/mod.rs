@@ -2,6 +2,7 @@
 
 mod activation;
 mod kernel;
+mod line;
 mod mlp;
 mod plain;
 #[cfg(test)]
