@@ -39,8 +39,8 @@ test: lint test-rust test-python ## Run every test and every lint (what CI runs)
 test-rust: $(PACKAGES) ## Rust tests only
 	cargo test --workspace --locked --quiet
 
-test-python: setup ## Python tests only, on every processor; ARGS="-k word" passes options to pytest
-	pytest --numprocesses=$(shell nproc) --dist=loadgroup --maxprocesses=8 $(ARGS)
+test-python: setup ## Python tests only; ARGS="-k word" passes options to pytest
+	pytest $(ARGS)
 
 lint: lint-rust lint-python ## rustfmt, clippy with warnings denied, ruff, mypy --strict, stub check
 
