@@ -35,8 +35,10 @@ class ServerLogHandler(logging.Handler):
 
 @contextmanager
 def server_log(engine: _native.Engine, form: str) -> Iterator[None]:
-    """While it lasts, `logging` and warnings of this process are lines of the server's log; where the program has set up
-    `logging` itself, nothing changes."""
+    """While it lasts, `logging` and warnings of this process are lines of the server's log.
+
+    Where the program has set up `logging` itself, nothing changes.
+    """
     root = logging.getLogger()
     if root.handlers:
         yield

@@ -53,7 +53,7 @@ def _endpoint(environment: Mapping[str, str]) -> str:
     """The address of traces is taken as it is; that of all signals gets the path of traces."""
     own = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
     if own:
-        return own if urllib.parse.urlsplit(own).path.strip("/") else own.rstrip("/") + "/"
+        return own
     shared = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
     return shared.rstrip("/") + "/v1/traces" if shared else ""
 

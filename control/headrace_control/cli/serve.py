@@ -57,7 +57,9 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
 @click.option(
     "--fixtures", is_flag=True, help="Serve Triton's example models too: simple, simple_string, simple_identity."
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Of the lines on stderr. Default: headrace.toml's.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="Of the lines on stderr. Default: headrace.toml's."
+)
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,

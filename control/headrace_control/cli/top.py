@@ -39,7 +39,11 @@ SECONDS_MIN = 0.1
     help="A server's metrics port; give it several times for several servers. Default: the project's.",
 )
 @click.option(
-    "--interval", type=click.FloatRange(SECONDS_MIN, 3600), default=1.0, show_default=True, help="Seconds between looks."
+    "--interval",
+    type=click.FloatRange(SECONDS_MIN, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between looks.",
 )
 @click.option("--once", is_flag=True, help="Look twice, print what happened between, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout for each look.")

@@ -28,7 +28,9 @@ class Histogram:
 
     def since(self, before: Histogram) -> Histogram:
         """What was counted after an earlier look; all of it where the server has begun again."""
-        if before.bounds != self.bounds or any(now < then for now, then in zip(self.counts, before.counts, strict=True)):
+        if before.bounds != self.bounds or any(
+            now < then for now, then in zip(self.counts, before.counts, strict=True)
+        ):
             return self
         return Histogram(self.bounds, tuple(now - then for now, then in zip(self.counts, before.counts, strict=True)))
 
@@ -38,14 +40,17 @@ class Histogram:
 
     def quantile(self, quantile: float) -> float | None:
         """The value below which that share lies, as if a bucket's values lay evenly in it: at most a bucket wrong. None
-        without values; the last finite bound where it lies above."""
+        without values; the last finite bound where it lies above.
+        """
         if self.count == 0:
             return None
         rank = quantile * self.count
         begin, below = 0.0, 0.0
         for bound, count in zip(self.bounds, self.counts, strict=True):
             if count >= rank and count > below:
-                return begin if math.isinf(bound) else begin + (bound - begin) * max(rank - below, 0.0) / (count - below)
+                return (
+                    begin if math.isinf(bound) else begin + (bound - begin) * max(rank - below, 0.0) / (count - below)
+                )
             begin, below = bound, count
         return begin
 
@@ -109,9 +114,7 @@ def figures_between(before: Sample, now: Sample) -> ServerFigures:
         )
         / seconds,
     }
-    models = [
-        _model(before, now, labels, bool(ready), seconds) for labels, ready in now.series("headrace_model_ready")
-    ]
+    models = [_model(before, now, labels, bool(ready), seconds) for labels, ready in now.series("headrace_model_ready")]
     return ServerFigures(now.url, None, totals, models)
 
 

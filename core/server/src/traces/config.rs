@@ -65,11 +65,15 @@ impl Endpoint {
         if host.is_empty() {
             return Err(wrong("has no host", example));
         }
+        let port = match authority.as_str().strip_prefix(authority.host()).unwrap_or_default() {
+            "" => 80,
+            _ => authority.port_u16().ok_or_else(|| wrong("has no such port", example))?,
+        };
         let path = match uri.path() {
             "" | "/" => "/v1/traces".to_owned(),
             path => uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
         };
-        Ok(Self { host, port: authority.port_u16().unwrap_or(80), path })
+        Ok(Self { host, port, path })
     }
 
     pub(crate) fn path(&self) -> &str {
