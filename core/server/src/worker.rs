@@ -316,7 +316,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
         return (reply, holds);
     }
     let later = if body.len() > LONG_BODY_BYTES {
-        Later::Aside(Job::Whole(request))
+        Later::Aside(Job::Whole(Box::new(request)))
     } else {
         match handle(&worker.engine, route, headers, body, arrival, panicked) {
             Handled::Answered(reply) => return (reply, holds),
@@ -329,7 +329,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
 
 enum Job {
     /// From decoding to the answer.
-    Whole(Received),
+    Whole(Box<Received>),
     Answer(Box<Prediction>),
 }
 
@@ -338,8 +338,9 @@ impl Work for Job {
 
     fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Reply> {
         match self {
-            Job::Whole(Received { route, headers, body, arrival }) => {
-                handle_whole(engine, &route, &headers, &body, &arrival, panicked)
+            Job::Whole(request) => {
+                let Received { route, headers, body, arrival } = &*request;
+                handle_whole(engine, route, headers, body, arrival, panicked)
             }
             Job::Answer(prediction) => prediction.made_whole(engine, panicked),
         }
