@@ -11,7 +11,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, TraceIdRatioBased
 from tests.protocol.conftest import NOW_US
 from tests.protocol.watched import Collector, collector, watched
 from tritonclient.grpc import service_pb2
@@ -120,7 +120,7 @@ def test_a_ratio_decides_as_the_sdk_does(project: Path) -> None:
     expected = {
         context.trace_id
         for _, context in callers
-        if sampler.should_sample(None, context.trace_id, "").decision.is_sampled()
+        if sampler.should_sample(None, context.trace_id, "").decision is Decision.RECORD_AND_SAMPLE
     }
     assert {int.from_bytes(span.trace_id, "big") for span in spans} == expected
     assert resource["service.name"] == "headrace-served"

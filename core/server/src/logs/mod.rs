@@ -208,3 +208,79 @@ fn write_stderr(text: &str) {
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::counters::WorkerCounters;
+    use headrace_engine::EngineOptions;
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
+
+    fn log() -> Arc<Log> {
+        let scrape = Scrape {
+            engine: Arc::new(Engine::new(EngineOptions::default())),
+            workers: vec![Arc::new(WorkerCounters::default()); 2],
+            refused_connections: AtomicU64::new(0),
+            budget: MemoryBudget::new(1),
+            observer: OnceLock::new(),
+        };
+        Log::new(LogConfig { format: LogFormat::Json, ..LogConfig::default() }, Arc::new(scrape), Arc::default())
+    }
+
+    fn lines(log: &Log) -> Vec<String> {
+        let entries = log.ring.take(LINES_MAX, Duration::ZERO).unwrap_or_default();
+        let told = entries.into_iter().filter_map(|entry| match entry {
+            Entry::Line(line) => Some(line),
+            Entry::Request(_) => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_place_only() {
+        let log = log();
+        let hook = PanicsLogged::to(&log);
+        let ended = std::panic::catch_unwind(|| panic!("canary"));
+        drop(hook);
+        assert!(ended.is_err());
+        let lines = lines(&log);
+        assert!(lines.iter().any(|line| line.contains("\"panic\"") && line.contains(file!())), "{lines:?}");
+        assert!(lines.iter().all(|line| !line.contains("canary")), "{lines:?}");
+    }
+
+    #[test]
+    fn refusals_are_one_line_with_their_count() {
+        let (log, mut watch) = (log(), Watch::default());
+        log.scrape.refused_connections.store(7, Ordering::Relaxed);
+        (0..3).for_each(|_| log.scrape.workers[0].record(0, 503, Duration::ZERO));
+        watch.refused(&log);
+        let told = lines(&log);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("\"cause\":\"connections\",\"count\":7"), "{told:?}");
+        watch.refused(&log);
+        assert!(lines(&log).is_empty(), "nothing more was refused");
+    }
+
+    #[test]
+    fn tritons_settings_switch_levels_and_requests() {
+        let log = log();
+        let change = |text: &str| {
+            let changes = serde_json::from_str(text).unwrap_or_default();
+            assert!(log.scrape.engine.settings().change_log(&changes).is_ok());
+            log.take_settings();
+        };
+        log.event(Level::Info, "a", "", &[]);
+        assert!(!log.watches_requests() && !log.is_active.load(Ordering::Relaxed));
+        change(r#"{"log_info": false, "log_verbose_level": 1}"#);
+        log.event(Level::Info, "b", "", &[]);
+        log.event(Level::Error, "c", "", &[]);
+        assert!(!log.watches_requests(), "an access line is info");
+        change(r#"{"log_info": true, "log_error": false}"#);
+        log.event(Level::Error, "d", "", &[]);
+        assert!(log.watches_requests() && log.is_active.load(Ordering::Relaxed));
+        let told = lines(&log);
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
+}
