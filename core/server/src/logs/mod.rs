@@ -221,7 +221,7 @@ mod tests {
     fn log() -> Arc<Log> {
         let scrape = Scrape {
             engine: Arc::new(Engine::new(EngineOptions::default())),
-            workers: vec![Arc::new(WorkerCounters::default()); 2],
+            workers: vec![Arc::new(WorkerCounters::default())],
             refused_connections: AtomicU64::new(0),
             budget: MemoryBudget::new(1),
             observer: OnceLock::new(),
