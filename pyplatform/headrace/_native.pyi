@@ -429,6 +429,9 @@ class DistinctSketch:
     def merge(self, other: DistinctSketch) -> None: ...
     def estimate(self) -> float: ...
 
+def write_log(engine: Engine, format: str, level: int, event: str, message: str, fields: Mapping[str, str]) -> None:
+    """Writes one line on stderr in the form of the server's log, if the engine's log settings let it through."""
+
 def serve(
     engine: Engine,
     config: Mapping[str, Any],

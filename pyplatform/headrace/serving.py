@@ -15,6 +15,8 @@ from typing import Any
 from headrace import _native
 from headrace.config import ServerSection
 from headrace.engine import Engine
+from headrace.logs import server_log
+from headrace.traces import traces_of
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ def serve(
         chosen.http_port == 0
     ):  # a free port is asked for where several servers run, which cannot share this one either
         config["grpc_port"] = 0
+    config["traces"] = traces_of(engine.store.config)
     tick_seconds = config.pop("refresh_seconds")
     writer = None
     if config.pop("writes"):
@@ -59,7 +62,8 @@ def serve(
     }
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _native.serve(engine.native, config, callbacks, tick_seconds)
+        with server_log(engine.native, chosen.log):
+            _native.serve(engine.native, config, callbacks, tick_seconds)
     finally:
         signal.signal(signal.SIGTERM, previous)
 

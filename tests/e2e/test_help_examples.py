@@ -19,7 +19,7 @@ from headrace_control.cli import COMMANDS
 
 ADDRESS = "http://127.0.0.1:8000"
 # What takes minutes (and has tests of its own), what ends only when it is told to, and what is not on this machine.
-NOT_RUN = re.compile(r"headrace (bench|demo|serve)\b|.*s3://")
+NOT_RUN = re.compile(r"headrace (bench|demo|serve|top)\b|.*s3://")
 
 
 def examples(name: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,9 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
 @click.option(
     "--fixtures", is_flag=True, help="Serve Triton's example models too: simple, simple_string, simple_identity."
 )
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="Of the lines on stderr. Default: headrace.toml's."
+)
 @click.option("--clock", type=UTC_TIME, help="Take this time for now, and let it stand still: see below.")
 def command(
     project: Path,
@@ -67,6 +71,7 @@ def command(
     writes: bool,
     model_control: bool,
     fixtures: bool,
+    log_format: str | None,
     clock: datetime.datetime | None,
 ) -> None:
     """Serve the project's features and models until Ctrl-C or SIGTERM.
@@ -86,6 +91,7 @@ def command(
     import dataclasses
 
     from headrace import Engine
+    from headrace.logs import server_log
     from headrace.serving import serve
     from headrace_control.projects import check_project, newer_than, to_us
 
@@ -107,22 +113,35 @@ def command(
             settings = dataclasses.replace(settings, writes=True)
         if model_control:
             settings = dataclasses.replace(settings, model_control=True)
+        if log_format is not None:
+            settings = dataclasses.replace(settings, log=log_format)
         if fixtures:
             engine.add_fixtures()
-        warn(engine)
         warnings = [] if clock is None else newer_than(engine.store, clock)
-        for warning in warnings:
-            click.echo(f"warning: {warning}", err=True)
-        with contextlib.suppress(KeyboardInterrupt):  # a signal is how a server is asked to end
-            serve(engine, settings, lambda addresses: announce(engine, addresses, as_json, warnings))
+        with contextlib.ExitStack() as open_log:
+            tell = told_on_stderr
+            if settings.log == "json":
+                open_log.enter_context(server_log(engine.native, settings.log))
+                tell = told_in_log
+            for warning in [*faults(engine), *warnings]:
+                tell(warning)
+            with contextlib.suppress(KeyboardInterrupt):  # a signal is how a server is asked to end
+                serve(engine, settings, lambda addresses: announce(engine, addresses, as_json, warnings))
 
 
-def warn(engine: Engine) -> None:
-    """Says on stderr which models cannot be served, and why."""
-    if engine.store.plans.head() is None:
-        click.echo("warning: no definitions have been applied; no features are served until: headrace apply", err=True)
-    for name, fault in engine.faults.items():
-        click.echo(f"warning: model {name} is not served: {fault}", err=True)
+def told_on_stderr(warning: str) -> None:
+    click.echo(f"warning: {warning}", err=True)
+
+
+def told_in_log(warning: str) -> None:
+    logging.getLogger("headrace.serve").warning(warning)
+
+
+def faults(engine: Engine) -> list[str]:
+    """Which models cannot be served, and why."""
+    unapplied = engine.store.plans.head() is None
+    first = ["no definitions have been applied; no features are served until: headrace apply"] if unapplied else []
+    return first + [f"model {name} is not served: {fault}" for name, fault in engine.faults.items()]
 
 
 def announce(engine: Engine, addresses: Mapping[str, Any], as_json: bool, warnings: list[str]) -> None:

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headrace_types::{Batch, Error, ErrorCode, Result};
 
@@ -141,8 +141,10 @@ pub struct PredictRequest {
     pub row_errors: Vec<RowError>,
     pub outputs: Outputs,
     pub explain: Option<Explain>,
-    /// When the transport had the whole request; its wait counts as queue time.
+    /// When the request came; its wait counts as queue time.
     pub arrived: Option<Instant>,
+    /// What the transport has taken since then to read and decode it, which is no wait.
+    pub decoded_in: Duration,
     /// When the caller stops waiting; work that has not begun by then is not begun.
     pub deadline: Option<Instant>,
     pub priority: Priority,

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::logs::LogConfig;
+use crate::traces::TracesConfig;
+
 /// Addresses and limits of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -35,6 +38,10 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// After a stop, how long running requests may take.
     pub drain_timeout: Duration,
+    /// Where traces of requests go; `None` for nowhere.
+    pub traces: Option<TracesConfig>,
+    /// What is logged on stderr; `None` for nothing.
+    pub log: Option<LogConfig>,
 }
 
 impl Default for ServerConfig {
@@ -55,6 +62,8 @@ impl Default for ServerConfig {
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),
+            traces: None,
+            log: None,
         }
     }
 }

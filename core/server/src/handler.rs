@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headrace_engine::{Deployment, Engine, PredictRequest};
@@ -13,9 +13,11 @@ use headrace_protocol::{
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
+use crate::arrival::Arrival;
 use crate::compress::Encoding;
 use crate::errands::ErrandQueues;
 use crate::later::{EngineResponse, Made, Queued};
+use crate::record::Record;
 use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
@@ -31,6 +33,8 @@ pub(crate) struct Reply {
     pub(crate) allow: Option<Method>,
     /// How the body is compressed.
     pub(crate) encoding: Option<Encoding>,
+    /// Why it is none.
+    pub(crate) error: Option<ErrorCode>,
 }
 
 impl Reply {
@@ -39,7 +43,7 @@ impl Reply {
     }
 
     fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
+        Self { status: 200, body, header_bytes: None, allow: None, encoding: None, error: None }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
@@ -49,6 +53,7 @@ impl Reply {
             header_bytes: None,
             allow: None,
             encoding: None,
+            error: Some(error.code),
         }
     }
 }
@@ -79,6 +84,10 @@ pub(crate) enum Handled {
 pub(crate) struct Prediction {
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) asked: Asked,
+    /// What the transport took to read and to decode it.
+    pub(crate) read: Duration,
+    pub(crate) decode: Duration,
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 #[derive(Debug)]
@@ -93,13 +102,13 @@ pub(crate) fn handle(
     route: &Route,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
     panicked: impl FnOnce(),
 ) -> Handled {
     let work = || {
         let prediction = match route {
-            Route::Predict(model) => decoded_predict(engine, model, body, arrived)?,
-            Route::Infer(model) => decoded_infer(engine, model, headers, body, arrived)?,
+            Route::Predict(model) => decoded_predict(engine, model, body, arrival)?,
+            Route::Infer(model) => decoded_infer(engine, model, headers, body, arrival)?,
             _ => return answer(engine, route, body).map(Handled::Answered),
         };
         if prediction.takes_long() {
@@ -120,10 +129,10 @@ pub(crate) fn handle_whole(
     route: &Route,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
     panicked: impl Fn(),
 ) -> Made<Reply> {
-    match handle(engine, route, headers, body, arrived, &panicked) {
+    match handle(engine, route, headers, body, arrival, &panicked) {
         Handled::Answered(reply) => Made::Answered(reply),
         Handled::Queued(queued) => Made::Queued(queued),
         Handled::Long(prediction) => prediction.made_whole(engine, panicked),
@@ -281,11 +290,11 @@ fn ready(engine: &Engine) -> Result<Reply> {
     ))
 }
 
-fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Box<Prediction>> {
+fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrival: &Arrival) -> Result<Box<Prediction>> {
+    let began = Instant::now();
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut request = decode_predict(&deployment, body)?;
-    request.arrived = Some(arrived);
-    Ok(Box::new(Prediction { deployment, asked: Asked::Predict(request) }))
+    let request = decode_predict(&deployment, body)?;
+    Ok(arrival.decoded(deployment, Asked::Predict(request), began))
 }
 
 fn decoded_infer(
@@ -293,12 +302,12 @@ fn decoded_infer(
     model: &ModelRef,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
 ) -> Result<Box<Prediction>> {
+    let began = Instant::now();
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut infer = oip::decode(&deployment, header_length(headers)?, body)?;
-    infer.arrived(arrived, None);
-    Ok(Box::new(Prediction { deployment, asked: Asked::Infer(infer) }))
+    let infer = oip::decode(&deployment, header_length(headers)?, body)?;
+    Ok(arrival.decoded(deployment, Asked::Infer(infer), began))
 }
 
 fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {

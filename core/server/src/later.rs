@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use headrace_engine::{Engine, PredictResponse, Submitted, TensorResponse, Waiting};
+use headrace_engine::{Engine, PredictResponse, Submitted, TensorResponse, Timing, Waiting};
 use headrace_protocol::oip::Infer;
 use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::Semaphore;
@@ -48,6 +48,16 @@ pub(crate) enum EngineResponse {
     Tensors(TensorResponse),
 }
 
+impl EngineResponse {
+    /// The request's id, its rows and where its time went.
+    pub(crate) fn facts(&self) -> (&str, usize, Timing) {
+        match self {
+            Self::Rows(response) => (&response.id, response.rows, response.timing),
+            Self::Tensors(response) => (&response.id, response.rows, response.timing),
+        }
+    }
+}
+
 /// A request that is answered later.
 pub(crate) enum Later<W> {
     Aside(W),
@@ -74,13 +84,13 @@ impl Prediction {
         let request = match &self.asked {
             Asked::Infer(Infer::Tensors(infer)) => {
                 let response = engine.run_on(&self.deployment, &infer.request)?;
-                return Ok(Made::Answered(reply(&self, EngineResponse::Tensors(response))));
+                return Ok(Made::Answered(self.tell(EngineResponse::Tensors(response), reply)));
             }
             Asked::Infer(Infer::Rows(infer)) => &infer.predict,
             Asked::Predict(request) => request,
         };
         Ok(match engine.submit(&self.deployment, request)? {
-            Submitted::Answered(response) => Made::Answered(reply(&self, EngineResponse::Rows(response))),
+            Submitted::Answered(response) => Made::Answered(self.tell(EngineResponse::Rows(response), reply)),
             Submitted::Waiting(waiting) => Made::Queued(Queued { prediction: self, waiting: Box::new(waiting) }),
         })
     }
@@ -138,7 +148,7 @@ pub(crate) async fn reply_later<W: Work>(worker: &Worker, later: Later<W>, holds
             let panicked = || {
                 worker.counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            unpanicked(|| Ok(W::reply(&prediction, EngineResponse::Rows(response?))), panicked)
+            unpanicked(|| Ok(prediction.tell(EngineResponse::Rows(response?), W::reply)), panicked)
                 .unwrap_or_else(W::refused)
         }
     };

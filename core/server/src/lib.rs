@@ -12,6 +12,7 @@
 //! microseconds, which is what waking another thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a
 //! panic ends its own request only.
 
+mod arrival;
 mod body;
 mod budget;
 mod compress;
@@ -22,17 +23,25 @@ mod errands;
 mod grpc;
 mod handler;
 mod later;
+mod logs;
 mod model_counters;
+mod observe;
 mod open_files;
+mod process;
+mod record;
 mod repository;
+mod ring;
 mod route;
 mod scrape;
 mod server;
+mod traces;
 mod worker;
 mod writes;
 
 pub use config::ServerConfig;
 pub use errands::{Errand, ErrandAnswer, Errands};
+pub use logs::{LogConfig, LogFormat, LogLevel, write_log};
 pub use repository::ModelChange;
 pub use server::{LocalAddrs, Server, ServerHandle};
+pub use traces::{Endpoint, ExportHeaders, TracesConfig};
 pub use writes::{ViewWrite, Write};

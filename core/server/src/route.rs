@@ -70,6 +70,29 @@ pub(crate) const ROUTE_NAMES: [&str; 20] = [
     "logging",
     "none",
 ];
+/// The paths of the routes, in the order of [`ROUTE_NAMES`]; a model's version may come behind its name.
+pub(crate) const ROUTE_PATHS: [&str; ROUTE_NAMES.len()] = [
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2",
+    "/v2/models/{model}",
+    "/v2/models/{model}/ready",
+    "/v2/models/{model}/config",
+    "/v2/models/{model}/stats",
+    "/v2/models/{model}/infer",
+    "/v2/repository/index",
+    "/v1/deployments/{model}/predict",
+    "/get-online-features",
+    "/v2/models",
+    "/v1/deployments",
+    "/v1/deployments/{model}",
+    "/v1/feature-views/{view}/push",
+    "/v1/feature-views/{view}/delete",
+    "/v2/repository/models/{model}/{change}",
+    "/v2/models/{model}/trace/setting",
+    "/v2/logging",
+    "",
+];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
 
 impl Route {
@@ -284,6 +307,14 @@ mod tests {
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);
+        }
+    }
+
+    #[test]
+    fn every_path_of_a_route_leads_to_it() {
+        for (index, path) in ROUTE_PATHS.iter().enumerate().take(ROUTE_NONE) {
+            let path = path.replace("{change}", "load");
+            assert_eq!(Route::of_path(&path).unwrap().index(), index, "{path}");
         }
     }
 

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use headrace_engine::Engine;
 use headrace_types::{Error, ErrorCode, Result};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -18,6 +19,8 @@ use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
 use crate::errands::{ErrandQueues, Errands};
 use crate::grpc::REFUSAL;
+use crate::logs::{Level, Log};
+use crate::observe::Observer;
 use crate::open_files::allowed_connections;
 use crate::repository::{ModelChange, change_queue};
 use crate::scrape::serve_metrics;
@@ -40,6 +43,7 @@ pub struct Server {
     scrape: Arc<Scrape>,
     listeners: Mutex<Option<Listeners>>,
     errands: Arc<ErrandQueues>,
+    observer: Option<Arc<Observer>>,
     handle: ServerHandle,
 }
 
@@ -89,12 +93,17 @@ impl Server {
         };
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
         let budget = MemoryBudget::new(config.memory_bytes_max);
-        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
+        let (refused_connections, observer) = (AtomicU64::new(0), OnceLock::new());
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections, budget, observer });
+        let observer = Observer::of(&config, &scrape)?;
+        if let Some(observer) = &observer {
+            let _ = scrape.observer.set(Arc::downgrade(observer)); // it was made just now
+        }
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
         let writes = write_queue(config.writes_max);
         let errands = Arc::new(ErrandQueues { writes, models: change_queue(config.model_control) });
         let listeners = Mutex::new(Some(Listeners { http, grpc, metrics }));
-        Ok(Self { config, addrs, scrape, listeners, errands, handle })
+        Ok(Self { config, addrs, scrape, listeners, errands, observer, handle })
     }
 
     pub fn local_addrs(&self) -> LocalAddrs {
@@ -124,17 +133,41 @@ impl Server {
         let Some(listeners) = taken else {
             return Err(Error::new(ErrorCode::Unavailable, "this server has run already", "bind a new one"));
         };
+        let Some(observer) = &self.observer else { return self.serve(listeners) };
+        let reporters = observer.start()?;
+        self.log_ready();
+        let served = self.serve(listeners);
+        observer.end(reporters);
+        served
+    }
+
+    fn log(&self) -> Option<&Log> {
+        self.observer.as_ref()?.log().map(|log| &**log)
+    }
+
+    fn log_ready(&self) {
+        let Some(log) = self.log() else { return };
+        let text = |addr: Option<SocketAddr>| addr.map_or(Value::Null, |addr| addr.to_string().into());
+        let LocalAddrs { http, grpc, metrics } = self.addrs;
+        let (version, pid) = (env!("CARGO_PKG_VERSION").into(), std::process::id().into());
+        let fields = [("version", version), ("pid", pid), ("threads", self.config.threads_count().into())];
+        log.event(Level::Info, "start", "the server begins", &fields);
+        let fields = [("http", text(Some(http))), ("grpc", text(grpc)), ("metrics", text(metrics))];
+        log.event(Level::Info, "ready", "connections are taken", &fields);
+    }
+
+    fn serve(&self, listeners: Listeners) -> Result<()> {
         let stopping = Arc::new(AtomicBool::new(false));
         let turns = Arc::new(Semaphore::new(self.config.threads_count()));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for (number, counters) in self.scrape.workers.iter().enumerate() {
             let (sender, streams) = unbounded_channel();
-            let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
-            let budget = Arc::clone(&self.scrape.budget);
+            let (counters, observer) = (Arc::clone(counters), self.observer.clone());
             let (stopping, errands) = (Arc::clone(&stopping), Arc::clone(&self.errands));
             let (config, turns) = (self.config.clone(), Arc::clone(&turns));
-            let worker = Worker::new(engine, config, Arc::clone(&counters), stopping, budget, errands, turns);
+            let given = Arc::clone(&counters);
+            let worker = Worker::new(&self.scrape, config, given, stopping, observer, errands, turns);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));
@@ -150,6 +183,10 @@ impl Server {
             io::Result::Ok(())
         });
         stopping.store(true, Ordering::Relaxed);
+        if let Some(log) = self.log() {
+            let fields = [("connections", self.scrape.connections().into())];
+            log.event(Level::Info, "drain", "no connections are taken any more, running requests end", &fields);
+        }
         drop(acceptor); // closes the channels, which tells the workers to drain
         self.join(threads)?;
         Ok(accepted?)

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
 use headrace_types::Error;
-use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,17 +24,20 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 
+use crate::arrival::{Arrival, REQUEST_ID, request_id_of};
 use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
 use crate::compress::{Encoding, compressed};
 use crate::config::ServerConfig;
 use crate::connection::{ConnectionState, Phase, TickLimits, WatchedStream};
-use crate::counters::WorkerCounters;
+use crate::counters::{Scrape, WorkerCounters};
 use crate::errands::ErrandQueues;
 use crate::grpc::{self, GrpcState};
 use crate::handler::{Handled, Prediction, Reply, handle, handle_errand, handle_whole, routed};
 use crate::later::{EngineResponse, Holds, InFlight, LONG_BODY_BYTES, Lane, Later, Made, Work, reply_later};
-use crate::route::{ROUTE_NONE, Route};
+use crate::observe::Observer;
+use crate::record::CallOf;
+use crate::route::{ROUTE_NONE, ROUTE_PATHS, Route};
 
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -52,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) budget: Arc<MemoryBudget>,
+    /// None where requests are neither traced nor logged.
+    pub(crate) observer: Option<Arc<Observer>>,
     errands: Arc<ErrandQueues>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
@@ -91,17 +97,18 @@ pub(crate) enum Speaks {
 impl Worker {
     /// `turns` are those of requests that take long, of all workers together: as many as there are workers.
     pub(crate) fn new(
-        engine: Arc<Engine>,
+        scrape: &Scrape,
         config: ServerConfig,
         counters: Arc<WorkerCounters>,
         stopping: Arc<AtomicBool>,
-        budget: Arc<MemoryBudget>,
+        observer: Option<Arc<Observer>>,
         errands: Arc<ErrandQueues>,
         turns: Arc<Semaphore>,
     ) -> Arc<Self> {
         let (ticks, open) = (Arc::default(), Mutex::default());
         let lane = Lane::new(turns);
-        Arc::new(Self { engine, config, counters, stopping, budget, errands, ticks, open, lane })
+        let (engine, budget) = (Arc::clone(&scrape.engine), Arc::clone(&scrape.budget));
+        Arc::new(Self { engine, config, counters, stopping, budget, observer, errands, ticks, open, lane })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -247,24 +254,27 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let arrived = Instant::now();
     let counters = &worker.counters;
     let mut holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(counters) };
-    let (head, body) = request.into_parts();
+    let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+    let record = worker.observer.as_ref().and_then(|observer| observer.begin(&headers, arrived));
+    let request_id = request_id_of(&headers);
     let config = &worker.config;
-    let accepted = Encoding::accepted(&head.headers);
-    let (route_index, reply) = match routed(&head.method, head.uri.path()) {
+    let accepted = Encoding::accepted(&headers);
+    let (route_index, reply) = match routed(&method, uri.path()) {
         Err(refusal) => {
             discard_body(body).await;
             (ROUTE_NONE, refusal)
         }
         Ok(route) => {
             let route_index = route.index();
-            let body =
-                read_body(&head.headers, body, config.body_bytes_max, config.body_timeout, &mut holds.share).await;
+            let body = read_body(&headers, body, config.body_bytes_max, config.body_timeout, &mut holds.share).await;
             let reply = match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => {
                     // What only shows something must not change it, whatever a client sends along.
-                    let body = if head.method == Method::POST { body } else { Bytes::new() };
-                    let request = Received { route, headers: head.headers, body, arrived };
+                    let body = if method == Method::POST { body } else { Bytes::new() };
+                    let (request_id, record) = (request_id.clone(), record.clone());
+                    let arrival = Arrival { at: arrived, read: arrived.elapsed(), deadline: None, request_id, record };
+                    let request = Received { route, headers, body, arrival };
                     let reply;
                     (reply, holds) = reply_to(worker, request, holds).await;
                     reply
@@ -275,12 +285,17 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     };
     let reply = compressed(reply, accepted).await;
     counters.record(route_index, reply.status, arrived.elapsed());
+    if let (Some(observer), Some(record)) = (&worker.observer, record) {
+        let named = request_id.as_ref().and_then(|id| id.to_str().ok());
+        let call = CallOf::http(&method, uri.path(), ROUTE_PATHS[route_index], reply.status);
+        observer.finish(&record, call, named, reply.error);
+    }
     let Holds { mut share, in_flight } = holds;
     drop(in_flight);
     // The request's bytes are gone here, the answer's stay until they are sent.
     share.release();
     share.take_anyway(reply.body.len());
-    response_of(reply, share, worker.stopping.load(Ordering::Relaxed))
+    response_of(reply, share, worker.stopping.load(Ordering::Relaxed), request_id)
 }
 
 /// A request that came whole.
@@ -288,22 +303,22 @@ struct Received {
     route: Route,
     headers: HeaderMap,
     body: Bytes,
-    arrived: Instant,
+    arrival: Arrival,
 }
 
 async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, Holds) {
     let panicked = || {
         worker.counters.panics.fetch_add(1, Ordering::Relaxed);
     };
-    let Received { route, headers, body, arrived } = &request;
+    let Received { route, headers, body, arrival } = &request;
     if route.is_errand() {
         let reply = handle_errand(&worker.engine, &worker.errands, route, headers, body, panicked).await;
         return (reply, holds);
     }
     let later = if body.len() > LONG_BODY_BYTES {
-        Later::Aside(Job::Whole(request))
+        Later::Aside(Job::Whole(Box::new(request)))
     } else {
-        match handle(&worker.engine, route, headers, body, *arrived, panicked) {
+        match handle(&worker.engine, route, headers, body, arrival, panicked) {
             Handled::Answered(reply) => return (reply, holds),
             Handled::Long(prediction) => Later::Aside(Job::Answer(prediction)),
             Handled::Queued(queued) => Later::Queued(queued),
@@ -314,7 +329,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
 
 enum Job {
     /// From decoding to the answer.
-    Whole(Received),
+    Whole(Box<Received>),
     Answer(Box<Prediction>),
 }
 
@@ -323,8 +338,9 @@ impl Work for Job {
 
     fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Reply> {
         match self {
-            Job::Whole(Received { route, headers, body, arrived }) => {
-                handle_whole(engine, &route, &headers, &body, arrived, panicked)
+            Job::Whole(request) => {
+                let Received { route, headers, body, arrival } = &*request;
+                handle_whole(engine, route, headers, body, arrival, panicked)
             }
             Job::Answer(prediction) => prediction.made_whole(engine, panicked),
         }
@@ -339,7 +355,7 @@ impl Work for Job {
     }
 }
 
-fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Bytes>> {
+fn response_of(reply: Reply, share: Share, stopping: bool, request_id: Option<HeaderValue>) -> Response<Full<Bytes>> {
     let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = Response::new(Full::new(Bytes::from_owner(Held { bytes: reply.body, _share: share })));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -353,6 +369,9 @@ fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Byte
     }
     if let Some(value) = reply.allow.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
         headers.insert(ALLOW, value);
+    }
+    if let Some(id) = request_id {
+        headers.insert(HeaderName::from_static(REQUEST_ID), id);
     }
     if reply.status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -14,6 +14,7 @@ mod interrupt;
 mod join;
 mod keys;
 mod local_store;
+mod logs;
 mod model;
 mod model_rows;
 mod online_plan;
@@ -42,6 +43,8 @@ mod _native {
     use crate::join::{JoinedTable, PointInTimeJoin, RecordRows, complete_join, partition_rows};
     #[pymodule_export]
     use crate::local_store::{LocalStore, StoreSnapshot};
+    #[pymodule_export]
+    use crate::logs::write_log;
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

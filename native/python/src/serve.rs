@@ -13,6 +13,7 @@ use pyo3::types::PyDict;
 use crate::engine::Engine;
 use crate::error::{Outcome, error_of, guarded, type_mismatch};
 use crate::join::RecordRows;
+use crate::logs::{log_config, traces_config};
 
 /// How long a signal may go unnoticed.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -30,7 +31,7 @@ pub(crate) struct Callbacks {
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
 /// `config` has the keys host, http_port, grpc_port and metrics_port (None for no gRPC or no metrics), threads, body_bytes_max,
-/// memory_bytes_max and writes_max. `callbacks` has these keys, each None for nothing:
+/// memory_bytes_max, writes_max, log, access_log, slow_request_seconds and traces. `callbacks` has these keys, each None for nothing:
 ///
 /// - `ready(addresses)` is called once connections are taken, `tick()` every `tick_seconds`. An exception in either stops the server and is
 ///   raised.
@@ -191,6 +192,8 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
         memory_bytes_max: count("memory_bytes_max", defaults.memory_bytes_max)?,
         writes_max: count("writes_max", defaults.writes_max)?,
+        traces: traces_config(given)?,
+        log: log_config(given)?,
         ..defaults
     })
 }

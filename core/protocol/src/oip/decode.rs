@@ -29,8 +29,7 @@ pub enum Infer {
 }
 
 impl Infer {
-    /// Notes when the whole request was there, which its `timeout` counts from, and what the transport knows of its deadline: the earlier
-    /// one counts.
+    /// Notes when the request came, which its `timeout` counts from, and what the transport knows of its deadline: the earlier one counts.
     pub fn arrived(&mut self, at: Instant, deadline: Option<Instant>) {
         let (timeout, arrived, own) = match self {
             Infer::Rows(infer) => (infer.timeout, &mut infer.predict.arrived, &mut infer.predict.deadline),
@@ -39,6 +38,14 @@ impl Infer {
         *arrived = Some(at);
         // A timeout beyond what the clock can tell is none.
         *own = timeout.and_then(|timeout| at.checked_add(timeout)).into_iter().chain(deadline).min();
+    }
+
+    /// The request's id, and what the transport took to read and decode it.
+    pub fn id_and_decoded_in(&mut self) -> (&mut Option<String>, &mut Duration) {
+        match self {
+            Infer::Rows(infer) => (&mut infer.predict.id, &mut infer.predict.decoded_in),
+            Infer::Tensors(infer) => (&mut infer.request.id, &mut infer.request.decoded_in),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One message to one answer, on the thread that read it. No sockets here.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::grpc::{
@@ -14,6 +16,7 @@ use serde_json::json;
 use super::answer::{Answer, Failure, framed};
 use super::metadata::Opened;
 use super::method::Method;
+use crate::arrival::Arrival;
 use crate::handler::{Asked, Prediction, other_kind, unpanicked};
 use crate::later::{EngineResponse, LONG_BODY_BYTES, Later, Made, Work};
 use crate::route::version_of;
@@ -28,6 +31,7 @@ const BYTES_ABOUT: usize = 256;
 pub(crate) struct Call {
     pub(crate) opened: Opened,
     pub(crate) message: Bytes,
+    pub(crate) arrival: Arrival,
 }
 
 /// What [`handle`] made of a call.
@@ -102,26 +106,23 @@ pub(crate) fn handle(engine: &Engine, call: Call, is_stopping: bool, panicked: i
 }
 
 fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
-    let (bytes, opened) = (&call.message[..], &call.opened);
-    let prediction = match opened.method {
+    let (bytes, began) = (&call.message[..], Instant::now());
+    let (deployment, asked) = match call.opened.method {
         Method::ModelInfer | Method::ModelStreamInfer => {
             let message = InferMessage::parse(bytes)?;
             let deployment = engine.deployment(message.model_name, version_of(message.model_version)?)?;
-            let mut infer = decode(&deployment, message, &call.message)?;
-            infer.arrived(opened.arrived, opened.deadline);
-            Prediction { deployment, asked: Asked::Infer(infer) }
+            let infer = decode(&deployment, message, &call.message)?;
+            (deployment, Asked::Infer(infer))
         }
         Method::Predict => {
             let message = PredictMessage::parse(bytes)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
-            let mut request = decode_predict(&deployment, &message)?;
-            request.arrived = Some(opened.arrived);
-            request.deadline = opened.deadline;
-            Prediction { deployment, asked: Asked::Predict(request) }
+            let request = decode_predict(&deployment, &message)?;
+            (deployment, Asked::Predict(request))
         }
         _ => return answer(engine, call).map(Decoded::Answer),
     };
-    Ok(Decoded::Prediction(Box::new(prediction)))
+    Ok(Decoded::Prediction(call.arrival.decoded(deployment, asked, began)))
 }
 
 /// The answer that tells a response.

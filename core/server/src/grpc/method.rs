@@ -18,6 +18,13 @@ macro_rules! methods {
                 }
             }
 
+            /// As calls name it.
+            pub(crate) fn path(self) -> &'static str {
+                match self {
+                    $(Method::$method => concat!("/", $service, "/", method_name!($method)),)*
+                }
+            }
+
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Method::$method => method_name!($method),)*
@@ -97,6 +104,7 @@ mod tests {
         for path in paths {
             let method = Method::of_path(&path).unwrap_or_else(|| panic!("{path}"));
             assert!(path.ends_with(method.name()));
+            assert_eq!(method.path(), path);
         }
         assert_eq!(Method::of_path("/inference.GRPCInferenceService/Nothing"), None);
     }

@@ -10,6 +10,7 @@ use h2::SendStream;
 use h2::server::SendResponse;
 use headrace_protocol::grpc::{STATUS_OK, decode_texts, encode_reflection, encode_stream_reply};
 use headrace_types::{Error, ErrorCode, Result};
+use http::HeaderMap;
 
 use super::answer::{Answer, FRAME_HEAD_BYTES, Failure, answer_headers, compressed, framed, held, send_end, status_of};
 use super::handler::{Call, Handled, NOT_SERVING, SERVICE_UNKNOWN, handle, health, health_answer};
@@ -17,7 +18,7 @@ use super::message::{Message, MessageReader};
 use super::metadata::Opened;
 use super::method::Method;
 use super::state::{OpenRequest, Sending};
-use super::unary::{CANCELLED, stopping};
+use super::unary::{CANCELLED, arrival_of, finish_record, stopping};
 use crate::budget::Share;
 use crate::later::{Holds, reply_later};
 use crate::worker::Worker;
@@ -33,9 +34,10 @@ pub(super) async fn serve_stream(
     mut respond: SendResponse<Bytes>,
     open: OpenRequest,
     holds: Holds,
+    headers: Option<HeaderMap>,
 ) {
     let Ok(stream) = respond.send_response(answer_headers(opened.encoding), false) else { return };
-    let mut call = Stream { worker, opened, reader, stream, open };
+    let mut call = Stream { worker, opened, reader, stream, open, headers };
     let mut ending = call.open.state().ending();
     let served = async {
         match opened.method {
@@ -83,6 +85,8 @@ struct Stream {
     reader: MessageReader,
     stream: SendStream<Bytes>,
     open: OpenRequest,
+    /// Where requests are watched.
+    headers: Option<HeaderMap>,
 }
 
 impl Stream {
@@ -96,7 +100,12 @@ impl Stream {
             let panicked = || {
                 counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            let answer = match handle(&self.worker.engine, Call { opened, message: bytes }, false, panicked) {
+            let record = match (&self.worker.observer, &self.headers) {
+                (Some(observer), Some(headers)) => observer.begin(headers, arrived),
+                _ => None,
+            };
+            let call = Call { opened, message: bytes, arrival: arrival_of(&opened, record.clone()) };
+            let answer = match handle(&self.worker.engine, call, false, panicked) {
                 Handled::Answered(answer) => answer,
                 Handled::Later(later) => {
                     let answer;
@@ -108,6 +117,7 @@ impl Stream {
                 }
             };
             counters.grpc.record(opened.method as usize, status_of(&answer), arrived.elapsed());
+            finish_record(&self.worker, record.as_deref(), opened.method, &answer);
             holds.share.release();
             let wrapped = match &answer {
                 Ok(message) => Ok(message.get(FRAME_HEAD_BYTES..).unwrap_or_default()),

@@ -15,11 +15,13 @@ use super::answer::{Answer, Failure, compressed, held, send_unary, status_of};
 use super::handler::{Call, Handled, handle};
 use super::message::{Message, MessageReader};
 use super::metadata::Opened;
-use super::method::METHOD_NONE;
+use super::method::{METHOD_NONE, Method};
 use super::state::{GrpcState, OpenRequest, Sending};
 use super::streams::serve_stream;
+use crate::arrival::Arrival;
 use crate::budget::Share;
 use crate::later::{Holds, InFlight, reply_later};
+use crate::record::{CallOf, Record};
 use crate::worker::Worker;
 
 /// A call that is read and not answered.
@@ -29,6 +31,7 @@ struct Unary {
     respond: SendResponse<Bytes>,
     open: OpenRequest,
     holds: Holds,
+    record: Option<Arc<Record>>,
 }
 
 /// Answers a request at once if its message is there and its answer soon made; else goes on with it beside the connection.
@@ -51,10 +54,13 @@ pub(super) fn begin(
     let holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(&worker.counters) };
     let mut reader = MessageReader::new(body, Arc::clone(state), opened.encoding, worker.config.body_bytes_max);
     if opened.method.is_stream() {
-        tokio::spawn(serve_stream(Arc::clone(worker), opened, reader, respond, open, holds));
+        // What the headers say of a trace counts for each of its messages.
+        let headers = worker.observer.is_some().then_some(head.headers);
+        tokio::spawn(serve_stream(Arc::clone(worker), opened, reader, respond, open, holds, headers));
         return;
     }
-    let mut call = Unary { worker: Arc::clone(worker), opened, respond, open, holds };
+    let record = worker.observer.as_ref().and_then(|observer| observer.begin(&head.headers, arrived));
+    let mut call = Unary { worker: Arc::clone(worker), opened, respond, open, holds, record };
     match reader.only_now(&mut call.holds.share) {
         Some(message) => call.go_on(message),
         None => drop(tokio::spawn(async move {
@@ -74,30 +80,32 @@ impl Unary {
         let panicked = || {
             counters.panics.fetch_add(1, Ordering::Relaxed);
         };
-        let call = Call { opened: self.opened, message: bytes };
+        let call = Call { opened: self.opened, message: bytes, arrival: arrival_of(&self.opened, self.record.clone()) };
         match handle(&self.worker.engine, call, self.worker.stopping.load(Ordering::Relaxed), panicked) {
             Handled::Answered(answer) => self.finish(answer, is_compressed),
             Handled::Later(later) => {
-                let Self { worker, opened, mut respond, open, holds } = self;
+                let Self { worker, opened, mut respond, open, holds, record } = self;
                 tokio::spawn(async move {
                     let (answer, holds) = tokio::select! {
                         done = reply_later(&worker, later, holds) => done,
                         // The client has given up: what has not begun is not begun.
                         _ = poll_fn(|cx| respond.poll_reset(cx)) => {
                             let elapsed = opened.arrived.elapsed();
-                            return worker.counters.grpc.record(opened.method as usize, CANCELLED, elapsed);
+                            worker.counters.grpc.record(opened.method as usize, CANCELLED, elapsed);
+                            return finish_record(&worker, record.as_deref(), opened.method, &Err(cancelled()));
                         }
                     };
-                    Unary { worker, opened, respond, open, holds }.finish(answer, is_compressed);
+                    Unary { worker, opened, respond, open, holds, record }.finish(answer, is_compressed);
                 });
             }
         }
     }
 
     fn finish(self, answer: Answer, is_compressed: bool) {
-        let Self { worker, opened, respond, open, holds: Holds { mut share, in_flight } } = self;
+        let Self { worker, opened, respond, open, holds: Holds { mut share, in_flight }, record } = self;
         let encoding = opened.encoding.filter(|_| is_compressed);
         worker.counters.grpc.record(opened.method as usize, status_of(&answer), opened.arrived.elapsed());
+        finish_record(&worker, record.as_deref(), opened.method, &answer);
         drop(in_flight);
         // The request's bytes are gone here, the answer's stay until they are sent.
         share.release();
@@ -111,8 +119,26 @@ impl Unary {
     }
 }
 
+/// A message that has just been read.
+pub(super) fn arrival_of(opened: &Opened, record: Option<Arc<Record>>) -> Arrival {
+    let Opened { arrived, deadline, .. } = *opened;
+    Arrival { at: arrived, read: arrived.elapsed(), deadline, request_id: None, record }
+}
+
+/// Hands the record of a call that has ended to those who report on it.
+pub(super) fn finish_record(worker: &Worker, record: Option<&Record>, method: Method, answer: &Answer) {
+    let (Some(observer), Some(record)) = (&worker.observer, record) else { return };
+    let call = CallOf::Grpc { path: method.path(), code: status_of(answer) };
+    observer.finish(record, call, None, answer.as_ref().err().map(|failure| failure.error.code));
+}
+
 /// The status of a call that the client gave up.
 pub(super) const CANCELLED: u8 = 1;
+
+fn cancelled() -> Failure {
+    let error = Error::new(ErrorCode::Cancelled, "the client gave the call up", "");
+    Failure { status: CANCELLED, error }
+}
 
 /// The end of streams when the server or the connection ends.
 pub(super) fn stopping() -> Failure {
