@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use headrace_engine::{Engine, Histogram, HistogramSnapshot};
 
+use crate::access::Access;
 use crate::budget::MemoryBudget;
 use crate::grpc::GrpcCounters;
 use crate::model_counters::write_models;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
-const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503];
 
 /// Counters of one worker; only its own thread writes them.
 #[derive(Debug, Default)]
@@ -42,6 +43,7 @@ pub(crate) struct Scrape {
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
     pub(crate) refused_connections: AtomicU64,
     pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Scrape {
@@ -63,6 +65,9 @@ impl Scrape {
         write_models(&self.engine, &mut page);
         self.write_payload(&mut page);
         self.write_consistency(&mut page);
+        if let Some(access) = &self.access {
+            access.write(&mut page);
+        }
         page.text
     }
 
@@ -255,7 +260,8 @@ mod tests {
                 extra: 0,
             }],
         }));
-        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
+        let (refused_connections, budget) = (AtomicU64::new(5), MemoryBudget::new(1));
+        let scrape = Scrape { engine, workers, refused_connections, budget, access: None };
         let text = scrape.text();
         for line in [
             "headrace_http_requests_total{route=\"live\",status=\"200\"} 2",
