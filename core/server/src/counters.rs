@@ -212,6 +212,11 @@ impl Page {
         self.line(format_args!("{name}_bucket{all} {count}\n{name}_sum{labels} {sum}\n{name}_count{labels} {count}"));
     }
 
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing into a String cannot fail.
         let _ = writeln!(self.text, "{line}");

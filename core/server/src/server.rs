@@ -272,11 +272,14 @@ fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> 
 /// # Errors
 /// `permission_denied`, naming the address.
 fn check_openness(config: &ServerConfig, access: Option<&Access>) -> Result<()> {
-    let mut addrs = [Some(("HTTP", config.http_addr)), config.grpc_addr.map(|addr| ("gRPC", addr))].into_iter().flatten();
+    let mut addrs =
+        [Some(("HTTP", config.http_addr)), config.grpc_addr.map(|addr| ("gRPC", addr))].into_iter().flatten();
     let Some((what, addr)) = addrs.find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) else { return Ok(()) };
     match access {
         Some(access) if !access.has_tls() => {
-            access.notice(format!("{what} on {addr} is not encrypted, so keys and tokens go in clear: add [tls] to the access policy"));
+            access.notice(format!(
+                "{what} on {addr} is not encrypted, so keys and tokens go in clear: add [tls] to the access policy"
+            ));
             Ok(())
         }
         Some(_) => Ok(()),

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +64,6 @@ pub(crate) struct AuditCounters {
 
 #[derive(Debug)]
 pub(crate) struct Audit {
-    pub(crate) path: PathBuf,
     rows: Mutex<Option<SyncSender<Row>>>,
     refusals: Limiter,
     pub(crate) counters: Arc<AuditCounters>,
@@ -84,7 +83,6 @@ impl Audit {
         let thread = std::thread::Builder::new().name("headrace-audit".to_owned());
         let thread = thread.spawn(move || writer.write_all(&rows))?;
         Ok(Self {
-            path: path.to_owned(),
             rows: Mutex::new(Some(sender)),
             refusals: Limiter::new(Rate::parse(REFUSALS_RATE, Some(REFUSALS_BURST))?),
             counters,

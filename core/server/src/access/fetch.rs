@@ -69,7 +69,8 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, url: 
     let host = url.authority().map_or("", http::uri::Authority::as_str);
     let request = Request::get(path).header(HOST, host).header(ACCEPT, "application/json").body(Empty::<Bytes>::new());
     let answered = async {
-        let answer = sender.send_request(request.map_err(|error| failed(&error))?).await.map_err(|error| failed(&error))?;
+        let answer =
+            sender.send_request(request.map_err(|error| failed(&error))?).await.map_err(|error| failed(&error))?;
         if answer.status() != http::StatusCode::OK {
             return Err(failed(&format_args!("status {}", answer.status())));
         }
@@ -82,5 +83,9 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, url: 
 }
 
 fn away(reason: &str) -> Error {
-    Error::new(ErrorCode::Unavailable, reason, "the keys that are known stay in use; look whether the issuer can be reached from here")
+    Error::new(
+        ErrorCode::Unavailable,
+        reason,
+        "the keys that are known stay in use; look whether the issuer can be reached from here",
+    )
 }

@@ -185,8 +185,7 @@ impl Policy {
         // Words of other programs among a token's scopes are none of ours.
         let token: Arc<str> = "token".into();
         let by_token = own.iter().filter_map(|text| Scope::parse(text).ok());
-        let granted =
-            by_rules.chain(by_token.map(|scope| Granted { scope, rule: Arc::clone(&token) })).collect();
+        let granted = by_rules.chain(by_token.map(|scope| Granted { scope, rule: Arc::clone(&token) })).collect();
         let limiter = rules.iter().find_map(|rule| rule.rate).map(|rate| limiters.of(&subject, rate));
         Caller { subject, granted, limiter, expires_s }
     }
@@ -205,7 +204,9 @@ impl Rule {
     fn of(section: RuleSection) -> Result<Self> {
         let place = format!("rule '{}'", section.name);
         for subject in &section.subjects {
-            if subject != ANONYMOUS && !SUBJECT_KINDS.iter().any(|kind| subject.starts_with(kind) && subject.len() > kind.len()) {
+            if subject != ANONYMOUS
+                && !SUBJECT_KINDS.iter().any(|kind| subject.starts_with(kind) && subject.len() > kind.len())
+            {
                 let hint = "write jwt:SUBJECT, group:NAME, mtls:IDENTITY or anonymous; * is any text";
                 return Err(wrong(format!("{place}: '{subject}' is no subject"), hint));
             }
@@ -239,7 +240,8 @@ fn keys_of(sections: Vec<KeySection>, limiters: &Limiters) -> Result<HashMap<Dig
         let digest = digest_of_text(&section.hash).ok_or_else(|| {
             wrong(format!("{place}: its hash is none"), "`headrace keys create NAME` prints one: sha256: and 64 digits")
         })?;
-        let expires_s = section.expires.map(|time| seconds_of(&time).map_err(|error| error.within(&place))).transpose()?;
+        let expires_s =
+            section.expires.map(|time| seconds_of(&time).map_err(|error| error.within(&place))).transpose()?;
         let rule: Arc<str> = format!("key:{}", section.name).into();
         let scopes = scopes_of(&section.scopes).map_err(|error| error.within(&place))?;
         let granted = scopes.into_iter().map(|scope| Granted { scope, rule: Arc::clone(&rule) }).collect();
@@ -269,14 +271,12 @@ fn seconds_of(time: &toml::value::Datetime) -> Result<i64> {
     Ok(parsed.map_err(|_| wrong(format!("expires is {time}"), hint))?.as_second())
 }
 
-fn tls_of(
-    section: TlsSection,
-    folder: &Path,
-    files: &mut Vec<PathBuf>,
-    warnings: &mut Vec<String>,
-) -> Result<Tls> {
+fn tls_of(section: TlsSection, folder: &Path, files: &mut Vec<PathBuf>, warnings: &mut Vec<String>) -> Result<Tls> {
     if section.required && section.client_ca.is_none() {
-        return Err(wrong("[tls] requires certificates of clients and names no client_ca", "name their authority's file"));
+        return Err(wrong(
+            "[tls] requires certificates of clients and names no client_ca",
+            "name their authority's file",
+        ));
     }
     let found = TlsFiles {
         certificate: folder.join(section.certificate),

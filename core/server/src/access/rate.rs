@@ -25,7 +25,8 @@ impl Rate {
     /// # Errors
     /// `invalid_argument`.
     pub(crate) fn parse(text: &str, burst: Option<u64>) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorCode::InvalidArgument, message, "write it like 100/s, 600/m or 1000/h");
+        let wrong =
+            |message: String| Error::new(ErrorCode::InvalidArgument, message, "write it like 100/s, 600/m or 1000/h");
         let parts = text.split_once('/').and_then(|(count, unit)| {
             let seconds: u64 = match unit {
                 "s" => 1,
@@ -81,7 +82,9 @@ impl Limiter {
             let own = next.max(now_ns);
             (own - now_ns <= self.rate.ahead_ns()).then(|| own.saturating_add(self.rate.interval_ns))
         });
-        taken.map(drop).map_err(|next| Duration::from_nanos(next.saturating_sub(now_ns).saturating_sub(self.rate.ahead_ns()).max(1)))
+        taken.map(drop).map_err(|next| {
+            Duration::from_nanos(next.saturating_sub(now_ns).saturating_sub(self.rate.ahead_ns()).max(1))
+        })
     }
 
     /// Whether it would let a whole burst pass: then forgetting it changes nothing.

@@ -55,7 +55,11 @@ impl Scope {
         let wrong = |what: &str| {
             let names = Action::ALL.map(Action::name).join(", ");
             let message = format!("scope '{}': {what}", text.chars().take(80).collect::<String>());
-            Error::new(ErrorCode::InvalidArgument, message, format!("write ACTION:NAME; actions: {names}, *; * in a name is any text"))
+            Error::new(
+                ErrorCode::InvalidArgument,
+                message,
+                format!("write ACTION:NAME; actions: {names}, *; * in a name is any text"),
+            )
         };
         if text.len() > SCOPE_BYTES_MAX {
             return Err(wrong("too long"));

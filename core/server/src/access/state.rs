@@ -84,7 +84,14 @@ impl Access {
         let notices = Mutex::new(policy.warnings.clone());
         let audit = Audit::open(&policy.audit)?;
         let current = RwLock::new(Arc::new(policy));
-        Ok(Arc::new(Self { path: path.to_owned(), current, limiters, audit, counters: AccessCounters::default(), notices }))
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            current,
+            limiters,
+            audit,
+            counters: AccessCounters::default(),
+            notices,
+        }))
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -123,7 +130,13 @@ impl Access {
     ///
     /// # Errors
     /// `unauthenticated`, `rate_limited`; `unavailable` while the issuer's keys are missing.
-    pub(crate) fn admit(self: &Arc<Self>, headers: &HeaderMap, peer: &Arc<Peer>, action: Action, resource: &str) -> Result<Permit, Refusal> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        peer: &Arc<Peer>,
+        action: Action,
+        resource: &str,
+    ) -> Result<Permit, Refusal> {
         let asked = Asked { action, resource, peer };
         let policy = self.policy();
         let caller = match credential_of(headers) {
@@ -134,7 +147,12 @@ impl Access {
         Ok(Permit::Caller(Admitted { access: Arc::clone(self), policy, caller, peer: Arc::clone(peer) }))
     }
 
-    fn identified(&self, policy: &Policy, credential: Option<Credential<'_>>, asked: Asked<'_>) -> Result<Arc<Caller>, Refusal> {
+    fn identified(
+        &self,
+        policy: &Policy,
+        credential: Option<Credential<'_>>,
+        asked: Asked<'_>,
+    ) -> Result<Arc<Caller>, Refusal> {
         let now = now_s();
         match (credential, &asked.peer.identity) {
             (Some(Credential::Key(key)), _) => {
@@ -215,7 +233,8 @@ impl Access {
         if decision.allowed {
             return Ok(());
         }
-        let what = if resource.is_empty() { "the whole server".to_owned() } else { format!("'{}'", shortened(resource)) };
+        let what =
+            if resource.is_empty() { "the whole server".to_owned() } else { format!("'{}'", shortened(resource)) };
         let message = format!("{} may not {} of {what}", caller.subject, action.name());
         let needed = if resource.is_empty() { "*".to_owned() } else { shortened(resource) };
         Err(Error::new(ErrorCode::PermissionDenied, message, format!("it needs the scope {}:{needed}", action.name())))
@@ -224,7 +243,8 @@ impl Access {
     fn unauthenticated(&self, reason: &'static str, asked: Asked<'_>) -> Refusal {
         self.counters.unauthenticated.fetch_add(1, Ordering::Relaxed);
         self.note(ANONYMOUS, asked, false, "", reason);
-        let hint = "send an API key (Authorization: Bearer hr_..., or X-API-Key), a token of the issuer, or a certificate";
+        let hint =
+            "send an API key (Authorization: Bearer hr_..., or X-API-Key), a token of the issuer, or a certificate";
         Refusal { error: Error::new(ErrorCode::Unauthenticated, reason, hint), retry_after: None }
     }
 
@@ -254,12 +274,24 @@ impl Access {
         }
         let (counters, audit) = (&self.counters, &self.audit.counters);
         for (name, help, count) in [
-            ("headrace_access_unauthenticated_total", "Requests without a credential that holds.", &counters.unauthenticated),
+            (
+                "headrace_access_unauthenticated_total",
+                "Requests without a credential that holds.",
+                &counters.unauthenticated,
+            ),
             ("headrace_access_rate_limited_total", "Requests beyond their caller's rate.", &counters.limited),
             ("headrace_access_reloads_total", "New policies that came into force.", &counters.reloads),
-            ("headrace_access_reload_failures_total", "Changed policies that were refused; the one before stays.", &counters.failed_reloads),
+            (
+                "headrace_access_reload_failures_total",
+                "Changed policies that were refused; the one before stays.",
+                &counters.failed_reloads,
+            ),
             ("headrace_access_jwks_failures_total", "Failed fetches of the issuer's keys.", &counters.failed_fetches),
-            ("headrace_tls_handshake_failures_total", "Connections that ended in their TLS handshake.", &counters.failed_handshakes),
+            (
+                "headrace_tls_handshake_failures_total",
+                "Connections that ended in their TLS handshake.",
+                &counters.failed_handshakes,
+            ),
             ("headrace_audit_rows_total", "Rows of the audit that were written.", &audit.written),
             ("headrace_audit_rows_dropped_total", "Rows of the audit that found no room.", &audit.dropped),
             ("headrace_audit_failures_total", "Rows of the audit that the disk did not take.", &audit.failed),

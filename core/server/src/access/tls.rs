@@ -47,7 +47,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 fn wrong(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    let hint = "give files in PEM: certificates (the own one first), a private key, certificates of the clients' authority";
+    let hint =
+        "give files in PEM: certificates (the own one first), a private key, certificates of the clients' authority";
     Error::new(ErrorCode::InvalidArgument, format!("{}: {error}", path.display()), hint)
 }
 

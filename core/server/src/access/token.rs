@@ -41,7 +41,10 @@ pub(crate) struct VerifyingKey {
 }
 
 pub(crate) enum Public {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// An uncompressed point, or an Ed25519 key.
     Bytes(Vec<u8>),
 }
@@ -59,7 +62,9 @@ impl VerifyingKey {
                 .verify(&signature::RSA_PKCS1_2048_8192_SHA256, message, signed)
                 .is_ok(),
             (Public::Bytes(key), Algorithm::Es256) => {
-                signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, key).verify(message, signed).is_ok()
+                signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, key)
+                    .verify(message, signed)
+                    .is_ok()
             }
             (Public::Bytes(key), Algorithm::EdDsa) => {
                 signature::UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signed).is_ok()
@@ -134,7 +139,8 @@ pub(crate) fn verify(token: &str, keys: &[VerifyingKey], expected: &Expected, no
         return Err(Fault::Malformed("the token is too long"));
     }
     let mut parts = token.split('.');
-    let (Some(head), Some(claims), Some(signed), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(head), Some(claims), Some(signed), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(malformed);
     };
     let message = &token.as_bytes()[..head.len() + 1 + claims.len()];

@@ -35,7 +35,12 @@ pub(crate) const REFUSAL: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
 
 type Accepted = (Request<h2::RecvStream>, SendResponse<Bytes>);
 
-pub(crate) async fn serve_connection(worker: Arc<Worker>, stream: impl Transport, state: Arc<GrpcState>, peer: Arc<Peer>) {
+pub(crate) async fn serve_connection(
+    worker: Arc<Worker>,
+    stream: impl Transport,
+    state: Arc<GrpcState>,
+    peer: Arc<Peer>,
+) {
     let handshake = Builder::new()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX)
