@@ -31,7 +31,8 @@ def serve(
     Args:
         engine: what answers.
         settings: the section `server` of headrace.toml; by default that of the engine's project.
-        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": .., "tls": False}` once connections are taken.
+        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": .., "tls": False}` once connections
+            are taken.
 
     Raises:
         ProcessError: `port_busy`, naming the address.

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def status(
         with urllib.request.urlopen(request, timeout=30, context=context) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+        with error:
+            return error.code, json.load(error)
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -237,7 +239,23 @@ class Authority:
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
+        if is_authority:
+            usage = dict.fromkeys(
+                (
+                    "content_commitment",
+                    "key_encipherment",
+                    "data_encipherment",
+                    "key_agreement",
+                    "encipher_only",
+                    "decipher_only",
+                ),
+                False,
+            )
+            signs = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **usage)
+            builder = builder.add_extension(signs, critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
@@ -276,7 +294,7 @@ def test_tritons_clients_over_tls(project: Path, tmp_path: Path, authority: Auth
     key = create_key(access, "triton", "predict:plain,read_metadata:plain")
     values = np.array([[1.0, 2.0]])
     with guarded(project, access) as (http, grpc):
-        with pytest.raises(OSError):
+        with pytest.raises((OSError, HTTPException)):
             urllib.request.urlopen(f"http://{http}/v2/health/live", timeout=30)
         options = {"ca_certs": str(authority.file)}
         http_client = over_http.InferenceServerClient(http, ssl=True, ssl_options=options)

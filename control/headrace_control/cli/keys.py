@@ -69,8 +69,11 @@ def create(
         append(policy, name, entry)
     output = Output(as_json)
     output.note("The key is shown this once; only its hash is kept.")
-    values = {"name": name, "key": secret, "hash": digest, "scopes": granted, "expires": until, "entry": entry}
-    output.result(values, secret, *([] if policy is not None else ["", *lines]))
+    if as_json:
+        values = {"name": name, "key": secret, "hash": digest, "scopes": granted, "expires": until, "entry": entry}
+        output.result(values)
+    else:  # as it is, however narrow the terminal: it will be copied
+        click.echo(secret if policy is not None else f"{secret}\n\n{entry}", nl=policy is not None)
 
 
 def checked_scopes(text: str) -> list[str]:

@@ -43,7 +43,7 @@ ASKED = '"planned_departure": ["2013-11-05T13:00:00Z"]'
 @click.option(
     "--metrics",
     type=ADDRESS,
-    help="The same for the Prometheus metrics, which stay on loopback unless a HOST is given. With --http 0 it is 0 too.",
+    help="The same for the Prometheus metrics, on loopback unless a HOST is given. With --http 0 it is 0 too.",
 )
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), help="Of gRPC, on the host of --http. With --http 0 it is free too."
@@ -82,9 +82,11 @@ def command(
     """Serve the project's features and models until Ctrl-C or SIGTERM.
 
     Prints one line when connections are taken. What other processes apply, materialize or register meanwhile is brought
-    in. It listens on loopback unless told otherwise, and on no other address without --access. Ask it with POST /v1/deployments/MODEL/predict (the Common API) or
-    POST /v2/models/MODEL/infer (the Open Inference Protocol); POST /get-online-features answers features alone. The
-    gRPC port answers the same (inference.GRPCInferenceService and headrace.v1.Headrace), health and reflection.
+    in. It listens on loopback unless told otherwise, and on no other address without --access.
+
+    Ask it with POST /v1/deployments/MODEL/predict (the Common API) or POST /v2/models/MODEL/infer (the Open Inference
+    Protocol); POST /get-online-features answers features alone. The gRPC port answers the same
+    (inference.GRPCInferenceService and headrace.v1.Headrace), health and reflection.
 
     With --writes it takes rows too, and is the only writer of the store from the first one on. A write is answered when
     it is durable and visible.
