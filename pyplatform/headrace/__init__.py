@@ -43,6 +43,7 @@ from headrace.dtypes import (
 )
 from headrace.engine import Engine
 from headrace.errors import (
+    AccessError,
     DefinitionError,
     HeadraceError,
     InputError,
@@ -99,6 +100,7 @@ __all__ = [
     "OnDemandFeatureView",
     "OnlinePlan",
     "PlanDiff",
+    "AccessError",
     "ProcessError",
     "Project",
     "PushSource",

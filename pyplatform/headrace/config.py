@@ -88,6 +88,12 @@ class ServerSection:
     grpc_port: int = 8001
     """Where `http_port` is 0, gRPC takes a free port too."""
     metrics_port: int = 8002
+    metrics_host: str = "127.0.0.1"
+    """Of the metrics alone; opening `host` to other machines does not open them."""
+    access: str = ""
+    """The file that says who may do what, relative to the project. Without one the server listens on loopback only."""
+    insecure_no_auth: bool = False
+    """Lets everybody do everything from other machines too, where there is no access file."""
     threads: int = 0
     """Threads that answer requests; 0 takes one for each core."""
     body_bytes_max: int = 64 * 1024 * 1024

@@ -48,6 +48,10 @@ class StoreError(HeadraceError):
     """A file, folder or store that cannot be read or written as asked."""
 
 
+class AccessError(HeadraceError):
+    """Who asks is not known, may not do it, or does it too often."""
+
+
 class ProcessError(HeadraceError):
     """The state of this process: a busy port, a handle used after a fork, a defect of headrace."""
 
@@ -92,6 +96,7 @@ FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
         "read_only",
         "io",
     ),
+    AccessError: ("unauthenticated", "permission_denied", "rate_limited"),
     ProcessError: (
         "port_busy",
         "used_after_fork",

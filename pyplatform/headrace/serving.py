@@ -33,11 +33,13 @@ def serve(
     Args:
         engine: what answers.
         settings: the section `server` of headrace.toml; by default that of the engine's project.
-        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": ..}` once connections are taken.
+        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": .., "tls": False}` once connections
+            are taken.
 
     Raises:
         ProcessError: `port_busy`, naming the address.
         InputError: a setting is wrong.
+        AccessError: `permission_denied`, an address that other machines reach without an access file.
     """
     chosen = engine.store.config.server if settings is None else settings
     config = dataclasses.asdict(chosen)
@@ -54,7 +56,11 @@ def serve(
         writer = _Writer(engine)
     else:
         config["writes_max"] = 0
+    config["access"] = str(engine.store.config.root / chosen.access) if chosen.access else None
+    if chosen.insecure_no_auth and not chosen.access:
+        _log.warning("everybody who reaches this server may do everything: insecure_no_auth is set")
     callbacks = {
+        "notice": _log.warning,
         "ready": on_ready,
         "tick": _Refresh(engine),
         "write": writer,

@@ -24,6 +24,8 @@ COMMANDS = {
     "teardown": ("headrace_control.cli.teardown", "Remove all that headrace keeps of a project."),
     "serve": ("headrace_control.cli.serve", "Serve features and models over HTTP."),
     "top": ("headrace_control.cli.top", "Show what running servers are doing, live."),
+    "keys": ("headrace_control.cli.keys", "Make API keys for a server's access policy."),
+    "audit": ("headrace_control.cli.audit", "Check the audit of a server for gaps."),
     "predict": ("headrace_control.cli.predict", "Ask a model for one prediction."),
     "explain": ("headrace_control.cli.explain", "Write what each feature adds to the margins of a file of rows."),
     "profile": ("headrace_control.cli.profile", "Measure a model at each batch size and recommend one."),

@@ -1,6 +1,7 @@
 //! What a server is told at its start. Every limit has a unit and a default.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::logs::LogConfig;
@@ -25,6 +26,10 @@ pub struct ServerConfig {
     pub writes_max: usize,
     /// Whether clients may load and unload models.
     pub model_control: bool,
+    /// The file that says who may do what; without one everybody may do everything, on loopback addresses only.
+    pub access: Option<PathBuf>,
+    /// Whether everybody may do everything from other machines, too.
+    pub insecure_no_auth: bool,
     /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
     /// 256 files are left to everything else.
     pub connections_max: usize,
@@ -56,6 +61,8 @@ impl Default for ServerConfig {
             memory_bytes_max: 1 << 30,
             writes_max: 0,
             model_control: false,
+            access: None,
+            insecure_no_auth: false,
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use headrace_engine::{Engine, Histogram, HistogramSnapshot};
 
+use crate::access::Access;
 use crate::budget::MemoryBudget;
 use crate::grpc::GrpcCounters;
 use crate::model_counters::write_models;
@@ -14,7 +15,7 @@ use crate::process::write_process;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
-const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503];
 
 /// Counters of one worker; only its own thread writes them.
 #[derive(Debug, Default)]
@@ -52,6 +53,7 @@ pub(crate) struct Scrape {
     pub(crate) budget: Arc<MemoryBudget>,
     /// Who traces and logs, if anybody does.
     pub(crate) observer: OnceLock<Weak<Observer>>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Scrape {
@@ -78,6 +80,9 @@ impl Scrape {
             observer.write_metrics(&mut page);
         }
         write_process(&mut page);
+        if let Some(access) = &self.access {
+            access.write(&mut page);
+        }
         page.text
     }
 
@@ -236,6 +241,11 @@ impl Page {
         self.line(format_args!("{name}_bucket{all} {count}\n{name}_sum{labels} {sum}\n{name}_count{labels} {count}"));
     }
 
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing into a String cannot fail.
         let _ = writeln!(self.text, "{line}");
@@ -290,6 +300,7 @@ mod tests {
             refused_connections: AtomicU64::new(5),
             budget: MemoryBudget::new(1),
             observer: OnceLock::new(),
+            access: None,
         };
         let text = scrape.text();
         for line in [

@@ -13,6 +13,7 @@ use headrace_protocol::{
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
 
+use crate::access::{Action, Permit};
 use crate::arrival::Arrival;
 use crate::compress::Encoding;
 use crate::errands::ErrandQueues;
@@ -31,6 +32,8 @@ pub(crate) struct Reply {
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
     pub(crate) allow: Option<Method>,
+    /// Seconds, told with a 429.
+    pub(crate) retry_after_s: Option<u64>,
     /// How the body is compressed.
     pub(crate) encoding: Option<Encoding>,
     /// Why it is none.
@@ -43,7 +46,7 @@ impl Reply {
     }
 
     fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None, encoding: None, error: None }
+        Self { status: 200, body, header_bytes: None, allow: None, retry_after_s: None, encoding: None, error: None }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
@@ -52,6 +55,7 @@ impl Reply {
             body: error_body(error),
             header_bytes: None,
             allow: None,
+            retry_after_s: None,
             encoding: None,
             error: Some(error.code),
         }
@@ -103,13 +107,14 @@ pub(crate) fn handle(
     headers: &HeaderMap,
     body: &Bytes,
     arrival: &Arrival,
+    permit: &Permit,
     panicked: impl FnOnce(),
 ) -> Handled {
     let work = || {
         let prediction = match route {
             Route::Predict(model) => decoded_predict(engine, model, body, arrival)?,
             Route::Infer(model) => decoded_infer(engine, model, headers, body, arrival)?,
-            _ => return answer(engine, route, body).map(Handled::Answered),
+            _ => return answer(engine, route, body, permit).map(Handled::Answered),
         };
         if prediction.takes_long() {
             return Ok(Handled::Long(prediction));
@@ -130,9 +135,10 @@ pub(crate) fn handle_whole(
     headers: &HeaderMap,
     body: &Bytes,
     arrival: &Arrival,
+    permit: &Permit,
     panicked: impl Fn(),
 ) -> Made<Reply> {
-    match handle(engine, route, headers, body, arrival, &panicked) {
+    match handle(engine, route, headers, body, arrival, permit, &panicked) {
         Handled::Answered(reply) => Made::Answered(reply),
         Handled::Queued(queued) => Made::Queued(queued),
         Handled::Long(prediction) => prediction.made_whole(engine, panicked),
@@ -240,7 +246,7 @@ pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnO
 }
 
 /// The answer to what is no prediction.
-fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
+fn answer(engine: &Engine, route: &Route, body: &Bytes, permit: &Permit) -> Result<Reply> {
     let named = |model: &ModelRef| (model.name.clone(), model.version);
     match route {
         Route::Live => Ok(Reply::ok(br#"{"live":true}"#.to_vec())),
@@ -255,7 +261,7 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
             Ok(Reply::json(&oip::statistics(engine, Some(&name), version)?))
         }
         Route::RepositoryIndex => Ok(Reply::json(&oip::repository_index(engine, oip::decode_index_request(body)?))),
-        Route::OnlineFeatures => online_features(engine, body),
+        Route::OnlineFeatures => online_features(engine, body, permit),
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
@@ -310,8 +316,9 @@ fn decoded_infer(
     Ok(arrival.decoded(deployment, Asked::Infer(infer), began))
 }
 
-fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {
+fn online_features(engine: &Engine, body: &[u8], permit: &Permit) -> Result<Reply> {
     let request = decode_online_features(engine, body)?;
+    permit.permit(Action::ReadFeatures, request.service.name())?;
     let response = engine.look_up(&request.service, &request.features)?;
     Ok(Reply::ok(encode_online_features(&request, &response)))
 }

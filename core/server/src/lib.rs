@@ -12,6 +12,7 @@
 //! microseconds, which is what waking another thread costs. Every wait has a limit ([`ServerConfig`]), no input ends the process, and a
 //! panic ends its own request only.
 
+mod access;
 mod arrival;
 mod body;
 mod budget;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use headrace_types::{Error, ErrorCode, Result};
 use http::Method;
 
+use crate::access::Action;
 use crate::repository::ModelChange;
 
 /// What a request asks for.
@@ -119,6 +120,32 @@ impl Route {
             Route::TraceSetting(_) => 17,
             Route::Logging => 18,
         }
+    }
+
+    /// What a request does, and with what: an empty name is the whole server, and none is told by the body. None for health, which is
+    /// open to all.
+    pub(crate) fn asks(&self, method: &Method) -> Option<(Action, Option<&str>)> {
+        let settings = if *method == Method::POST { Action::ManageModels } else { Action::ReadMetadata };
+        let (action, resource) = match self {
+            Route::Live | Route::Ready => return None,
+            Route::Infer(model) | Route::Predict(model) => (Action::Predict, model.name.as_str()),
+            Route::OnlineFeatures => return Some((Action::ReadFeatures, None)),
+            Route::Push(view) | Route::Delete(view) => (Action::WriteFeatures, view.as_str()),
+            Route::ChangeModel(ModelChange::Load(name) | ModelChange::Unload(name)) => {
+                (Action::ManageModels, name.as_str())
+            }
+            Route::TraceSetting(model) => (settings, model.as_deref().unwrap_or_default()),
+            Route::Logging => (settings, ""),
+            Route::ModelMetadata(model)
+            | Route::ModelReady(model)
+            | Route::ModelConfig(model)
+            | Route::ModelStatistics(model) => (Action::ReadMetadata, model.name.as_str()),
+            Route::Deployment(name) => (Action::ReadMetadata, name.as_str()),
+            Route::ServerMetadata | Route::Statistics | Route::RepositoryIndex | Route::Models | Route::Deployments => {
+                (Action::ReadMetadata, "")
+            }
+        };
+        Some((action, Some(resource)))
     }
 
     fn is_post(&self) -> bool {

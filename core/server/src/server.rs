@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
@@ -83,6 +84,8 @@ impl Server {
     /// `port_busy` naming the address, or `io`.
     pub fn bind(mut config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
         config.connections_max = allowed_connections(config.connections_max);
+        let access = config.access.as_deref().map(Access::open).transpose()?;
+        check_openness(&config, access.as_deref())?;
         let http = listen(config.http_addr, "HTTP")?;
         let grpc = config.grpc_addr.map(|addr| listen(addr, "gRPC")).transpose()?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
@@ -94,7 +97,7 @@ impl Server {
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
         let budget = MemoryBudget::new(config.memory_bytes_max);
         let (refused_connections, observer) = (AtomicU64::new(0), OnceLock::new());
-        let scrape = Arc::new(Scrape { engine, workers, refused_connections, budget, observer });
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections, budget, observer, access });
         let observer = Observer::of(&config, &scrape)?;
         if let Some(observer) = &observer {
             let _ = scrape.observer.set(Arc::downgrade(observer)); // it was made just now
@@ -118,6 +121,16 @@ impl Server {
     /// The models that clients want loaded or unloaded, once: none without `model_control`, or where they are taken already.
     pub fn take_model_changes(&self) -> Option<Errands<ModelChange>> {
         self.errands.models.take()
+    }
+
+    /// Whether clients must speak TLS.
+    pub fn has_tls(&self) -> bool {
+        self.scrape.access.as_ref().is_some_and(|access| access.has_tls())
+    }
+
+    /// What one should know of the access policy since the last time, such as a changed file that is wrong.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.scrape.access.as_ref().map(|access| access.take_notices()).unwrap_or_default()
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -178,6 +191,9 @@ impl Server {
             if let Some(metrics) = listeners.metrics {
                 tokio::spawn(serve_metrics(tokio_listener(metrics)?, Arc::clone(&self.scrape)));
             }
+            if let Some(access) = &self.scrape.access {
+                tokio::spawn(Arc::clone(access).keep());
+            }
             let grpc = listeners.grpc.map(tokio_listener).transpose()?;
             acceptor.accept_until(tokio_listener(listeners.http)?, grpc, self.handle.stop.subscribe()).await;
             io::Result::Ok(())
@@ -188,7 +204,11 @@ impl Server {
             log.event(Level::Info, "drain", "no connections are taken any more, running requests end", &fields);
         }
         drop(acceptor); // closes the channels, which tells the workers to drain
-        self.join(threads)?;
+        let joined = self.join(threads);
+        if let Some(access) = &self.scrape.access {
+            access.close();
+        }
+        joined?;
         Ok(accepted?)
     }
 
@@ -251,7 +271,10 @@ impl Acceptor<'_> {
         let Ok(stream) = stream.into_std() else { return };
         if self.scrape.connections() >= self.config.connections_max as u64 {
             self.scrape.refused_connections.fetch_add(1, Ordering::Relaxed);
-            refuse(&stream, speaks);
+            // In plain words a client of TLS would understand nothing.
+            if !self.scrape.access.as_ref().is_some_and(|access| access.has_tls()) {
+                refuse(&stream, speaks);
+            }
             return;
         }
         let fewest = self.workers.iter().min_by_key(|(_, counters)| counters.connections.load(Ordering::Relaxed));
@@ -279,6 +302,31 @@ fn refuse(mut stream: &TcpStream, speaks: Speaks) {
 fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
+}
+
+/// Nobody is let in from other machines unless somebody has said who.
+///
+/// # Errors
+/// `permission_denied`, naming the address.
+fn check_openness(config: &ServerConfig, access: Option<&Access>) -> Result<()> {
+    let mut addrs =
+        [Some(("HTTP", config.http_addr)), config.grpc_addr.map(|addr| ("gRPC", addr))].into_iter().flatten();
+    let Some((what, addr)) = addrs.find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) else { return Ok(()) };
+    match access {
+        Some(access) if !access.has_tls() => {
+            access.notice(format!(
+                "{what} on {addr} is not encrypted, so keys and tokens go in clear: add [tls] to the access policy"
+            ));
+            Ok(())
+        }
+        Some(_) => Ok(()),
+        None if config.insecure_no_auth => Ok(()),
+        None => Err(Error::new(
+            ErrorCode::PermissionDenied,
+            format!("{what} on {addr} could be reached from other machines, and nothing says who may do what"),
+            "name a policy (`headrace serve --access access.toml`; `headrace keys create` begins one), or let everybody in with --insecure-no-auth",
+        )),
+    }
 }
 
 fn listen(addr: SocketAddr, what: &str) -> Result<TcpListener> {

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::oip;
 use headrace_types::Error;
-use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -20,10 +22,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::access::{Access, Peer, Permit, accepted};
 use crate::arrival::{Arrival, REQUEST_ID, request_id_of};
 use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
@@ -62,6 +68,8 @@ pub(crate) struct Worker {
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
     pub(crate) lane: Lane,
+    /// None where everybody may do everything.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +116,8 @@ impl Worker {
         let (ticks, open) = (Arc::default(), Mutex::default());
         let lane = Lane::new(turns);
         let (engine, budget) = (Arc::clone(&scrape.engine), Arc::clone(&scrape.budget));
-        Arc::new(Self { engine, config, counters, stopping, budget, observer, errands, ticks, open, lane })
+        let access = scrape.access.clone();
+        Arc::new(Self { engine, config, counters, stopping, budget, observer, errands, ticks, open, lane, access })
     }
 
     /// Serves the connections that come through `streams` until the channel closes, then lets running requests end.
@@ -152,12 +161,12 @@ impl Worker {
         let (state, task) = match speaks {
             Speaks::Http => {
                 let state = Arc::new(ConnectionState::new(Arc::clone(&self.ticks)));
-                let served = serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                let served = serve_http(Arc::clone(self), stream, Arc::clone(&state));
                 (OpenState::Http(state), spawn_until(served, closed))
             }
             Speaks::Grpc => {
                 let state = Arc::new(GrpcState::new(Arc::clone(&self.ticks), limits));
-                let served = grpc::serve_connection(Arc::clone(self), stream, Arc::clone(&state));
+                let served = serve_grpc(Arc::clone(self), stream, Arc::clone(&state));
                 (OpenState::Grpc(state), spawn_until(served, closed))
             }
         };
@@ -230,13 +239,69 @@ fn spawn_until(served: impl Future<Output = ()> + Send + 'static, closed: Closed
     task.abort_handle()
 }
 
-async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<ConnectionState>) {
+/// What carries a connection's bytes: TCP, or TLS over it.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
+
+async fn serve_http(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<ConnectionState>) {
+    let Some((acceptor, peer)) = worker.greeting(&stream, Speaks::Http) else {
+        return serve_connection(worker, stream, state, Arc::default()).await;
+    };
+    match acceptor {
+        None => serve_connection(worker, stream, state, peer).await,
+        // In a box, so that connections without TLS are no larger for it.
+        Some(acceptor) => {
+            let secured = async {
+                if let Some((stream, peer)) = worker.secured(acceptor, stream).await {
+                    serve_connection(Arc::clone(&worker), stream, state, peer).await;
+                }
+            };
+            Box::pin(secured).await;
+        }
+    }
+}
+
+async fn serve_grpc(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<GrpcState>) {
+    let Some((acceptor, peer)) = worker.greeting(&stream, Speaks::Grpc) else {
+        return grpc::serve_connection(worker, stream, state, Arc::default()).await;
+    };
+    match acceptor {
+        None => grpc::serve_connection(worker, stream, state, peer).await,
+        Some(acceptor) => {
+            let secured = async {
+                if let Some((stream, peer)) = worker.secured(acceptor, stream).await {
+                    grpc::serve_connection(Arc::clone(&worker), stream, state, peer).await;
+                }
+            };
+            Box::pin(secured).await;
+        }
+    }
+}
+
+impl Worker {
+    /// With what a connection begins where there is a policy: its TLS, if any, and who is at the other end.
+    fn greeting(&self, stream: &tokio::net::TcpStream, speaks: Speaks) -> Option<(Option<TlsAcceptor>, Arc<Peer>)> {
+        let acceptor = self.access.as_ref()?.tls(speaks);
+        Some((acceptor, Arc::new(Peer { addr: stream.peer_addr().ok(), identity: None })))
+    }
+
+    async fn secured(
+        &self,
+        acceptor: TlsAcceptor,
+        stream: tokio::net::TcpStream,
+    ) -> Option<(TlsStream<tokio::net::TcpStream>, Arc<Peer>)> {
+        accepted(self.access.as_ref()?, acceptor, stream, self.config.header_timeout).await
+    }
+}
+
+async fn serve_connection(worker: Arc<Worker>, stream: impl Transport, state: Arc<ConnectionState>, peer: Arc<Peer>) {
     let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&state)));
     let service = service_fn(|request: Request<Incoming>| {
-        let (worker, state) = (Arc::clone(&worker), Arc::clone(&state));
+        let (worker, state, peer) = (Arc::clone(&worker), Arc::clone(&state), Arc::clone(&peer));
         async move {
             state.enter(Phase::Handling);
-            let response = serve_request(&worker, request).await;
+            let response = serve_request(&worker, &peer, request).await;
             state.enter(Phase::Replied);
             Ok::<_, Infallible>(response)
         }
@@ -250,7 +315,7 @@ async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, st
     drop(connection.await);
 }
 
-async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn serve_request(worker: &Worker, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let arrived = Instant::now();
     let counters = &worker.counters;
     let mut holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(counters) };
@@ -259,28 +324,29 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     let request_id = request_id_of(&headers);
     let config = &worker.config;
     let accepted = Encoding::accepted(&headers);
-    let (route_index, reply) = match routed(&method, uri.path()) {
+    let routed = routed(&method, uri.path());
+    let route_index = routed.as_ref().map_or(ROUTE_NONE, Route::index);
+    let admitted = routed.and_then(|route| Ok((admitted(worker, &route, &method, &headers, peer)?, route)));
+    let reply = match admitted {
         Err(refusal) => {
             discard_body(body).await;
-            (ROUTE_NONE, refusal)
+            refusal
         }
-        Ok(route) => {
-            let route_index = route.index();
+        Ok((permit, route)) => {
             let body = read_body(&headers, body, config.body_bytes_max, config.body_timeout, &mut holds.share).await;
-            let reply = match body {
+            match body {
                 Err(error) => Reply::error(&error),
                 Ok(body) => {
                     // What only shows something must not change it, whatever a client sends along.
                     let body = if method == Method::POST { body } else { Bytes::new() };
                     let (request_id, record) = (request_id.clone(), record.clone());
                     let arrival = Arrival { at: arrived, read: arrived.elapsed(), deadline: None, request_id, record };
-                    let request = Received { route, headers, body, arrival };
+                    let request = Received { route, permit, headers, body, arrival };
                     let reply;
                     (reply, holds) = reply_to(worker, request, holds).await;
                     reply
                 }
-            };
-            (route_index, reply)
+            }
         }
     };
     let reply = compressed(reply, accepted).await;
@@ -298,9 +364,30 @@ async fn serve_request(worker: &Worker, request: Request<Incoming>) -> Response<
     response_of(reply, share, worker.stopping.load(Ordering::Relaxed), request_id)
 }
 
+/// Who asks, where the server wants to know, and whether it may; what the body names is asked for later.
+fn admitted(
+    worker: &Worker,
+    route: &Route,
+    method: &Method,
+    headers: &HeaderMap,
+    peer: &Arc<Peer>,
+) -> Result<Permit, Reply> {
+    let Some(access) = &worker.access else { return Ok(Permit::Open) };
+    let Some((action, resource)) = route.asks(method) else { return Ok(Permit::Nobody) };
+    let permit = access.admit(headers, peer, action, resource.unwrap_or_default()).map_err(|refusal| {
+        let retry_after_s = refusal.retry_after.map(|wait| wait.as_secs() + 1);
+        Reply { retry_after_s, ..Reply::error(&refusal.error) }
+    })?;
+    if let Some(resource) = resource {
+        permit.permit(action, resource).map_err(|error| Reply::error(&error))?;
+    }
+    Ok(permit)
+}
+
 /// A request that came whole.
 struct Received {
     route: Route,
+    permit: Permit,
     headers: HeaderMap,
     body: Bytes,
     arrival: Arrival,
@@ -310,7 +397,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
     let panicked = || {
         worker.counters.panics.fetch_add(1, Ordering::Relaxed);
     };
-    let Received { route, headers, body, arrival } = &request;
+    let Received { route, permit, headers, body, arrival } = &request;
     if route.is_errand() {
         let reply = handle_errand(&worker.engine, &worker.errands, route, headers, body, panicked).await;
         return (reply, holds);
@@ -318,7 +405,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
     let later = if body.len() > LONG_BODY_BYTES {
         Later::Aside(Job::Whole(Box::new(request)))
     } else {
-        match handle(&worker.engine, route, headers, body, arrival, panicked) {
+        match handle(&worker.engine, route, headers, body, arrival, permit, panicked) {
             Handled::Answered(reply) => return (reply, holds),
             Handled::Long(prediction) => Later::Aside(Job::Answer(prediction)),
             Handled::Queued(queued) => Later::Queued(queued),
@@ -339,8 +426,8 @@ impl Work for Job {
     fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Reply> {
         match self {
             Job::Whole(request) => {
-                let Received { route, headers, body, arrival } = &*request;
-                handle_whole(engine, route, headers, body, arrival, panicked)
+                let Received { route, permit, headers, body, arrival } = &*request;
+                handle_whole(engine, route, headers, body, arrival, permit, panicked)
             }
             Job::Answer(prediction) => prediction.made_whole(engine, panicked),
         }
@@ -375,6 +462,12 @@ fn response_of(reply: Reply, share: Share, stopping: bool, request_id: Option<He
     }
     if reply.status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let Some(seconds) = reply.retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if reply.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"headrace\""));
     }
     if stopping {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::answer::{Answer, Failure, framed};
 use super::metadata::Opened;
 use super::method::Method;
+use crate::access::{Action, Permit};
 use crate::arrival::Arrival;
 use crate::handler::{Asked, Prediction, other_kind, unpanicked};
 use crate::later::{EngineResponse, LONG_BODY_BYTES, Later, Made, Work};
@@ -30,8 +31,22 @@ const BYTES_ABOUT: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) opened: Opened,
+    pub(crate) permit: Permit,
     pub(crate) message: Bytes,
     pub(crate) arrival: Arrival,
+}
+
+impl Call {
+    /// Asks whether the caller may do with this thing what the method does; the whole server has an empty name.
+    ///
+    /// # Errors
+    /// `permission_denied`, `unauthenticated`.
+    fn check(&self, resource: &str) -> Result<()> {
+        match self.opened.method.action() {
+            Some(action) => self.permit.permit(action, resource),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What [`handle`] made of a call.
@@ -110,12 +125,14 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
     let (deployment, asked) = match call.opened.method {
         Method::ModelInfer | Method::ModelStreamInfer => {
             let message = InferMessage::parse(bytes)?;
+            call.check(message.model_name)?;
             let deployment = engine.deployment(message.model_name, version_of(message.model_version)?)?;
             let infer = decode(&deployment, message, &call.message)?;
             (deployment, Asked::Infer(infer))
         }
         Method::Predict => {
             let message = PredictMessage::parse(bytes)?;
+            call.check(message.deployment)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
             let request = decode_predict(&deployment, &message)?;
             (deployment, Asked::Predict(request))
@@ -157,6 +174,7 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
     };
     let model = |what| -> Result<(&str, Option<u32>)> {
         let [name, version] = decode_texts(what, bytes)?;
+        call.check(name)?;
         Ok((name, version_of(version)?))
     };
     match call.opened.method {
@@ -166,7 +184,10 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
             let (name, version) = model("ModelReadyRequest")?;
             number(engine.deployment(name, version).is_ok())
         }
-        Method::ServerMetadata => made("inference.ServerMetadataResponse", &oip::server_metadata()),
+        Method::ServerMetadata => {
+            call.check("")?;
+            made("inference.ServerMetadataResponse", &oip::server_metadata())
+        }
         Method::ModelMetadata => {
             let (name, version) = model("ModelMetadataRequest")?;
             made("inference.ModelMetadataResponse", &oip::model_metadata(engine, name, version)?)
@@ -182,27 +203,37 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
             made("inference.ModelStatisticsResponse", &oip::statistics(engine, name, version)?)
         }
         Method::RepositoryIndex => {
+            call.check("")?;
             let index = oip::repository_index(engine, decode_index_request(bytes)?);
             made("inference.RepositoryIndexResponse", &json!({ "models": index }))
         }
         Method::GetOnlineFeatures => {
             let request = decode_online_features(engine, bytes)?;
+            call.check(request.service.name())?;
             let response = engine.look_up(&request.service, &request.features)?;
             framed(BYTES_ABOUT, |out| {
                 encode_online_features(out, &request, &response);
                 Ok(())
             })
         }
-        Method::ListDeployments => made("headrace.v1.ListDeploymentsResponse", &list_deployments(engine)),
+        Method::ListDeployments => {
+            call.check("")?;
+            made("headrace.v1.ListDeploymentsResponse", &list_deployments(engine))
+        }
         Method::DescribeDeployment => {
             let [name, _] = decode_texts("DescribeDeploymentRequest", bytes)?;
+            call.check(name)?;
             made("headrace.v1.DescribeDeploymentResponse", &describe_deployment(engine, name)?)
         }
         Method::Check => {
             let [service, _] = decode_texts("HealthCheckRequest", bytes)?;
+            check_health(&call.permit, service)?;
             health_answer(health(engine, service)?)
         }
-        method => Err(not_offered(method)),
+        method => {
+            call.check("")?;
+            Err(not_offered(method))
+        }
     }
 }
 
@@ -222,6 +253,14 @@ fn not_offered(method: Method) -> Failure {
 pub(crate) const SERVING: u64 = 1;
 pub(crate) const NOT_SERVING: u64 = 2;
 pub(crate) const SERVICE_UNKNOWN: u64 = 3;
+
+/// The health of a model tells that there is one.
+///
+/// # Errors
+/// `unauthenticated`.
+pub(crate) fn check_health(permit: &Permit, service: &str) -> Result<()> {
+    if SERVICES.contains(&service) { Ok(()) } else { permit.permit(Action::ReadMetadata, service) }
+}
 
 /// The health of the server, or of the model of that name.
 ///

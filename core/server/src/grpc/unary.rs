@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use headrace_types::{Error, ErrorCode};
-use http::Request;
+use http::{HeaderMap, Request};
 
 use super::answer::{Answer, Failure, compressed, held, send_unary, status_of};
 use super::handler::{Call, Handled, handle};
@@ -17,7 +17,8 @@ use super::message::{Message, MessageReader};
 use super::metadata::Opened;
 use super::method::{METHOD_NONE, Method};
 use super::state::{GrpcState, OpenRequest, Sending};
-use super::streams::serve_stream;
+use super::streams::{StreamCall, serve_stream};
+use crate::access::{Peer, Permit};
 use crate::arrival::Arrival;
 use crate::budget::Share;
 use crate::later::{Holds, InFlight, reply_later};
@@ -28,6 +29,7 @@ use crate::worker::Worker;
 struct Unary {
     worker: Arc<Worker>,
     opened: Opened,
+    permit: Permit,
     respond: SendResponse<Bytes>,
     open: OpenRequest,
     holds: Holds,
@@ -38,6 +40,7 @@ struct Unary {
 pub(super) fn begin(
     worker: &Arc<Worker>,
     state: &Arc<GrpcState>,
+    peer: &Arc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
@@ -50,17 +53,28 @@ pub(super) fn begin(
             return send_unary(respond, Err(failure), None);
         }
     };
+    let observer = worker.observer.as_ref();
+    let permit = match admitted(worker, opened.method, &head.headers, peer) {
+        Ok(permit) => permit,
+        Err(error) => {
+            let record = observer.and_then(|observer| observer.begin(&head.headers, arrived));
+            let answer = Err(Failure::from(error));
+            worker.counters.grpc.record(opened.method as usize, status_of(&answer), arrived.elapsed());
+            finish_record(worker, record.as_deref(), opened.method, &answer);
+            return send_unary(respond, answer, None);
+        }
+    };
     let open = OpenRequest::new(state);
     let holds = Holds { share: Share::new(&worker.budget), in_flight: InFlight::new(&worker.counters) };
     let mut reader = MessageReader::new(body, Arc::clone(state), opened.encoding, worker.config.body_bytes_max);
     if opened.method.is_stream() {
         // What the headers say of a trace counts for each of its messages.
-        let headers = worker.observer.is_some().then_some(head.headers);
-        tokio::spawn(serve_stream(Arc::clone(worker), opened, reader, respond, open, holds, headers));
+        let call = StreamCall { opened, permit, headers: observer.is_some().then_some(head.headers) };
+        tokio::spawn(serve_stream(Arc::clone(worker), call, reader, respond, open, holds));
         return;
     }
-    let record = worker.observer.as_ref().and_then(|observer| observer.begin(&head.headers, arrived));
-    let mut call = Unary { worker: Arc::clone(worker), opened, respond, open, holds, record };
+    let record = observer.and_then(|observer| observer.begin(&head.headers, arrived));
+    let mut call = Unary { worker: Arc::clone(worker), opened, permit, respond, open, holds, record };
     match reader.only_now(&mut call.holds.share) {
         Some(message) => call.go_on(message),
         None => drop(tokio::spawn(async move {
@@ -68,6 +82,14 @@ pub(super) fn begin(
             call.go_on(message);
         })),
     }
+}
+
+/// Who asks, where the server wants to know.
+fn admitted(worker: &Worker, method: Method, headers: &HeaderMap, peer: &Arc<Peer>) -> Result<Permit, Error> {
+    let Some(access) = &worker.access else { return Ok(Permit::Open) };
+    let Some(action) = method.action() else { return Ok(Permit::Nobody) };
+    // The message tells what of; what the caller may do with it is asked then.
+    access.admit(headers, peer, action, "").map_err(|refusal| refusal.error)
 }
 
 impl Unary {
@@ -80,11 +102,12 @@ impl Unary {
         let panicked = || {
             counters.panics.fetch_add(1, Ordering::Relaxed);
         };
-        let call = Call { opened: self.opened, message: bytes, arrival: arrival_of(&self.opened, self.record.clone()) };
+        let arrival = arrival_of(&self.opened, self.record.clone());
+        let call = Call { opened: self.opened, permit: self.permit.clone(), message: bytes, arrival };
         match handle(&self.worker.engine, call, self.worker.stopping.load(Ordering::Relaxed), panicked) {
             Handled::Answered(answer) => self.finish(answer, is_compressed),
             Handled::Later(later) => {
-                let Self { worker, opened, mut respond, open, holds, record } = self;
+                let Self { worker, opened, permit, mut respond, open, holds, record } = self;
                 tokio::spawn(async move {
                     let (answer, holds) = tokio::select! {
                         done = reply_later(&worker, later, holds) => done,
@@ -95,14 +118,14 @@ impl Unary {
                             return finish_record(&worker, record.as_deref(), opened.method, &Err(cancelled()));
                         }
                     };
-                    Unary { worker, opened, respond, open, holds, record }.finish(answer, is_compressed);
+                    Unary { worker, opened, permit, respond, open, holds, record }.finish(answer, is_compressed);
                 });
             }
         }
     }
 
     fn finish(self, answer: Answer, is_compressed: bool) {
-        let Self { worker, opened, respond, open, holds: Holds { mut share, in_flight }, record } = self;
+        let Self { worker, opened, respond, open, holds: Holds { mut share, in_flight }, record, .. } = self;
         let encoding = opened.encoding.filter(|_| is_compressed);
         worker.counters.grpc.record(opened.method as usize, status_of(&answer), opened.arrived.elapsed());
         finish_record(&worker, record.as_deref(), opened.method, &answer);
