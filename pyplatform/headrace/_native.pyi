@@ -429,6 +429,29 @@ class DistinctSketch:
     def merge(self, other: DistinctSketch) -> None: ...
     def estimate(self) -> float: ...
 
+_HttpReply = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+@final
+class Embedded:
+    """Answers HTTP requests without a socket."""
+
+    def __new__(
+        cls, engine: Engine, body_bytes_max: int, writes: bool = False, model_control: bool = False
+    ) -> Embedded: ...
+    def begin(
+        self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> _HttpReply | EmbeddedAnswer: ...
+
+@final
+class EmbeddedAnswer:
+    """An answer that takes long, or that the program around it makes."""
+
+    @property
+    def kind(self) -> str: ...
+    def finish(
+        self, write: Callable[..., str] | None = None, change_model: Callable[[str, bool], None] | None = None
+    ) -> _HttpReply: ...
+
 def serve(
     engine: Engine,
     config: Mapping[str, Any],

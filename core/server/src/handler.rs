@@ -38,7 +38,7 @@ impl Reply {
         Self::ok(value.to_string().into_bytes())
     }
 
-    fn ok(body: Vec<u8>) -> Self {
+    pub(crate) fn ok(body: Vec<u8>) -> Self {
         Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
     }
 
@@ -192,12 +192,16 @@ pub(crate) async fn handle_errand(
     answer.map_or_else(|error| Reply::error(&error), Reply::ok)
 }
 
-enum Decoded {
+/// What the program around the server is to do.
+#[derive(Debug)]
+pub(crate) enum Decoded {
     Write(ViewWrite),
     ModelChange(ModelChange),
 }
 
-fn decode_errand(
+/// # Errors
+/// `read_only` where it is not done here; what is wrong with the request.
+pub(crate) fn decode_errand(
     engine: &Engine,
     queues: &ErrandQueues,
     route: &Route,
@@ -284,7 +288,7 @@ fn ready(engine: &Engine) -> Result<Reply> {
 fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Box<Prediction>> {
     let deployment = engine.deployment(&model.name, model.version)?;
     let mut request = decode_predict(&deployment, body)?;
-    request.arrived = Some(arrived);
+    request.arrived(arrived, None);
     Ok(Box::new(Prediction { deployment, asked: Asked::Predict(request) }))
 }
 

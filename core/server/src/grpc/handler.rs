@@ -115,8 +115,7 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
             let message = PredictMessage::parse(bytes)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
             let mut request = decode_predict(&deployment, &message)?;
-            request.arrived = Some(opened.arrived);
-            request.deadline = opened.deadline;
+            request.arrived(opened.arrived, opened.deadline);
             Prediction { deployment, asked: Asked::Predict(request) }
         }
         _ => return answer(engine, call).map(Decoded::Answer),
