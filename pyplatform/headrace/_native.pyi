@@ -7,7 +7,7 @@ be interrupted with Ctrl-C where it says so. A handle that is used after a fork 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 __all__ = [
     "DistinctSketch",
@@ -429,7 +429,7 @@ class DistinctSketch:
     def merge(self, other: DistinctSketch) -> None: ...
     def estimate(self) -> float: ...
 
-_HttpReply = tuple[int, list[tuple[bytes, bytes]], bytes]
+_HttpReply: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 @final
 class Embedded:

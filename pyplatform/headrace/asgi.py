@@ -6,8 +6,9 @@ api = FastAPI()
 api.mount("/ml", headrace.asgi.app(engine))
 ```
 
-The Rust handlers of `headrace serve` make the answers; only sockets, connection limits and metrics are the host's. A cheap
-answer is made on the event loop, in microseconds and without the GIL; one that takes long, or waits for a queue, on a thread.
+The Rust handlers of `headrace serve` make the answers; only sockets, connection limits and metrics are the host's. A
+cheap answer is made on the event loop, in microseconds and without the GIL; one that takes long, or waits for a queue,
+on a thread.
 """
 
 from __future__ import annotations

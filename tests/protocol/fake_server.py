@@ -23,7 +23,7 @@ class FakeServer:
     def __init__(self, answers: Sequence[bytes]) -> None:
         self._answers = list(answers)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         """Line, headers and body of each request."""
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -1,4 +1,4 @@
-"""headrace.asgi: the same requests get the same bytes as from the server, by itself and mounted in other applications."""
+"""headrace.asgi: the same requests get the same bytes as from the server, alone and mounted in other applications."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import fastapi
+import httpx
 import numpy as np
 import pytest
-
-httpx = pytest.importorskip("httpx", reason="install it with: pip install httpx")
-starlette_applications = pytest.importorskip("starlette.applications", reason="install it with: pip install starlette")
-fastapi = pytest.importorskip("fastapi", reason="install it with: pip install fastapi")
-
+import starlette.applications
 from starlette.routing import Mount
+from tests.protocol.conftest import DEFINITIONS, NOW_US, write_model
 
 import headrace
 from headrace import Engine
 from headrace.asgi import path_of
 from headrace.client import AsyncClient
-from tests.protocol.conftest import DEFINITIONS, NOW_US, write_model
 
 Request = tuple[str, str, bytes, dict[str, str]]
 
@@ -121,8 +119,8 @@ def mounted(kind: str, engine: Engine) -> tuple[Any, str]:
         host = fastapi.FastAPI()
         host.mount("/ml", application)
         return host, "/ml"
-    inner = starlette_applications.Starlette(routes=[Mount("/b c", app=application)])
-    return starlette_applications.Starlette(routes=[Mount("/a", app=inner)]), "/a/b%20c"
+    inner = starlette.applications.Starlette(routes=[Mount("/b c", app=application)])
+    return starlette.applications.Starlette(routes=[Mount("/a", app=inner)]), "/a/b%20c"
 
 
 def scrubbed(reply: Any) -> tuple[int, dict[str, str], bytes]:
@@ -161,14 +159,14 @@ def test_both_answer_every_kind_of_status(served: Any) -> None:
     assert {200, 400, 403, 404, 405, 501} <= statuses
 
 
-def call(application: Any, method: str, path: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def call(application: Any, method: str, path: str, messages: list[dict[str, Any]]) -> list[MutableMapping[str, Any]]:
     """What the application sends for a request that comes in these messages."""
-    told: list[dict[str, Any]] = []
+    told: list[MutableMapping[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         told.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": []}
@@ -199,9 +197,9 @@ def test_bodies_are_bounded_and_may_come_in_parts(engine: Engine) -> None:
 
 def test_other_scopes(engine: Engine) -> None:
     application = headrace.asgi.app(engine, refresh_seconds=0.01)
-    told: list[dict[str, Any]] = []
+    told: list[MutableMapping[str, Any]] = []
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         told.append(message)
 
     async def live() -> None:
@@ -245,11 +243,16 @@ def test_writes_and_models_where_they_are_allowed(tmp_path: Path) -> None:
     write_model(tmp_path / ".headrace" / "models" / "minutes" / "1", "regression", {"a": ("float64", 2.0)}, None)
 
     async def ask(post: Callable[[str, Any], Any]) -> None:
-        columns = {"origin": ["JFK"], "at": ["2013-01-01T03:00:00Z"], "temp": [7.5]}
+        columns = {"origin": ["JFK"], "at": ["2013-01-01T03:00:00Z"], "temp": [7.5], "wind": [0.5]}
         pushed = await post("/v1/feature-views/weather/push", {"columns": columns})
         assert (pushed.status_code, pushed.json()["inserted"]) == (200, 1)
-        found = await post("/get-online-features", {"feature_service": "risk", "entities": {
-            "origin": ["JFK"], "planned": ["2013-01-01T03:00:00Z"], "seats": [1]}})
+        found = await post(
+            "/get-online-features",
+            {
+                "feature_service": "risk",
+                "entities": {"origin": ["JFK"], "planned": ["2013-01-01T03:00:00Z"], "seats": [1]},
+            },
+        )
         assert found.json()["results"][1]["values"] == [7.5]
         wrong = await post("/v1/feature-views/weather/push", {"columns": {"origin": [1]}})
         assert wrong.status_code == 400
@@ -272,9 +275,10 @@ def test_writes_and_models_where_they_are_allowed(tmp_path: Path) -> None:
 
 
 def test_options_that_cannot_be_are_refused(engine: Engine) -> None:
-    for options in ({"body_bytes_max": 0}, {"refresh_seconds": 0}):
-        with pytest.raises(headrace.InputError):
-            headrace.asgi.app(engine, **options)
+    with pytest.raises(headrace.InputError):
+        headrace.asgi.app(engine, body_bytes_max=0)
+    with pytest.raises(headrace.InputError):
+        headrace.asgi.app(engine, refresh_seconds=0)
 
 
 def test_the_client_asks_a_mounted_application(served: Any) -> None:

@@ -6,9 +6,9 @@ with headrace.Client("http://127.0.0.1:8000") as client:
     print(answer.predictions[0].label)
 ```
 
-What both transports and both clients share is a `Call`: a request that is made anew for each attempt, and a function that reads
-its answer. `http_calls` and `grpc_calls` make them, `http_transport` and `grpc_transport` carry them, `attempts` decides what is
-tried again. The compiled engine is not used here.
+What both transports and both clients share is a `Call`: a request that is made anew for each attempt, and a function
+that reads its answer. `http_calls` and `grpc_calls` make them, `http_transport` and `grpc_transport` carry them,
+`attempts` decides what is tried again. The compiled engine is not used here.
 """
 
 from __future__ import annotations

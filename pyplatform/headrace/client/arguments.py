@@ -80,9 +80,10 @@ def name_of(what: str, name: Any) -> str:
 
 
 def version_of(version: Any) -> int | None:
-    if version is None or (isinstance(version, int) and not isinstance(version, bool) and version >= 0):
-        return version
-    refuse_argument(f"version is {version!r:.100}, not a number", "give a number, or None for the usual one")
+    is_number = isinstance(version, int) and not isinstance(version, bool) and version >= 0
+    if version is not None and not is_number:
+        refuse_argument(f"version is {version!r:.100}, not a number", "give a number, or None for the usual one")
+    return version  # type: ignore[no-any-return]
 
 
 def id_of(given: str | None) -> str:
@@ -95,9 +96,9 @@ def id_of(given: str | None) -> str:
 
 
 def priority_of(priority: Any) -> int:
-    if isinstance(priority, int) and not isinstance(priority, bool) and 0 <= priority <= 9:
-        return priority
-    refuse_argument(f"priority is {priority!r:.100}", "give 1 (first) to 9 (last), or 0 for the usual one")
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 9:
+        refuse_argument(f"priority is {priority!r:.100}", "give 1 (first) to 9 (last), or 0 for the usual one")
+    return priority
 
 
 def seconds_of(timeout: float | None, usual: float) -> float:

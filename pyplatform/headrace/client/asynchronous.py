@@ -69,9 +69,7 @@ class AsyncClient(ClientBase):
         """Closes the connections."""
         await self._transport.close()
 
-    async def _run(
-        self, call: Call[Any, Any, Result], timeout: float | None, retries: Retries | None = None
-    ) -> Result:
+    async def _run(self, call: Call[Any, Any, Result], timeout: float | None, retries: Retries | None = None) -> Result:
         attempts = self._attempts(call, timeout, retries)
         while True:
             try:
@@ -97,9 +95,7 @@ class AsyncClient(ClientBase):
         timeout: float | None = None,
     ) -> Predictions:
         """As `Client.predict`."""
-        arguments = predict_arguments(
-            deployment, entities, features, request, outputs, explain, version, id, priority
-        )
+        arguments = predict_arguments(deployment, entities, features, request, outputs, explain, version, id, priority)
         call: Call[Any, Any, Predictions] = self._calls.predict(arguments)
         return await self._run(call, timeout)
 

@@ -34,9 +34,9 @@ class Call(Generic[Request, Answer, Result]):
 class Retries:
     """What a client does about failures that may pass.
 
-    A call is made again when its connection was refused; when it was lost before an answer, or the server said "later" (503
-    with Retry-After, UNAVAILABLE), unless it is a write that is not the same when it is made twice. Pushes are: the newest
-    event time wins, whoever comes last. A deletion is only if it says its `event_ts`.
+    A call is made again when its connection was refused; when it was lost before an answer, or the server said "later"
+    (503 with Retry-After, UNAVAILABLE), unless it is a write that is not the same when it is made twice. Pushes are:
+    the newest event time wins, whoever comes last. A deletion is only if it says its `event_ts`.
     """
 
     attempts_max: int = 4
@@ -51,7 +51,9 @@ class Retries:
     def __post_init__(self) -> None:
         is_sound = self.attempts_max >= 1 and self.first_pause >= 0 and self.pause_max >= 0 and 0 <= self.budget <= 1
         if not is_sound:
-            refuse_argument(f"{self} is no plan of retries", "1 attempt or more, no negative pause, a budget from 0 to 1")
+            refuse_argument(
+                f"{self} is no plan of retries", "1 attempt or more, no negative pause, a budget from 0 to 1"
+            )
 
 
 class RetryBudget:

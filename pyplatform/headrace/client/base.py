@@ -14,7 +14,14 @@ from headrace.client.options import Address, Tls, address_of, api_key_of
 
 ADDRESS = "http://127.0.0.1:8000"
 NO_RETRIES = Retries(attempts_max=1)
-NOT_READY = {"unavailable", "deadline_exceeded", "unknown_model", "unknown_model_version", "model_failed", "corrupt_model"}
+NOT_READY = {
+    "unavailable",
+    "deadline_exceeded",
+    "unknown_model",
+    "unknown_model_version",
+    "model_failed",
+    "corrupt_model",
+}
 """Slugs that say no when somebody asks whether a server or a model is ready."""
 
 
@@ -50,8 +57,16 @@ class ClientBase:
     def _read(self, call: Call[Any, Any, Result], answer: Any) -> Result:
         try:
             return call.read(answer)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, ArithmeticError) as error:
-            raise unreadable(str(self.address), error or type(error).__name__) from error
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            ArithmeticError,
+        ) as error:
+            raise unreadable(str(self.address), str(error) or type(error).__name__) from error
         except Exception as error:
             if type(error).__name__ != "DecodeError":  # protobuf's, which is there only with gRPC
                 raise

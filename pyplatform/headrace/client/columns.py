@@ -40,7 +40,9 @@ def columns_of(what: str, given: Any) -> Iterable[tuple[Any, Any]]:
         return [(name, given.column(name).to_pylist()) for name in given.column_names]
     if hasattr(given, "columns") and hasattr(given, "__getitem__"):  # pandas and Polars
         return [(name, given[name].to_list()) for name in given.columns]
-    raise make_error("type_mismatch", f"{what} is {type(given).__name__}, not columns", "give a dict of lists, or a frame")
+    raise make_error(
+        "type_mismatch", f"{what} is {type(given).__name__}, not columns", "give a dict of lists, or a frame"
+    )
 
 
 def plain_values(what: str, values: Any) -> list[Any]:
@@ -53,8 +55,10 @@ def plain_values(what: str, values: Any) -> list[Any]:
         if values.ndim != 1:
             raise make_error("type_mismatch", f"{what} has {values.ndim} dimensions", "give one value for each row")
         if values.dtype.kind == "M":
-            return [None if np.isnat(time) else EPOCH + dt.timedelta(microseconds=int(us))
-                    for time, us in zip(values, values.astype("datetime64[us]").astype(np.int64), strict=True)]
+            return [
+                None if np.isnat(time) else EPOCH + dt.timedelta(microseconds=int(us))
+                for time, us in zip(values, values.astype("datetime64[us]").astype(np.int64), strict=True)
+            ]
         values = values.tolist()
     elif hasattr(values, "to_list") and not isinstance(values, Sequence):  # a series
         values = values.to_list()
@@ -64,8 +68,11 @@ def plain_values(what: str, values: Any) -> list[Any]:
 
 
 def plain_value(what: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | str | bytes):
+    if value is None or type(value) in (bool, int, str, bytes):
         return value
+    for kind in (str, bytes):  # NumPy's are subclasses
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, np.generic):
@@ -75,12 +82,15 @@ def plain_value(what: str, value: Any) -> Any:
     if isinstance(value, dt.datetime):
         if value != value:  # pandas' NaT
             return None
-        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value
+        since = (value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value) - EPOCH
+        return EPOCH + dt.timedelta(since.days, since.seconds, since.microseconds)  # no longer pandas' own type
     if isinstance(value, dt.date):
         return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas' missing values, which is not imported for them
         return None
-    raise make_error("type_mismatch", f"{what} holds {value!r:.100}", "give numbers, texts, bytes, bools, datetimes, None")
+    raise make_error(
+        "type_mismatch", f"{what} holds {value!r:.100}", "give numbers, texts, bytes, bools, datetimes, None"
+    )
 
 
 def time_text(time: dt.datetime) -> str:

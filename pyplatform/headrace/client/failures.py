@@ -38,7 +38,7 @@ class Repeat(enum.Enum):
     """It has not reached the server."""
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 (the error is inside)
     """An attempt that got no answer; it never leaves the client."""
 
     def __init__(

@@ -212,9 +212,12 @@ def fill_column(column: Any, name: str, values: list[Any]) -> None:
         kinds = {float}
     if len(kinds) > 1:
         told = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise make_error("type_mismatch", f"column '{name}' holds {told}", "give one type; over HTTP only such rows fail")
-    kind = kinds.pop() if kinds else str
+        raise make_error(
+            "type_mismatch", f"column '{name}' holds {told}", "give one type; over HTTP only such rows fail"
+        )
+    kind: type = kinds.pop() if kinds else str
     place: Any
+    empty: Any
     if kind is bool:
         place, empty = column.bools, False
     elif kind is int:

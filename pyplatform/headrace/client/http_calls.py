@@ -12,7 +12,7 @@ from headrace.client import tensor_bytes
 from headrace.client.arguments import Predict, event_time, name_of, version_of
 from headrace.client.attempts import Call
 from headrace.client.columns import Columns, json_value, plain_columns
-from headrace.client.failures import Failure, refusal, refuse_argument
+from headrace.client.failures import refusal, refuse_argument
 from headrace.client.results import (
     Deployment,
     Explanation,
@@ -160,7 +160,9 @@ def model_metadata(model: str, version: int | None) -> HttpCall[ModelMetadata]:
     """GET /v2/models/NAME[/versions/N]"""
 
     def tensors(told: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
-        return tuple(TensorInfo(text(one["name"]), text(one["datatype"]), tuple(map(int, one["shape"]))) for one in told)
+        return tuple(
+            TensorInfo(text(one["name"]), text(one["datatype"]), tuple(map(int, one["shape"]))) for one in told
+        )
 
     def read(answer: HttpAnswer) -> ModelMetadata:
         told = loaded(answer)
@@ -373,5 +375,3 @@ def arrow_stream(frame: Any) -> bytes:
         writer.write(table)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
-
-

@@ -37,7 +37,7 @@ def _httpx() -> Any:
 
 
 def _options(address: Address, api_key: str | None, tls: Tls | None, connections_max: int) -> dict[str, Any]:
-    """Of an httpx client. The environment's proxies and passwords are not used: a key goes to the server that is named."""
+    """Of an httpx client. The environment's proxies and passwords are not used: a key goes to the server named."""
     headers = {"accept": "application/json", "user-agent": "headrace"}
     if api_key is not None:
         headers["authorization"] = f"Bearer {api_key}"

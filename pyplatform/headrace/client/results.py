@@ -25,7 +25,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row's answer; what the task or the request does not have is None. A number that is not finite is None, too."""
+    """One row's answer. What the task or the request does not have is None, and so is a number that is not finite."""
 
     label: str | None = None
     """Of a classification."""
@@ -67,7 +67,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The answer to `features`: join keys as they were given, then features, by name. Times are RFC 3339 text, bytes base64."""
+    """The answer to `features`: join keys as given, then features. Times are RFC 3339 text, bytes base64."""
 
     values: dict[str, list[Any]]
     statuses: dict[str, list[str]]

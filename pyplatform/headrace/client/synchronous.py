@@ -69,9 +69,7 @@ class Client(ClientBase):
         """Closes the connections."""
         self._transport.close()
 
-    def _run(
-        self, call: Call[Any, Any, Result], timeout: float | None, retries: Retries | None = None
-    ) -> Result:
+    def _run(self, call: Call[Any, Any, Result], timeout: float | None, retries: Retries | None = None) -> Result:
         attempts = self._attempts(call, timeout, retries)
         while True:
             try:
@@ -100,7 +98,8 @@ class Client(ClientBase):
 
         Args:
             deployment: its name.
-            entities: join key -> values, one for each row, as lists, arrays or a frame; the server finds their features.
+            entities: join key -> values, one for each row, as lists, arrays or a frame; the server finds their
+                features.
             features: feature -> values in the place of stored ones.
             request: request field -> values, for on-demand features.
             outputs: of "label", "scores" and "margin"; by default the first two.
@@ -115,9 +114,7 @@ class Client(ClientBase):
             InputError: `missing_column`, `length_mismatch`, `type_mismatch`.
             ProcessError: `deadline_exceeded`; `unavailable`, also after all attempts.
         """
-        arguments = predict_arguments(
-            deployment, entities, features, request, outputs, explain, version, id, priority
-        )
+        arguments = predict_arguments(deployment, entities, features, request, outputs, explain, version, id, priority)
         call: Call[Any, Any, Predictions] = self._calls.predict(arguments)
         return self._run(call, timeout)
 
@@ -204,8 +201,8 @@ class Client(ClientBase):
         Args:
             view: the feature view, or its name.
             keys: join key -> values.
-            event_ts: from when on they are gone; by default when the server gets to it, and then a deletion whose answer was
-                lost is not tried again, since newer rows may have come.
+            event_ts: from when on they are gone; by default when the server gets to it, and then a deletion whose
+                answer was lost is not tried again, since newer rows may have come.
             timeout: seconds, retries included.
 
         Raises:
@@ -233,9 +230,7 @@ class Client(ClientBase):
         call: Call[Any, Any, ServerMetadata] = self._calls.server_metadata()
         return self._run(call, timeout)
 
-    def model_metadata(
-        self, model: str, version: int | None = None, *, timeout: float | None = None
-    ) -> ModelMetadata:
+    def model_metadata(self, model: str, version: int | None = None, *, timeout: float | None = None) -> ModelMetadata:
         """Of a model, in the Open Inference Protocol.
 
         Raises:
@@ -248,9 +243,7 @@ class Client(ClientBase):
         """Whether the server answers. Nothing is tried again."""
         return self._asked_health(self._calls.live(), timeout)
 
-    def ready(
-        self, model: str | None = None, version: int | None = None, *, timeout: float | None = None
-    ) -> bool:
+    def ready(self, model: str | None = None, version: int | None = None, *, timeout: float | None = None) -> bool:
         """Whether the server, or a model of it, can answer; False, too, where nothing can be reached."""
         return self._asked_health(self._calls.ready(model, version), timeout)
 
