@@ -39,8 +39,8 @@ class Blocking:
     """AsyncClient with the face of Client, so that each test asks both."""
 
     def __init__(self, address: str, **options: Any) -> None:
-        self._runner = asyncio.Runner()
         self._client = AsyncClient(address, **options)
+        self._runner = asyncio.Runner()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *given, **named: self._runner.run(getattr(self._client, name)(*given, **named))
@@ -490,8 +490,8 @@ def test_a_key_is_sent_from_wherever_it_is(client_type: Any, tmp_path: Path, mon
     ],
 )
 def test_options_that_cannot_be_are_refused(client_type: Any, address: str, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError) as raised:
-        client_type(address, **options).deployments()
+    with pytest.raises(InputError) as raised, client_type(address, **options) as client:
+        client.deployments()
     assert raised.value.hint
 
 

@@ -590,9 +590,13 @@ mod tests {
             let request = decoded(nothing).unwrap();
             assert_eq!((request.timeout, request.priority), (None, Priority::default()), "{nothing}");
         }
-        for wrong in
-            [r#""timeout_ms": -1"#, r#""timeout_ms": 1.5"#, r#""timeout_ms": "9""#, r#""priority": 10"#, r#""priority": []"#]
-        {
+        for wrong in [
+            r#""timeout_ms": -1"#,
+            r#""timeout_ms": 1.5"#,
+            r#""timeout_ms": "9""#,
+            r#""priority": 10"#,
+            r#""priority": []"#,
+        ] {
             assert_eq!(decoded(wrong).unwrap_err().code, ErrorCode::InvalidArgument, "{wrong}");
         }
         let mut late = decoded(r#""timeout_ms": 1, "features": {"a": [1], "b": [2]}"#).unwrap();

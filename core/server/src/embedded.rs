@@ -196,9 +196,8 @@ fn header_map(given: &[(&[u8], &[u8])]) -> HeaderMap {
 
 /// The reply with the headers that the server sends.
 fn embedded(reply: Reply) -> EmbeddedReply {
-    let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
     let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     if let Some(encoding) = reply.encoding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
-    http_status, list_deployments, oip,
+    http_status, list_deployments, oip, openapi,
 };
 use headrace_types::{Error, ErrorCode, Result};
 use http::{HeaderMap, Method};
@@ -20,11 +20,17 @@ use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
 
+const JSON: &str = "application/json";
+/// Of a body with binary tensors.
+const BINARY: &str = "application/octet-stream";
+const HTML: &str = "text/html; charset=utf-8";
+
 /// An answer before it is HTTP.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    pub(crate) content_type: &'static str,
     /// Bytes of JSON at the start of a body with binary tensors.
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
@@ -39,13 +45,19 @@ impl Reply {
     }
 
     pub(crate) fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
+        Self { status: 200, body, content_type: JSON, header_bytes: None, allow: None, encoding: None }
+    }
+
+    fn tensors(body: Vec<u8>, header_bytes: Option<usize>) -> Self {
+        let content_type = if header_bytes.is_some() { BINARY } else { JSON };
+        Self { header_bytes, content_type, ..Self::ok(body) }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
         Self {
             status: http_status(error.code),
             body: error_body(error),
+            content_type: JSON,
             header_bytes: None,
             allow: None,
             encoding: None,
@@ -158,11 +170,11 @@ impl Prediction {
             (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
             (Asked::Infer(oip::Infer::Rows(request)), EngineResponse::Rows(response)) => {
                 let encoded = oip::encode_infer(deployment, request, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             (Asked::Infer(oip::Infer::Tensors(infer)), EngineResponse::Tensors(response)) => {
                 let encoded = oip::encode_tensors(deployment, infer, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             _ => Err(other_kind()),
         }
@@ -259,6 +271,8 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
             engine.settings().change_log(&oip::decode_settings(body)?)?;
             Ok(Reply::json(&engine.settings().log()))
         }
+        Route::OpenApi => Ok(Reply::json(&openapi::document(engine))),
+        Route::Docs => Ok(Reply { content_type: HTML, ..Reply::ok(openapi::page(engine)) }),
         Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_) | Route::Predict(_) | Route::Infer(_) => {
             Err(Error::internal("an errand or a prediction came to where none is made"))
         }

@@ -38,6 +38,10 @@ pub(crate) enum Route {
     TraceSetting(Option<String>),
     /// GET and POST /v2/logging
     Logging,
+    /// GET /v1/openapi.json
+    OpenApi,
+    /// GET /v1/docs
+    Docs,
 }
 
 /// A model's name and, if the path holds one, its version.
@@ -48,7 +52,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 20] = [
+pub(crate) const ROUTE_NAMES: [&str; 22] = [
     "live",
     "ready",
     "server_metadata",
@@ -68,6 +72,8 @@ pub(crate) const ROUTE_NAMES: [&str; 20] = [
     "change_model",
     "trace_setting",
     "logging",
+    "openapi",
+    "docs",
     "none",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -95,6 +101,8 @@ impl Route {
             Route::ChangeModel(_) => 16,
             Route::TraceSetting(_) => 17,
             Route::Logging => 18,
+            Route::OpenApi => 19,
+            Route::Docs => 20,
         }
     }
 
@@ -162,6 +170,8 @@ impl Route {
             ["v1", "deployments", name] => Ok(Route::Deployment((*name).to_owned())),
             ["v1", "feature-views", name, "push"] => Ok(Route::Push((*name).to_owned())),
             ["v1", "feature-views", name, "delete"] => Ok(Route::Delete((*name).to_owned())),
+            ["v1", "openapi.json"] => Ok(Route::OpenApi),
+            ["v1", "docs"] => Ok(Route::Docs),
             ["get-online-features"] => Ok(Route::OnlineFeatures),
             _ => Err(unknown_path(path)),
         }
@@ -221,7 +231,7 @@ fn unknown_path(path: &str) -> Error {
         }
         _ => {
             "use GET /v1/deployments for what is served, POST /v1/deployments/NAME/predict, POST /get-online-features, \
-             or GET /v2 for the Open Inference Protocol"
+             GET /v2 for the Open Inference Protocol, or GET /v1/docs"
         }
     };
     let message = format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>());
@@ -281,6 +291,8 @@ mod tests {
             ("/v2/trace/setting", Route::TraceSetting(None)),
             ("/v2/models/m/trace/setting", Route::TraceSetting(Some("m".to_owned()))),
             ("/v2/logging", Route::Logging),
+            ("/v1/openapi.json", Route::OpenApi),
+            ("/v1/docs", Route::Docs),
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);

@@ -340,11 +340,10 @@ impl Work for Job {
 }
 
 fn response_of(reply: Reply, share: Share, stopping: bool) -> Response<Full<Bytes>> {
-    let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = Response::new(Full::new(Bytes::from_owner(Held { bytes: reply.body, _share: share })));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     if let Some(encoding) = reply.encoding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
     }

@@ -96,12 +96,7 @@ impl EmbeddedAnswer {
 
     /// Makes the answer, once, on a thread that may wait. The callbacks are those of `serve`.
     #[pyo3(signature = (write=None, change_model=None))]
-    fn finish(
-        &self,
-        py: Python<'_>,
-        write: Option<Py<PyAny>>,
-        change_model: Option<Py<PyAny>>,
-    ) -> Outcome<Py<PyAny>> {
+    fn finish(&self, py: Python<'_>, write: Option<Py<PyAny>>, change_model: Option<Py<PyAny>>) -> Outcome<Py<PyAny>> {
         let taken = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((errand, later)) = taken else {
             return Err(Error::new(ErrorCode::Unavailable, "this answer was made already", "ask again").into());

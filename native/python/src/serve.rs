@@ -122,7 +122,11 @@ fn run_errands<T>(errands: &Errands<T>, has_ended: &AtomicBool, run: impl Fn(Pyt
     }
 }
 
-pub(crate) fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: ViewWrite) -> PyResult<Vec<u8>> {
+pub(crate) fn make_write(
+    py: Python<'_>,
+    on_write: &Py<PyAny>,
+    ViewWrite { view, write }: ViewWrite,
+) -> PyResult<Vec<u8>> {
     let answer = match write {
         Write::Push(pushed) => {
             on_write.call1(py, (view, RecordRows::new(pushed.rows), pushed.wrong, None::<i64>, false))

@@ -70,9 +70,10 @@ def plain_values(what: str, values: Any) -> list[Any]:
 def plain_value(what: str, value: Any) -> Any:
     if value is None or type(value) in (bool, int, str, bytes):
         return value
-    for kind in (str, bytes):  # NumPy's are subclasses
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, str):  # NumPy's texts are of subclasses
+        return str(value)
+    if isinstance(value, bytes):
+        return bytes(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, np.generic):

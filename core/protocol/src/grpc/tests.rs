@@ -198,7 +198,10 @@ fn the_python_client_has_these_messages() {
         std::fs::write(file, built).unwrap();
     }
     let is_same = std::fs::read(file).unwrap() == built;
-    assert!(is_same, "HEADRACE_UPDATE_DESCRIPTORS=1 cargo test -p headrace-protocol python_client brings it up to date");
+    assert!(
+        is_same,
+        "HEADRACE_UPDATE_DESCRIPTORS=1 cargo test -p headrace-protocol python_client brings it up to date"
+    );
 }
 
 #[test]
