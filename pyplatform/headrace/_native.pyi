@@ -11,6 +11,8 @@ from typing import Any, TypeAlias, final
 
 __all__ = [
     "DistinctSketch",
+    "Embedded",
+    "EmbeddedAnswer",
     "Engine",
     "Expressions",
     "JoinedTable",
