@@ -72,7 +72,7 @@ fuzz: setup ## Fuzz the decoders and model loaders; SECONDS_EACH=60, finds are k
 	python tests/attacks/fuzz.py --seconds $(or $(SECONDS_EACH),60) $(ARGS)
 
 lock: $(PACKAGES) ## Resolve constraints.txt again (pins with hashes; UPGRADE=1 moves to the newest versions)
-	uv pip compile pyproject.toml control/pyproject.toml --universal --python-version 3.11 --group dev --extra numba --extra ray --extra demo --extra bench \
+	uv pip compile pyproject.toml control/pyproject.toml --universal --python-version 3.11 --group dev --extra numba --extra ray --extra demo --extra bench --extra client \
 		--generate-hashes --no-header --no-annotate --no-emit-package headrace --no-emit-package headrace-control \
 		$(if $(UPGRADE),--upgrade) --quiet --output-file constraints.txt > /dev/null
 

@@ -11,6 +11,9 @@ risk = FeatureService("risk", [weather])
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from headrace._native import Model, OnlinePlan, __version__
 from headrace.aggregations import Aggregation
 from headrace.definitions import (
@@ -72,6 +75,11 @@ from headrace.functions import python_function, scalar_function
 from headrace.plan_diff import PlanDiff
 from headrace.project import Project
 
+if TYPE_CHECKING:
+    from headrace import asgi as asgi
+    from headrace.client import AsyncClient as AsyncClient
+    from headrace.client import Client as Client
+
 __all__ = [
     "Aggregation",
     "Bool",
@@ -129,3 +137,12 @@ __all__ = [
     "scalar_function",
     "when",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients and the ASGI application, imported by who uses them: serving processes do not."""
+    if name in ("asgi", "client"):
+        return importlib.import_module(f"headrace.{name}")
+    if name in ("AsyncClient", "Client"):
+        return getattr(importlib.import_module("headrace.client"), name)
+    raise AttributeError(f"module 'headrace' has no attribute {name!r}")

@@ -17,7 +17,10 @@ class HeadraceError(Exception):
         code: a stable slug, for example `unknown_feature`.
         message: what was wrong, naming the thing.
         hint: what to do next; may be empty.
+        request_id: of the request that a server refused; empty where there is none.
     """
+
+    request_id: str = ""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(code, message, hint)

@@ -53,7 +53,7 @@ def serve(
     tick_seconds = config.pop("refresh_seconds")
     writer = None
     if config.pop("writes"):
-        writer = _Writer(engine)
+        writer = Writer(engine)
     else:
         config["writes_max"] = 0
     config["access"] = str(engine.store.config.root / chosen.access) if chosen.access else None
@@ -64,7 +64,7 @@ def serve(
         "ready": on_ready,
         "tick": _Refresh(engine),
         "write": writer,
-        "change_model": _ModelControl(engine) if config.pop("model_control") else None,
+        "change_model": ModelControl(engine) if config.pop("model_control") else None,
     }
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -74,7 +74,7 @@ def serve(
         signal.signal(signal.SIGTERM, previous)
 
 
-class _Writer:
+class Writer:
     """Makes the writes that clients ask for. The frame library is imported by the first one."""
 
     def __init__(self, engine: Engine) -> None:
@@ -91,7 +91,7 @@ class _Writer:
         return json.dumps(dataclasses.asdict(counts))
 
 
-class _ModelControl:
+class ModelControl:
     """Loads and unloads the models that clients name."""
 
     def __init__(self, engine: Engine) -> None:

@@ -38,6 +38,14 @@ impl Waiting {
         let answered = answer.await.unwrap_or_else(|_| Err(lost()));
         started.finish(&deployment, outputs, answered)
     }
+
+    /// As [`answer`](Self::answer), on this thread, which waits.
+    ///
+    /// # Errors
+    /// As [`Engine::predict`](crate::Engine::predict).
+    pub fn wait(self) -> Result<PredictResponse> {
+        self.queued.wait(&self.deployment)
+    }
 }
 
 /// A request whose features are found.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use headrace_engine::{
-    Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section,
-    shortened,
+    Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, Priority, RowError,
+    Section, shortened,
 };
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,7 +18,7 @@ use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, Optional, WRONG_VAL
 pub const API_VERSION: &str = "v1";
 
 /// Reads `{"id"?, "entities"?: {column: [..]}, "features"?: {..}, "request"?: {..}, "outputs"?: [..],
-/// "explain"?: true | {"top": n}}` by a model's signature.
+/// "explain"?: true | {"top": n}, "timeout_ms"?: n, "priority"?: n}` by a model's signature.
 ///
 /// # Errors
 /// `invalid_json`; `invalid_argument`, `unknown_entity`, `unknown_feature` or `type_mismatch` naming the key or column; `too_large`.
@@ -78,6 +79,17 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 self.request.explain = explain_of(&asked).map_err(|error| self.fault.raise::<A::Error>(error))?;
                 return Ok(());
             }
+            "timeout_ms" => {
+                let asked: Option<u64> = map.next_value()?;
+                self.request.timeout = asked.and_then(timeout_of);
+                return Ok(());
+            }
+            "priority" => {
+                let level: Option<u64> = map.next_value()?;
+                let priority = Priority::of_level(level.unwrap_or(0));
+                self.request.priority = priority.map_err(|error| self.fault.raise::<A::Error>(error))?;
+                return Ok(());
+            }
             "entities" => Section::Entities,
             "features" => Section::Features,
             "request" => Section::Request,
@@ -85,7 +97,7 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 return Err(self.fault.raise(Error::new(
                     ErrorCode::InvalidArgument,
                     format!("the body has an unknown key '{key}'"),
-                    "use id, entities, features, request, outputs, explain",
+                    "use id, entities, features, request, outputs, explain, timeout_ms, priority",
                 )));
             }
         };
@@ -106,6 +118,11 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
         }
         Ok(())
     }
+}
+
+/// 0 milliseconds are no limit, as in the Open Inference Protocol.
+pub(crate) fn timeout_of(ms: u64) -> Option<Duration> {
+    Some(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 /// `true`, or `{"top": n}` with a whole number from 1 on; `false` and null ask for nothing.
@@ -559,6 +576,33 @@ mod tests {
         assert_eq!(described["features"][1], json!({"name": "b", "dtype": "float64"}));
         assert_eq!((&described["entities"], &described["classes"]), (&json!([]), &json!(["on_time", "late"])));
         assert_eq!(describe_deployment(&engine, "delai").unwrap_err().code, ErrorCode::UnknownModel);
+    }
+
+    #[test]
+    fn a_time_limit_and_a_priority_are_read() {
+        let engine = engine();
+        let deployment = engine.deployment("minutes", None).unwrap();
+        let decoded = |members: &str| decode_predict(&deployment, format!("{{{members}}}").as_bytes());
+        let request = decoded(r#""timeout_ms": 250, "priority": 1"#).unwrap();
+        assert_eq!(request.timeout, Some(Duration::from_millis(250)));
+        assert_eq!(request.priority, Priority::of_level(1).unwrap());
+        for nothing in [r#""timeout_ms": 0, "priority": 0"#, r#""timeout_ms": null, "priority": null"#, ""] {
+            let request = decoded(nothing).unwrap();
+            assert_eq!((request.timeout, request.priority), (None, Priority::default()), "{nothing}");
+        }
+        for wrong in [
+            r#""timeout_ms": -1"#,
+            r#""timeout_ms": 1.5"#,
+            r#""timeout_ms": "9""#,
+            r#""priority": 10"#,
+            r#""priority": []"#,
+        ] {
+            assert_eq!(decoded(wrong).unwrap_err().code, ErrorCode::InvalidArgument, "{wrong}");
+        }
+        let mut late = decoded(r#""timeout_ms": 1, "features": {"a": [1], "b": [2]}"#).unwrap();
+        let now = std::time::Instant::now();
+        late.arrived(now.checked_sub(Duration::from_secs(1)).unwrap(), Some(now + Duration::from_secs(9)));
+        assert_eq!(engine.predict_on(&deployment, &late).unwrap_err().code, ErrorCode::DeadlineExceeded);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - [`grpc`]: the same and the Common API as protobuf messages;
 //! - [`decode_online_features`] / [`encode_online_features`]: feature lookup in Feast's shape;
 //! - [`decode_push_json`], [`decode_push_arrow`], [`decode_delete`]: rows to write;
+//! - [`openapi`]: what a server answers, described;
 //! - [`error_body`], [`http_status`]: what a refusal looks like.
 //!
 //! Everything that is read is hostile: sizes are checked before memory is reserved, depth and counts have limits, and the decoders
@@ -16,6 +17,7 @@ pub mod grpc;
 mod json;
 pub mod oip;
 mod online_features;
+pub mod openapi;
 mod writes;
 
 pub use common::{API_VERSION, decode_predict, describe_deployment, encode_predict, list_deployments};

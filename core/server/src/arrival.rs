@@ -40,8 +40,7 @@ impl Arrival {
         let decode = began.elapsed();
         let (id, decoded_in) = match &mut asked {
             Asked::Predict(request) => {
-                request.arrived = Some(self.at);
-                request.deadline = request.deadline.into_iter().chain(self.deadline).min();
+                request.arrived(self.at, self.deadline);
                 (&mut request.id, &mut request.decoded_in)
             }
             Asked::Infer(infer) => {

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
     decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
-    http_status, list_deployments, oip,
+    http_status, list_deployments, oip, openapi,
 };
 use headrace_types::{Error, ErrorCode, Result};
-use http::{HeaderMap, Method};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::access::{Action, Permit};
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, REQUEST_ID};
 use crate::compress::Encoding;
 use crate::errands::ErrandQueues;
 use crate::later::{EngineResponse, Made, Queued};
@@ -23,11 +24,17 @@ use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
 
+const JSON: &str = "application/json";
+/// Of a body with binary tensors.
+const BINARY: &str = "application/octet-stream";
+const HTML: &str = "text/html; charset=utf-8";
+
 /// An answer before it is HTTP.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    pub(crate) content_type: &'static str,
     /// Bytes of JSON at the start of a body with binary tensors.
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
@@ -45,19 +52,62 @@ impl Reply {
         Self::ok(value.to_string().into_bytes())
     }
 
-    fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None, retry_after_s: None, encoding: None, error: None }
+    pub(crate) fn ok(body: Vec<u8>) -> Self {
+        Self {
+            status: 200,
+            body,
+            content_type: JSON,
+            header_bytes: None,
+            allow: None,
+            retry_after_s: None,
+            encoding: None,
+            error: None,
+        }
+    }
+
+    fn tensors(body: Vec<u8>, header_bytes: Option<usize>) -> Self {
+        let content_type = if header_bytes.is_some() { BINARY } else { JSON };
+        Self { header_bytes, content_type, ..Self::ok(body) }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
         Self {
             status: http_status(error.code),
             body: error_body(error),
+            content_type: JSON,
             header_bytes: None,
             allow: None,
             retry_after_s: None,
             encoding: None,
             error: Some(error.code),
+        }
+    }
+}
+
+impl Reply {
+    /// All headers but those of the connection.
+    pub(crate) fn tell_headers(&self, request_id: Option<HeaderValue>, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        if let Some(encoding) = self.encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+        }
+        if let Some(length) = self.header_bytes {
+            headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(value) = self.allow.as_ref().and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
+            headers.insert(ALLOW, value);
+        }
+        if let Some(id) = request_id {
+            headers.insert(HeaderName::from_static(REQUEST_ID), id);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"headrace\""));
         }
     }
 }
@@ -173,11 +223,11 @@ impl Prediction {
             (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
             (Asked::Infer(oip::Infer::Rows(request)), EngineResponse::Rows(response)) => {
                 let encoded = oip::encode_infer(deployment, request, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             (Asked::Infer(oip::Infer::Tensors(infer)), EngineResponse::Tensors(response)) => {
                 let encoded = oip::encode_tensors(deployment, infer, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             _ => Err(other_kind()),
         }
@@ -207,12 +257,16 @@ pub(crate) async fn handle_errand(
     answer.map_or_else(|error| Reply::error(&error), Reply::ok)
 }
 
-enum Decoded {
+/// What the program around the server is to do.
+#[derive(Debug)]
+pub(crate) enum Decoded {
     Write(ViewWrite),
     ModelChange(ModelChange),
 }
 
-fn decode_errand(
+/// # Errors
+/// `read_only` where it is not done here; what is wrong with the request.
+pub(crate) fn decode_errand(
     engine: &Engine,
     queues: &ErrandQueues,
     route: &Route,
@@ -270,6 +324,8 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes, permit: &Permit) -> Resu
             engine.settings().change_log(&oip::decode_settings(body)?)?;
             Ok(Reply::json(&engine.settings().log()))
         }
+        Route::OpenApi => Ok(Reply::json(&openapi::document(engine))),
+        Route::Docs => Ok(Reply { content_type: HTML, ..Reply::ok(openapi::page(engine)) }),
         Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_) | Route::Predict(_) | Route::Infer(_) => {
             Err(Error::internal("an errand or a prediction came to where none is made"))
         }

@@ -71,6 +71,13 @@ pub(crate) struct Queued {
     waiting: Box<Waiting>,
 }
 
+impl Queued {
+    /// The prediction and its answer, when it is there; this thread waits.
+    pub(crate) fn waited(self) -> (Box<Prediction>, Result<PredictResponse>) {
+        (self.prediction, self.waiting.wait())
+    }
+}
+
 impl Prediction {
     /// Answers, unless the model queues.
     ///

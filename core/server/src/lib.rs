@@ -4,6 +4,8 @@
 //!   listener -> acceptor -> worker 0..n: read head and body -> route -> decode -> engine -> encode -> write
 //! ```
 //!
+//! [`Embedded`] answers the same requests without sockets, for programs that have a server of their own.
+//!
 //! Writes, and models to load or unload, go through bounded queues to the threads of the program around the server that run them
 //! ([`Errands`]), and wait for their answer.
 //!
@@ -20,6 +22,7 @@ mod compress;
 mod config;
 mod connection;
 mod counters;
+mod embedded;
 mod errands;
 mod grpc;
 mod handler;
@@ -40,6 +43,7 @@ mod worker;
 mod writes;
 
 pub use config::ServerConfig;
+pub use embedded::{Begun, Embedded, EmbeddedReply, EmbeddedRequest, Later as EmbeddedLater};
 pub use errands::{Errand, ErrandAnswer, Errands};
 pub use logs::{LogConfig, LogFormat, LogLevel, write_log};
 pub use repository::ModelChange;

@@ -39,6 +39,10 @@ pub(crate) enum Route {
     TraceSetting(Option<String>),
     /// GET and POST /v2/logging
     Logging,
+    /// GET /v1/openapi.json
+    OpenApi,
+    /// GET /v1/docs
+    Docs,
 }
 
 /// A model's name and, if the path holds one, its version.
@@ -49,7 +53,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 20] = [
+pub(crate) const ROUTE_NAMES: [&str; 22] = [
     "live",
     "ready",
     "server_metadata",
@@ -69,6 +73,8 @@ pub(crate) const ROUTE_NAMES: [&str; 20] = [
     "change_model",
     "trace_setting",
     "logging",
+    "openapi",
+    "docs",
     "none",
 ];
 /// The paths of the routes, in the order of [`ROUTE_NAMES`]; a model's version may come behind its name.
@@ -92,6 +98,8 @@ pub(crate) const ROUTE_PATHS: [&str; ROUTE_NAMES.len()] = [
     "/v2/repository/models/{model}/{change}",
     "/v2/models/{model}/trace/setting",
     "/v2/logging",
+    "/v1/openapi.json",
+    "/v1/docs",
     "",
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
@@ -119,6 +127,8 @@ impl Route {
             Route::ChangeModel(_) => 16,
             Route::TraceSetting(_) => 17,
             Route::Logging => 18,
+            Route::OpenApi => 19,
+            Route::Docs => 20,
         }
     }
 
@@ -141,9 +151,13 @@ impl Route {
             | Route::ModelConfig(model)
             | Route::ModelStatistics(model) => (Action::ReadMetadata, model.name.as_str()),
             Route::Deployment(name) => (Action::ReadMetadata, name.as_str()),
-            Route::ServerMetadata | Route::Statistics | Route::RepositoryIndex | Route::Models | Route::Deployments => {
-                (Action::ReadMetadata, "")
-            }
+            Route::ServerMetadata
+            | Route::Statistics
+            | Route::RepositoryIndex
+            | Route::Models
+            | Route::Deployments
+            | Route::OpenApi
+            | Route::Docs => (Action::ReadMetadata, ""),
         };
         Some((action, Some(resource)))
     }
@@ -212,6 +226,8 @@ impl Route {
             ["v1", "deployments", name] => Ok(Route::Deployment((*name).to_owned())),
             ["v1", "feature-views", name, "push"] => Ok(Route::Push((*name).to_owned())),
             ["v1", "feature-views", name, "delete"] => Ok(Route::Delete((*name).to_owned())),
+            ["v1", "openapi.json"] => Ok(Route::OpenApi),
+            ["v1", "docs"] => Ok(Route::Docs),
             ["get-online-features"] => Ok(Route::OnlineFeatures),
             _ => Err(unknown_path(path)),
         }
@@ -271,7 +287,7 @@ fn unknown_path(path: &str) -> Error {
         }
         _ => {
             "use GET /v1/deployments for what is served, POST /v1/deployments/NAME/predict, POST /get-online-features, \
-             or GET /v2 for the Open Inference Protocol"
+             GET /v2 for the Open Inference Protocol, or GET /v1/docs"
         }
     };
     let message = format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>());
@@ -331,6 +347,8 @@ mod tests {
             ("/v2/trace/setting", Route::TraceSetting(None)),
             ("/v2/models/m/trace/setting", Route::TraceSetting(Some("m".to_owned()))),
             ("/v2/logging", Route::Logging),
+            ("/v1/openapi.json", Route::OpenApi),
+            ("/v1/docs", Route::Docs),
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);

@@ -443,32 +443,12 @@ impl Work for Job {
 }
 
 fn response_of(reply: Reply, share: Share, stopping: bool, request_id: Option<HeaderValue>) -> Response<Full<Bytes>> {
-    let content_type = if reply.header_bytes.is_some() { "application/octet-stream" } else { "application/json" };
+    let mut told = HeaderMap::with_capacity(8);
+    reply.tell_headers(request_id, &mut told);
     let mut response = Response::new(Full::new(Bytes::from_owner(Held { bytes: reply.body, _share: share })));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(encoding) = reply.encoding {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
-    }
-    if let Some(length) = reply.header_bytes {
-        headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
-    }
-    if let Some(value) = reply.allow.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
-        headers.insert(ALLOW, value);
-    }
-    if let Some(id) = request_id {
-        headers.insert(HeaderName::from_static(REQUEST_ID), id);
-    }
-    if reply.status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    if let Some(seconds) = reply.retry_after_s {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if reply.status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"headrace\""));
-    }
+    *headers = told;
     if stopping {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

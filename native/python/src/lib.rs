@@ -4,6 +4,7 @@
 //! ([`error::detached`]), every handle refuses to work after a fork ([`fork::ForkGuard`]), no panic crosses the boundary.
 
 mod digest;
+mod embedded;
 mod engine;
 mod error;
 mod expressions;
@@ -33,6 +34,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
+    #[pymodule_export]
+    use crate::embedded::{Embedded, EmbeddedAnswer};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]

@@ -134,7 +134,11 @@ fn run_errands<T>(errands: &Errands<T>, has_ended: &AtomicBool, run: impl Fn(Pyt
     }
 }
 
-fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: ViewWrite) -> PyResult<Vec<u8>> {
+pub(crate) fn make_write(
+    py: Python<'_>,
+    on_write: &Py<PyAny>,
+    ViewWrite { view, write }: ViewWrite,
+) -> PyResult<Vec<u8>> {
     let answer = match write {
         Write::Push(pushed) => {
             on_write.call1(py, (view, RecordRows::new(pushed.rows), pushed.wrong, None::<i64>, false))
@@ -148,7 +152,7 @@ fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: V
 }
 
 /// The protocol's answer has no body.
-fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> PyResult<Vec<u8>> {
+pub(crate) fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> PyResult<Vec<u8>> {
     let (name, is_loaded) = match change {
         ModelChange::Load(name) => (name, true),
         ModelChange::Unload(name) => (name, false),
