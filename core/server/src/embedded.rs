@@ -99,8 +99,7 @@ impl Embedded {
         let headers = header_map(&request.headers);
         let accepted = Encoding::accepted(&headers);
         let request_id = request_id_of(&headers);
-        let answered =
-            |reply: Reply| Begun::Answered(embedded(compressed_here(reply, accepted), request_id.clone()));
+        let answered = |reply: Reply| Begun::Answered(embedded(compressed_here(reply, accepted), request_id.clone()));
         let routed = match Method::from_bytes(request.method.as_bytes()) {
             Ok(method) => routed(&method, request.path).map(|route| (route, method)),
             Err(_) => Err(Reply::error(&no_method(request.method))),

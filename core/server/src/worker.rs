@@ -10,11 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headrace_engine::Engine;
-use headrace_protocol::oip;
 use headrace_types::Error;
-use http::header::{
-    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -30,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::{Access, Peer, Permit, accepted};
-use crate::arrival::{Arrival, REQUEST_ID, request_id_of};
+use crate::arrival::{Arrival, request_id_of};
 use crate::body::{discard_body, read_body};
 use crate::budget::{Held, MemoryBudget, Share};
 use crate::compress::{Encoding, compressed};

@@ -58,10 +58,11 @@ pub(super) fn begin(
         Ok(permit) => permit,
         Err(error) => {
             let record = observer.and_then(|observer| observer.begin(&head.headers, arrived));
-            let answer = Err(Failure::from(error));
-            worker.counters.grpc.record(opened.method as usize, status_of(&answer), arrived.elapsed());
+            let failure = Failure::from(error);
+            worker.counters.grpc.record(opened.method as usize, failure.status, arrived.elapsed());
+            let answer = Err(failure);
             finish_record(worker, record.as_deref(), opened.method, &answer);
-            return send_unary(respond, answer, None);
+            return send_unary(respond, answer.map(Bytes::from), None);
         }
     };
     let open = OpenRequest::new(state);

@@ -220,6 +220,7 @@ mod tests {
 
     fn log() -> Arc<Log> {
         let scrape = Scrape {
+            access: None,
             engine: Arc::new(Engine::new(EngineOptions::default())),
             workers: vec![Arc::new(WorkerCounters::default())],
             refused_connections: AtomicU64::new(0),
