@@ -381,7 +381,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
         return (reply, holds);
     }
     let later = if body.len() > LONG_BODY_BYTES {
-        Later::Aside(Job::Whole(request))
+        Later::Aside(Job::Whole(Box::new(request)))
     } else {
         match handle(&worker.engine, route, headers, body, *arrived, permit, panicked) {
             Handled::Answered(reply) => return (reply, holds),
@@ -394,7 +394,7 @@ async fn reply_to(worker: &Worker, request: Received, holds: Holds) -> (Reply, H
 
 enum Job {
     /// From decoding to the answer.
-    Whole(Received),
+    Whole(Box<Received>),
     Answer(Box<Prediction>),
 }
 
@@ -403,7 +403,8 @@ impl Work for Job {
 
     fn run(self, engine: &Engine, panicked: impl Fn()) -> Made<Reply> {
         match self {
-            Job::Whole(Received { route, permit, headers, body, arrived }) => {
+            Job::Whole(request) => {
+                let Received { route, permit, headers, body, arrived } = *request;
                 handle_whole(engine, &route, &headers, &body, arrived, &permit, panicked)
             }
             Job::Answer(prediction) => prediction.made_whole(engine, panicked),
