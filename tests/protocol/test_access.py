@@ -369,6 +369,6 @@ def test_a_name_has_one_key(tmp_path: Path) -> None:
     create_key(access, "one", "predict:*")
     before = access.read_text()
     done = CliRunner().invoke(main, ["keys", "create", "one", "--scopes", "predict:*", "--write", str(access)])
-    assert done.exit_code == 1
+    assert done.exit_code != 0
     assert access.read_text() == before
     assert access.stat().st_mode & 0o777 == 0o600
