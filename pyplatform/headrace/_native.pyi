@@ -35,6 +35,7 @@ __all__ = [
     "serve",
     "skip_inherited_exit_handlers",
     "source_digest",
+    "write_log",
 ]
 
 __version__: str
