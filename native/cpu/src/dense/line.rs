@@ -1,6 +1,8 @@
 //! A line of a panel in registers. What several rows do together is written over lines: arrays of as many single sums would lie in
 //! memory.
 
+use std::array;
+
 use super::activation::Float;
 use super::plain::Activation;
 
@@ -31,11 +33,56 @@ pub(super) const fn panel_width<T>() -> usize {
     64 / size_of::<T>()
 }
 
-/// A line for any processor.
+/// Some registers side by side.
 #[derive(Clone, Copy)]
-pub(super) struct Plain<T, const WIDTH: usize>([T; WIDTH]);
+pub(super) struct Registers<R, const COUNT: usize>([R; COUNT]);
 
-impl<T: Float, const WIDTH: usize> Line for Plain<T, WIDTH> {
+impl<R: Register, const COUNT: usize> Line for Registers<R, COUNT> {
+    type Value = R::Value;
+    const WIDTH: usize = COUNT * R::WIDTH;
+    const FMA: bool = R::FMA;
+
+    #[inline(always)]
+    unsafe fn load(from: *const R::Value) -> Self {
+        // SAFETY: what the caller promises of the line holds for its parts.
+        Self(array::from_fn(|at| unsafe { R::load(from.add(at * R::WIDTH)) }))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut R::Value) {
+        for (at, register) in self.0.into_iter().enumerate() {
+            // SAFETY: as for `load`.
+            unsafe { register.store(to.add(at * R::WIDTH)) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, value: R::Value, weights: Self) -> Self {
+        // SAFETY: as for `load`.
+        Self(array::from_fn(|at| unsafe { self.0[at].multiply_add(value, weights.0[at]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        // SAFETY: as for `load`.
+        Self(array::from_fn(|at| unsafe { self.0[at].relu() }))
+    }
+}
+
+/// One register: what a line is made of, under the same rules.
+pub(super) trait Register: Copy {
+    type Value: Float;
+    const WIDTH: usize;
+    const FMA: bool;
+
+    unsafe fn load(from: *const Self::Value) -> Self;
+    unsafe fn store(self, to: *mut Self::Value);
+    unsafe fn multiply_add(self, value: Self::Value, weights: Self) -> Self;
+    unsafe fn relu(self) -> Self;
+}
+
+/// What stands for a register on any processor.
+impl<T: Float, const WIDTH: usize> Register for [T; WIDTH] {
     type Value = T;
     const WIDTH: usize = WIDTH;
     const FMA: bool = false;
@@ -43,127 +90,75 @@ impl<T: Float, const WIDTH: usize> Line for Plain<T, WIDTH> {
     #[inline(always)]
     unsafe fn load(from: *const T) -> Self {
         // SAFETY: the caller's pointer is to as many values.
-        Self(unsafe { *from.cast() })
+        unsafe { *from.cast() }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut T) {
         // SAFETY: the caller's pointer is to as much room.
-        unsafe { *to.cast() = self.0 }
+        unsafe { *to.cast() = self }
     }
 
     #[inline(always)]
     unsafe fn multiply_add(mut self, value: T, weights: Self) -> Self {
-        self.0.iter_mut().zip(weights.0).for_each(|(sum, weight)| *sum = T::multiply_add::<false>(value, weight, *sum));
+        self.iter_mut().zip(weights).for_each(|(sum, weight)| *sum = T::multiply_add::<false>(value, weight, *sum));
         self
     }
 
     #[inline(always)]
     unsafe fn relu(mut self) -> Self {
-        T::activate::<false>(&mut self.0, Activation::Relu);
+        T::activate::<false>(&mut self, Activation::Relu);
         self
     }
 }
 
-/// A line in two registers of AVX2.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Avx2<V>(V, V);
-
-/// A line in one register of AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Avx512<V>(V);
-
-#[cfg(target_arch = "x86_64")]
-macro_rules! lines {
-    ($type:ty, $two:ident: $load2:ident $store2:ident $splat2:ident $fma2:ident $max2:ident $zero2:ident,
-     $one:ident: $load:ident $store:ident $splat:ident $fma:ident $max:ident $zero:ident) => {
-        impl Line for Avx2<std::arch::x86_64::$two> {
+macro_rules! register {
+    ($register:ident of $type:ty: $load:ident $store:ident $splat:ident $fma:ident $max:ident $zero:ident) => {
+        impl Register for x86_64::$register {
             type Value = $type;
-            const WIDTH: usize = panel_width::<$type>();
-            const FMA: bool = true;
-
-            #[inline(always)]
-            unsafe fn load(from: *const $type) -> Self {
-                // SAFETY: both halves lie within what the caller's pointer is to; it promises the instructions.
-                unsafe { Self(std::arch::x86_64::$load2(from), std::arch::x86_64::$load2(from.add(Self::WIDTH / 2))) }
-            }
-
-            #[inline(always)]
-            unsafe fn store(self, to: *mut $type) {
-                // SAFETY: as for `load`.
-                unsafe {
-                    std::arch::x86_64::$store2(to, self.0);
-                    std::arch::x86_64::$store2(to.add(Self::WIDTH / 2), self.1);
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn multiply_add(self, value: $type, weights: Self) -> Self {
-                // SAFETY: the caller promises the instructions.
-                unsafe {
-                    let value = std::arch::x86_64::$splat2(value);
-                    let fma = |weights, sum| std::arch::x86_64::$fma2(value, weights, sum);
-                    Self(fma(weights.0, self.0), fma(weights.1, self.1))
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn relu(self) -> Self {
-                // SAFETY: the caller promises the instructions. Where one value is NaN they give the second.
-                unsafe {
-                    let zero = std::arch::x86_64::$zero2();
-                    Self(std::arch::x86_64::$max2(zero, self.0), std::arch::x86_64::$max2(zero, self.1))
-                }
-            }
-        }
-
-        impl Line for Avx512<std::arch::x86_64::$one> {
-            type Value = $type;
-            const WIDTH: usize = panel_width::<$type>();
+            const WIDTH: usize = size_of::<Self>() / size_of::<$type>();
             const FMA: bool = true;
 
             #[inline(always)]
             unsafe fn load(from: *const $type) -> Self {
                 // SAFETY: the caller's pointer is to as many values; it promises the instructions.
-                unsafe { Self(std::arch::x86_64::$load(from)) }
+                unsafe { x86_64::$load(from) }
             }
 
             #[inline(always)]
             unsafe fn store(self, to: *mut $type) {
                 // SAFETY: as for `load`.
-                unsafe { std::arch::x86_64::$store(to, self.0) }
+                unsafe { x86_64::$store(to, self) }
             }
 
             #[inline(always)]
             unsafe fn multiply_add(self, value: $type, weights: Self) -> Self {
                 // SAFETY: the caller promises the instructions.
-                unsafe { Self(std::arch::x86_64::$fma(std::arch::x86_64::$splat(value), weights.0, self.0)) }
+                unsafe { x86_64::$fma(x86_64::$splat(value), weights, self) }
             }
 
             #[inline(always)]
             unsafe fn relu(self) -> Self {
                 // SAFETY: the caller promises the instructions. Where one value is NaN they give the second.
-                unsafe { Self(std::arch::x86_64::$max(std::arch::x86_64::$zero(), self.0)) }
+                unsafe { x86_64::$max(x86_64::$zero(), self) }
             }
         }
     };
 }
 #[cfg(target_arch = "x86_64")]
-lines!(
-    f32,
-    __m256: _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_fmadd_ps _mm256_max_ps _mm256_setzero_ps,
-    __m512: _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_fmadd_ps _mm512_max_ps _mm512_setzero_ps
-);
-#[cfg(target_arch = "x86_64")]
-lines!(
-    f64,
-    __m256d: _mm256_loadu_pd _mm256_storeu_pd _mm256_set1_pd _mm256_fmadd_pd _mm256_max_pd _mm256_setzero_pd,
-    __m512d: _mm512_loadu_pd _mm512_storeu_pd _mm512_set1_pd _mm512_fmadd_pd _mm512_max_pd _mm512_setzero_pd
-);
+mod registers {
+    use std::arch::x86_64;
 
-/// The lines of a float type, by what a processor has.
+    use super::Register;
+
+    register!(__m256 of f32: _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_fmadd_ps _mm256_max_ps _mm256_setzero_ps);
+    register!(__m256d of f64: _mm256_loadu_pd _mm256_storeu_pd _mm256_set1_pd _mm256_fmadd_pd _mm256_max_pd _mm256_setzero_pd);
+    register!(__m512 of f32: _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_fmadd_ps _mm512_max_ps _mm512_setzero_ps);
+    register!(__m512d of f64: _mm512_loadu_pd _mm512_storeu_pd _mm512_set1_pd _mm512_fmadd_pd _mm512_max_pd _mm512_setzero_pd);
+}
+
+/// The lines of a float type, by what a processor has. All are as wide as a panel.
 pub(super) trait Lines: Float {
     type Plain: Line<Value = Self>;
     #[cfg(target_arch = "x86_64")]
@@ -173,17 +168,17 @@ pub(super) trait Lines: Float {
 }
 
 impl Lines for f32 {
-    type Plain = Plain<f32, 16>;
+    type Plain = Registers<[f32; panel_width::<f32>()], 1>;
     #[cfg(target_arch = "x86_64")]
-    type Avx2 = Avx2<std::arch::x86_64::__m256>;
+    type Avx2 = Registers<std::arch::x86_64::__m256, 2>;
     #[cfg(target_arch = "x86_64")]
-    type Avx512 = Avx512<std::arch::x86_64::__m512>;
+    type Avx512 = Registers<std::arch::x86_64::__m512, 1>;
 }
 
 impl Lines for f64 {
-    type Plain = Plain<f64, 8>;
+    type Plain = Registers<[f64; panel_width::<f64>()], 1>;
     #[cfg(target_arch = "x86_64")]
-    type Avx2 = Avx2<std::arch::x86_64::__m256d>;
+    type Avx2 = Registers<std::arch::x86_64::__m256d, 2>;
     #[cfg(target_arch = "x86_64")]
-    type Avx512 = Avx512<std::arch::x86_64::__m512d>;
+    type Avx512 = Registers<std::arch::x86_64::__m512d, 1>;
 }

@@ -200,29 +200,17 @@ impl<T: Lines> Network for Packed<T> {
 #[cfg(all(test, target_arch = "x86_64", not(miri)))]
 mod tests {
     use super::super::plain::Activation;
+    use super::super::tests::layers;
     use super::*;
-
-    /// A layer of weights that are as good as random, and more inputs than go by in one part.
-    fn layers(widths: &[usize], activation: Activation) -> Vec<DenseLayer> {
-        let number = |at: usize| (at * 2_654_435_761 % 1009) as f64 / 1009.0 - 0.5;
-        let layer = |pair: &[usize]| DenseLayer {
-            inputs_count: pair[0],
-            outputs_count: pair[1],
-            weights: (0..pair[0] * pair[1]).map(|at| f64::from(number(at) as f32)).collect(),
-            bias: (0..pair[1]).map(number).collect(),
-            activation,
-        };
-        widths.windows(2).map(layer).collect()
-    }
 
     fn check<T: Lines>(bound: f64) {
         for (widths, activation) in [
-            (&[300, 150, 40, 2][..], Activation::Relu),
+            (&[300, 150, 40, 2][..], Activation::Relu), // more inputs than go by in one part
             (&[20, 100, 5], Activation::Logistic),
             (&[129, 16, 7], Activation::Tanh),
             (&[1, 90, 4], Activation::Identity),
         ] {
-            let packed = Packed::<T>::new(&layers(widths, activation));
+            let packed = Packed::<T>::new(&layers(widths, activation, 7));
             for rows in [1, 2, 6, 13, 48] {
                 let run = |run: &dyn Fn(&mut Scratch<T>)| {
                     let room = rows * packed.stride_max;

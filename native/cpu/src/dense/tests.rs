@@ -17,7 +17,7 @@ fn numbers(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-fn layers(widths: &[usize], activation: Activation, seed: u64) -> Vec<DenseLayer> {
+pub(super) fn layers(widths: &[usize], activation: Activation, seed: u64) -> Vec<DenseLayer> {
     let mut number = numbers(seed);
     let last = widths.len() - 2;
     let layer = |(index, pair): (usize, &[usize])| DenseLayer {
