@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -41,16 +41,24 @@ PLAIN = {"inputs": [{"name": "features", "shape": [1, 2], "datatype": "FP64", "d
 INFER = "/v2/models/plain/infer"
 
 
+class Guarded(NamedTuple):
+    """Its addresses."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+
 @contextmanager
-def guarded(project: Path, access: Path) -> Iterator[tuple[str, str]]:
-    """A server with a policy: its addresses of HTTP and gRPC."""
+def guarded(project: Path, access: Path) -> Iterator[Guarded]:
+    """A server with a policy."""
     arguments = [sys.executable, "-c", PROGRAM, str(project), str(NOW_US), str(access)]
     child = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
-        http, _, rest = child.stdout.readline().strip().partition(" ")
-        assert http, "the server did not start"
-        yield http, rest.split(" ")[0]
+        addresses = child.stdout.readline().split()
+        assert addresses, "the server did not start"
+        yield Guarded(*addresses)
     finally:
         child.terminate()
         _, errors = child.communicate(timeout=60)
@@ -86,7 +94,7 @@ def test_keys_reach_what_their_scopes_name(project: Path, tmp_path: Path) -> Non
     plain = create_key(access, "plain", "predict:plain")
     reader = create_key(access, "reader", "read_features:risk, read_metadata:*", "--expires", "30d", "--rate", "100/s")
     other = create_key(access, "other", "read_features:other*")
-    with guarded(project, access) as (http, _):
+    with guarded(project, access) as (http, *_):
         url = f"http://{http}"
         assert status(f"{url}{INFER}", PLAIN)[0] == 401
         assert status(f"{url}/v2/health/ready")[0] == 200
@@ -194,7 +202,7 @@ def test_tokens_of_the_issuer_are_taken(project: Path, tmp_path: Path) -> None:
         '[[rules]]\nname = "bob"\nsubjects = ["jwt:bob"]\nscopes = ["read_metadata:*"]\n'
     )
     past = int(time.time()) - 3600
-    with guarded(project, access) as (http, _):
+    with guarded(project, access) as (http, *_):
         url = f"http://{http}"
         for _ in range(2):
             assert status(f"{url}{INFER}", PLAIN, bearer(issuer.token()))[0] == 200
@@ -293,7 +301,7 @@ def test_tritons_clients_over_tls(project: Path, tmp_path: Path, authority: Auth
     access.write_text(TLS)
     key = create_key(access, "triton", "predict:plain,read_metadata:plain")
     values = np.array([[1.0, 2.0]])
-    with guarded(project, access) as (http, grpc):
+    with guarded(project, access) as (http, grpc, _):
         with pytest.raises((OSError, HTTPException)):
             urllib.request.urlopen(f"http://{http}/v2/health/live", timeout=30)
         options = {"ca_certs": str(authority.file)}
@@ -336,7 +344,7 @@ def test_a_client_is_who_its_certificate_names(project: Path, tmp_path: Path, au
     other = tmp_path / "other"
     other.mkdir()
     stranger = context(Authority(other).issue("stranger", "any", uri))
-    with guarded(project, access) as (http, _):
+    with guarded(project, access) as (http, *_):
         url = f"https://{http}"
         assert status(f"{url}{INFER}", PLAIN, context=batch)[0] == 200
         assert status(f"{url}/v2/models", context=batch)[0] == 403

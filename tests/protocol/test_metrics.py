@@ -6,15 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import tritonclient.grpc as triton
 from tests.protocol.conftest import NOW_US
+from tests.protocol.test_access import create_key, guarded, status
 from tests.protocol.watched import collector, watched
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "core/server/observability.md"
 ROW = re.compile(r"\| `((?:headrace|nv|process)_\w+)` \| (\w+) \|([\w, ]*)\|")
-# Of what this server has not: a payload log, a verification.
-ELSEWHERE = re.compile(r"headrace_(payload|consistency)_")
+# Of what this server has not: a payload log, a verification, an access policy.
+ELSEWHERE = re.compile(r"headrace_(payload|consistency|access|audit|tls)_")
+OF_ACCESS = re.compile(r"headrace_(access|audit|tls)_")
 PHASES = {"read", "decode", "lookup", "transform", "queue", "model", "encode", "total"}
 
 
@@ -36,6 +39,18 @@ def test_the_list_of_metrics_is_what_a_server_exports(project: Path, rows: Any) 
         value = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
         assert value is not None
         assert float(value[1]) > 0
+
+
+def test_the_metrics_of_an_access_policy_are_in_the_list_too(project: Path, tmp_path: Path) -> None:
+    access = tmp_path / "access.toml"
+    create_key(access, "plain", "predict:plain")
+    with guarded(project, access) as server:
+        status(f"http://{server.http}/v2/models/plain/infer", {})
+        page = httpx.get(f"http://{server.metrics}/metrics").text
+    documented = {name: kind for name, kind, _ in ROW.findall(DOCUMENT.read_text()) if OF_ACCESS.match(name)}
+    exported = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
+    assert {name: kind for name, kind in exported.items() if OF_ACCESS.match(name)} == documented
+    assert "headrace_access_unauthenticated_total 1" in page
 
 
 def test_every_phase_is_measured_over_http_and_grpc(project: Path, rows: Any) -> None:

@@ -33,15 +33,16 @@ pub(crate) fn new_request_id(now_us: TimestampUs) -> String {
     let random = (u128::from(next_random()) << 64) | u128::from(next_random());
     const VERSION_AND_VARIANT_BITS: u128 = (0xf << 76) | (0x3 << 62);
     let bits = (ms << 80) | (random & ((1 << 80) - 1) & !VERSION_AND_VARIANT_BITS) | (0x7 << 76) | (0x2 << 62);
-    let mut text = String::with_capacity(36);
-    for nibble in 0..32u32 {
-        if matches!(nibble, 8 | 12 | 16 | 20) {
-            text.push('-');
+    let mut text = [b'-'; 36];
+    let mut places = text.iter_mut().enumerate().filter(|(place, _)| !matches!(place, 8 | 13 | 18 | 23));
+    for byte in bits.to_be_bytes() {
+        for digit in [byte >> 4, byte & 0xf] {
+            if let Some((_, place)) = places.next() {
+                *place = b"0123456789abcdef"[usize::from(digit)];
+            }
         }
-        let digit = (bits >> (124 - 4 * nibble)) & 0xf;
-        text.push(char::from_digit(digit as u32, 16).unwrap_or('0'));
     }
-    text
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -159,7 +159,10 @@ struct SectionHandler<'a> {
 
 impl<'de> KeyHandler<'de> for SectionHandler<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let field = self.deployment.field(self.section, key).map_err(|error| self.fault.raise::<A::Error>(error))?;
+        // Clients mostly send columns in the order of the signature.
+        let expected = self.deployment.fields(self.section).get(self.columns.len()).filter(|field| field.name == key);
+        let field = expected.map_or_else(|| self.deployment.field(self.section, key), Ok);
+        let field = field.map_err(|error| self.fault.raise::<A::Error>(error))?;
         let (column, errors) = map.next_value_seed(ColumnSeed {
             field,
             fault: self.fault,

@@ -6,11 +6,13 @@ use std::collections::HashSet;
 use std::fmt;
 
 use headrace_engine::{ColumnBuilder, RowError, mismatch, shortened};
-use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use headrace_types::base64;
+
+use crate::numbers::{flat_numbers, narrowed};
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
@@ -171,19 +173,17 @@ impl<'de, F: KeyHandler<'de>> Visitor<'de> for ObjectSeed<'_, F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<F, A::Error> {
-        // A set, because a client chooses the number of keys; the standard hasher, because it chooses their text too.
-        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
+        let mut seen = SeenKeys::default();
         while let Some(key) = map.next_key_seed(KeySeed)? {
-            if seen.contains(&key) {
+            if !seen.is_new(key.clone()) {
                 let message = format!("{} has the key '{}' twice", self.what, shortened(&key));
                 return Err(self.refused(Error::new(ErrorCode::InvalidArgument, message, "give each key once")));
             }
-            if seen.len() == KEYS_MAX {
+            if seen.len() > KEYS_MAX {
                 let message = format!("{} has more than {KEYS_MAX} keys", self.what);
                 return Err(self.refused(Error::new(ErrorCode::TooLarge, message, "send only the keys that are read")));
             }
             self.each.key(&key, &mut map)?;
-            seen.insert(key);
         }
         Ok(self.each)
     }
@@ -195,6 +195,34 @@ impl<F> ObjectSeed<'_, F> {
             Some(fault) => fault.raise(error),
             None => E::custom(error.message),
         }
+    }
+}
+
+/// The keys of an object so far: compared while they are few, in a set where a client sends many, with the standard hasher because it
+/// chooses their text too.
+#[derive(Default)]
+struct SeenKeys<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> SeenKeys<'de> {
+    const FEW: usize = 16;
+
+    /// Whether the key had not come before.
+    fn is_new(&mut self, key: Cow<'de, str>) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+            return true;
+        }
+        self.many.insert(key)
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
     }
 }
 
@@ -238,6 +266,35 @@ impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
     type Value = (Column, Vec<RowError>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if !matches!(self.field.dtype, DType::FLOAT32 | DType::FLOAT64) {
+            return deserializer.deserialize_any(ColumnVisitor(self));
+        }
+        let json = <&RawValue>::deserialize(deserializer)?;
+        if let Some(data) = float_data(json, self.field.dtype, self.rows_max) {
+            return Ok((Column::new(data), Vec::new()));
+        }
+        let fault = self.fault;
+        parse(json.get().as_bytes(), fault, ColumnVisitor(self)).map_err(|error| fault.raise(error))
+    }
+}
+
+/// The numbers of a flat list, where all of them fit the type; see [`flat_numbers`].
+pub(crate) fn float_data(json: &RawValue, dtype: DType, items_max: usize) -> Option<ColumnData> {
+    let numbers = flat_numbers(json, items_max)?;
+    if dtype == DType::FLOAT32 {
+        narrowed(&numbers).map(ColumnData::Float32)
+    } else {
+        Some(ColumnData::Float64(numbers))
+    }
+}
+
+/// Reads a list value by value.
+struct ColumnVisitor<'a>(ColumnSeed<'a>);
+
+impl<'de> DeserializeSeed<'de> for ColumnVisitor<'_> {
+    type Value = (Column, Vec<RowError>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -253,52 +310,52 @@ impl ColumnSeed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for ColumnSeed<'_> {
+impl<'de> Visitor<'de> for ColumnVisitor<'_> {
     type Value = (Column, Vec<RowError>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of {} values", self.field.dtype)
+        write!(f, "a list of {} values", self.0.field.dtype)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, 0);
+        let mut builder = ColumnBuilder::new(&*self.0.field.name, self.0.field.dtype, 0);
         while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
-            if builder.len() > self.rows_max {
-                return Err(self.fault.raise(too_many_rows(&self.field.name, self.rows_max)));
+            if builder.len() > self.0.rows_max {
+                return Err(self.0.fault.raise(too_many_rows(&self.0.field.name, self.0.rows_max)));
             }
-            if builder.errors_count() > self.wrong_max {
-                return Err(self.fault.raise(too_many_wrong(&builder.finish().1)));
+            if builder.errors_count() > self.0.wrong_max {
+                return Err(self.0.fault.raise(too_many_wrong(&builder.finish().1)));
             }
         }
         Ok(builder.finish())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 }
 
@@ -351,6 +408,13 @@ pub(crate) struct Nesting {
 }
 
 impl Nesting {
+    /// Of one list.
+    pub(crate) fn flat(items: usize) -> Self {
+        let mut nesting = Self { lists: 1, value_level: (items > 0).then_some(1), ..Self::default() };
+        nesting.lengths[0] = Some(items);
+        nesting
+    }
+
     /// Whether the data may have that shape: as one flat list, or nested exactly as the shape says.
     pub(crate) fn fits(&self, shape: &[usize]) -> bool {
         let lengths: Vec<usize> = self.lengths.iter().map_while(|length| *length).collect();

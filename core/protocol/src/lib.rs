@@ -15,6 +15,7 @@ mod common;
 mod error;
 pub mod grpc;
 mod json;
+mod numbers;
 pub mod oip;
 mod online_features;
 pub mod openapi;

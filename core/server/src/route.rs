@@ -104,6 +104,9 @@ pub(crate) const ROUTE_PATHS: [&str; ROUTE_NAMES.len()] = [
 ];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
 
+/// Of a path; none of ours has as many.
+const SEGMENTS_MAX: usize = 16;
+
 impl Route {
     /// The route's place in [`ROUTE_NAMES`].
     pub(crate) fn index(&self) -> usize {
@@ -197,9 +200,21 @@ impl Route {
     /// `not_found` for a path that is none of ours; `invalid_argument` for a version that is not a number.
     pub(crate) fn of_path(path: &str) -> Result<Self> {
         let path = path.strip_prefix('/').unwrap_or(path);
-        let segments: Vec<Cow<'_, str>> = path.split('/').map(percent_decoded).collect();
-        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        match segments.as_slice() {
+        if path.contains('%') {
+            let segments: Vec<Cow<'_, str>> = path.split('/').map(percent_decoded).collect();
+            let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+            return Self::of_segments(path, &segments);
+        }
+        let (mut segments, mut count) = ([""; SEGMENTS_MAX], 0);
+        for segment in path.split('/') {
+            *segments.get_mut(count).ok_or_else(|| unknown_path(path))? = segment;
+            count += 1;
+        }
+        Self::of_segments(path, &segments[..count])
+    }
+
+    fn of_segments(path: &str, segments: &[&str]) -> Result<Self> {
+        match segments {
             ["v2"] | ["v2", ""] => Ok(Route::ServerMetadata),
             ["v2", "health", "live"] => Ok(Route::Live),
             ["v2", "health", "ready"] => Ok(Route::Ready),

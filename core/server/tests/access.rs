@@ -118,6 +118,8 @@ fn every_path_refuses_who_may_do_nothing() {
         ("POST", "/v1/feature-views/weather/delete"),
         ("GET", "/v1/deployments"),
         ("GET", "/v1/deployments/delay"),
+        ("GET", "/v1/openapi.json"),
+        ("GET", "/v1/docs"),
     ] {
         for (key, status) in [(None, 401), (Some("wrong"), 401), (Some("old"), 401), (Some("none"), 403)] {
             let answer = asked(&server, key, method, path, b"");

@@ -15,7 +15,7 @@ CODE_OF_STATUS = {
     405: "method_not_allowed",
     408: "cancelled",
     413: "too_large",
-    429: "unavailable",
+    429: "rate_limited",
     501: "unsupported",
     502: "unavailable",
     503: "unavailable",

@@ -121,7 +121,7 @@ def _refused(status: int, headers: Mapping[str, str], body: bytes, address: Addr
             return unreadable(str(address), f"status {status}")
         error = make_error(CODE_OF_STATUS[status], f"{address} answered with status {status}")
     wait = headers.get("retry-after", "").strip()
-    if status == 503 and wait.isdecimal():
+    if status in (429, 503) and wait.isdecimal():
         seconds = min(float(wait), RETRY_AFTER_MAX) if len(wait) < 8 else RETRY_AFTER_MAX
         return Failure(error, Repeat.IDEMPOTENT, wait_seconds=seconds, request_id=request_id)
     return Failure(error, request_id=request_id)

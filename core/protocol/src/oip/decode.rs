@@ -14,8 +14,8 @@ use super::datatype::{Datatype, invalid, read_binary};
 use super::tensors::{TensorInfer, raw_tensor, tensor_infer, tensor_of_column};
 use super::{CONTRIBUTIONS_OUTPUT, FEATURES_INPUT, output_names};
 use crate::json::{
-    DIMENSIONS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional, WRONG_VALUES_MAX, parse,
-    skip, too_many_wrong,
+    DIMENSIONS_MAX, ELEMENTS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional,
+    WRONG_VALUES_MAX, float_data, parse, skip, too_many_wrong,
 };
 
 /// Tensors that a request may list.
@@ -543,8 +543,24 @@ struct Values {
 
 enum InputData<'de> {
     Values(Box<Values>),
-    /// Came before the datatype, so it could not be typed yet.
+    /// Numbers, or what came before its datatype and could not be typed yet.
     Text(&'de RawValue),
+}
+
+impl InputData<'_> {
+    fn read(self, name: &str, datatype: Datatype) -> Result<Values> {
+        let text = match self {
+            InputData::Values(values) => return Ok(*values),
+            InputData::Text(text) => text,
+        };
+        if matches!(datatype, Datatype::Fp32 | Datatype::Fp64)
+            && let Some(data) = float_data(text, datatype.dtype(), ELEMENTS_MAX)
+        {
+            let nesting = Nesting::flat(data.len());
+            return Ok(Values { column: Column::new(data), errors: Vec::new(), nesting });
+        }
+        parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name, datatype })
+    }
 }
 
 impl<'de> KeyHandler<'de> for Input<'de> {
@@ -559,11 +575,14 @@ impl<'de> KeyHandler<'de> for Input<'de> {
             "parameters" => self.binary_bytes = parameters(map)?.binary_data_size,
             "data" => {
                 self.data = match self.datatype {
+                    // Read at once where it is a flat list, as it mostly is.
+                    Some(Datatype::Fp32 | Datatype::Fp64) | None => {
+                        map.next_value::<Option<&RawValue>>()?.map(InputData::Text)
+                    }
                     Some(datatype) => {
                         let seed = Optional(TensorSeed { name: &self.name, datatype });
                         map.next_value_seed(seed)?.map(|values| InputData::Values(Box::new(values)))
                     }
-                    None => map.next_value::<Option<&RawValue>>()?.map(InputData::Text),
                 };
             }
             _ => skip(map)?,
@@ -612,12 +631,7 @@ impl Input<'_> {
                 (Column::new(read_binary(&name, datatype, count, blob)?), Vec::new())
             }
             (Some(data), None) => {
-                let values = match data {
-                    InputData::Values(values) => *values,
-                    InputData::Text(text) => {
-                        parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name: &name, datatype })?
-                    }
-                };
+                let values = data.read(&name, datatype)?;
                 if !values.nesting.fits(&shape) {
                     return Err(invalid(&name, format!("has data that is not nested as its shape {shape:?} says")));
                 }
