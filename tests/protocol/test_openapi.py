@@ -11,14 +11,13 @@ import pytest
 import schemathesis
 import schemathesis.core.result as schemathesis_result
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +75,8 @@ def test_answers_are_those_that_are_described(document: dict[str, Any], served: 
         def ask(case: Any) -> None:
             response = case.call(base_url=f"http://{served.address}", timeout=60)
             statuses.append(response.status_code)
+            # A deadline of some milliseconds may pass on a busy machine, and that is described.
+            assert response.status_code < 500 or response.status_code == 504, response.text
             case.validate_response(response, checks=CHECKS)
 
         ask()

@@ -168,7 +168,7 @@ def infer_binary(model: str, row: Array) -> bytes:
 
 
 def infer_grpc(model: str, row: Array) -> bytes:
-    """An `inference.ModelInferRequest`, its values in `raw_input_contents`; the generator of load puts the frames around it."""
+    """An `inference.ModelInferRequest`, its values raw; the generator of load puts the frames around it."""
     given = field(1, b"features") + field(2, b"FP32") + field(3, bytes([1, FEATURES]))
     return field(1, model.encode()) + field(5, given) + field(7, row.astype("<f4").tobytes())
 

@@ -613,8 +613,8 @@ mod tests {
         let engine = Engine::new(EngineOptions { rows_max: 3, ..EngineOptions::default() });
         let deployment = engine.add_model(sum_regressor("small", 1, &["a"])).unwrap();
         assert!(decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3]}}"#).is_ok());
-        // What follows the fourth row is not JSON, and is not reached.
-        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, not JSON"#).unwrap_err();
+        // What follows the fourth row is no value of the column, and is not reached.
+        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, 1e999]}}"#).unwrap_err();
         assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
         let raw = [0u8; 4 * 8];
         assert_eq!(crate::oip::decode_infer(&deployment, Some(0), &raw).unwrap_err().code, ErrorCode::TooLarge);
@@ -625,7 +625,7 @@ mod tests {
     #[test]
     fn a_request_full_of_wrong_values_is_refused_as_a_whole() {
         let wrong = |count: usize| format!(r#"{{"features": {{"a": [{}"#, vec![r#""""#; count].join(","));
-        let error = refusal(&format!("{}, not JSON", wrong(WRONG_VALUES_MAX + 1)));
+        let error = refusal(&format!("{}, 1e999]}}}}", wrong(WRONG_VALUES_MAX + 1)));
         assert_eq!(error.code, ErrorCode::TypeMismatch);
         assert!(error.message.contains("the first: row 0 of 'a'") && error.message.len() < 500, "{error}");
         let engine = engine();

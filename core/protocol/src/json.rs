@@ -280,7 +280,7 @@ impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
 
 /// The numbers of a flat list, where all of them fit the type; see [`flat_numbers`].
 pub(crate) fn float_data(json: &RawValue, dtype: DType, items_max: usize) -> Option<ColumnData> {
-    let numbers = flat_numbers(json, items_max)?;
+    let (numbers, _) = flat_numbers(json.get().as_bytes(), items_max)?;
     if dtype == DType::FLOAT32 {
         narrowed(&numbers).map(ColumnData::Float32)
     } else {

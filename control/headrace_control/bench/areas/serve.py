@@ -263,7 +263,7 @@ class Bench:
                 yield Turn(engine, "", JSON, self.closed(peer, kind))
 
     def grpc_calls(self) -> Iterator[Turn]:
-        """The same messages to ours, to a server that only reads and answers them, and to MLServer; all by `bench/load`."""
+        """The same messages to ours, to a server that only reads and answers them, and to MLServer."""
         if not self.takes(GRPC):
             return
         ours, requests = self.ours(), self.first_requests("grpc", COMPARED)

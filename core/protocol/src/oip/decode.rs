@@ -11,11 +11,12 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
+use super::plain::plain_message;
 use super::tensors::{TensorInfer, raw_tensor, tensor_infer, tensor_of_column};
 use super::{CONTRIBUTIONS_OUTPUT, FEATURES_INPUT, output_names};
 use crate::json::{
-    DIMENSIONS_MAX, ELEMENTS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional,
-    WRONG_VALUES_MAX, float_data, parse, skip, too_many_wrong,
+    DIMENSIONS_MAX, ElementSeed, Fault, KeyHandler, Nested, Nesting, ObjectSeed, Optional, WRONG_VALUES_MAX, parse,
+    skip, too_many_wrong,
 };
 
 /// Tensors that a request may list.
@@ -121,9 +122,16 @@ fn message(header_bytes: Option<usize>, body: &[u8]) -> Result<(Message<'_>, &[u
             "give the number of JSON bytes at the start of the (decompressed) body",
         ));
     };
+    let parsed = plain_message(json).map_or_else(|| any_message(json), Ok)?;
+    Ok((parsed, blobs))
+}
+
+/// # Errors
+/// What is wrong with the message.
+pub(super) fn any_message(json: &[u8]) -> Result<Message<'_>> {
     let fault = Fault::default();
     let seed = ObjectSeed { what: "the request", fault: Some(&fault), each: Message::default() };
-    Ok((parse(json, &fault, seed)?, blobs))
+    parse(json, &fault, seed)
 }
 
 fn check_all_taken(blobs: &[u8]) -> Result<()> {
@@ -344,12 +352,12 @@ fn fitted(column: Column, field: &Field, row_errors: &mut Vec<RowError>) -> Resu
 }
 
 /// The request as it stands in the JSON.
-#[derive(Default)]
-struct Message<'de> {
-    id: Option<String>,
-    inputs: Vec<Input<'de>>,
-    outputs: Option<Vec<AskedOutput>>,
-    parameters: Parameters,
+#[derive(Debug, Default)]
+pub(super) struct Message<'de> {
+    pub(super) id: Option<String>,
+    pub(super) inputs: Vec<Input<'de>>,
+    pub(super) outputs: Option<Vec<AskedOutput>>,
+    pub(super) parameters: Parameters,
 }
 
 impl<'de> KeyHandler<'de> for Message<'de> {
@@ -411,11 +419,11 @@ impl<'de, T: KeyHandler<'de> + Default> Visitor<'de> for ListSeed<T> {
 }
 
 /// The parameters that mean something here. Others are read and left, as the protocol allows: strings, numbers and bools.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Parameters {
-    binary_data_size: Option<usize>,
-    binary_data: Option<bool>,
-    binary_data_output: Option<bool>,
+    pub(super) binary_data_size: Option<usize>,
+    pub(super) binary_data: Option<bool>,
+    pub(super) binary_data_output: Option<bool>,
     classification: Option<usize>,
     /// Microseconds; 0 is none.
     timeout_us: Option<u64>,
@@ -525,41 +533,36 @@ impl<'de> KeyHandler<'de> for AskedOutput {
 }
 
 /// One entry of `inputs`, its keys in any order.
-#[derive(Default)]
-struct Input<'de> {
-    name: String,
-    shape: Option<Vec<usize>>,
-    datatype: Option<Datatype>,
-    binary_bytes: Option<usize>,
-    data: Option<InputData<'de>>,
+#[derive(Debug, Default)]
+pub(super) struct Input<'de> {
+    pub(super) name: String,
+    pub(super) shape: Option<Vec<usize>>,
+    pub(super) datatype: Option<Datatype>,
+    pub(super) binary_bytes: Option<usize>,
+    pub(super) data: Option<InputData<'de>>,
 }
 
 /// Tensor data as it stands in JSON.
-struct Values {
-    column: Column,
-    errors: Vec<RowError>,
-    nesting: Nesting,
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) column: Column,
+    pub(super) errors: Vec<RowError>,
+    pub(super) nesting: Nesting,
 }
 
-enum InputData<'de> {
+#[derive(Debug)]
+pub(super) enum InputData<'de> {
     Values(Box<Values>),
-    /// Numbers, or what came before its datatype and could not be typed yet.
+    /// Came before the datatype, so it could not be typed yet.
     Text(&'de RawValue),
 }
 
 impl InputData<'_> {
-    fn read(self, name: &str, datatype: Datatype) -> Result<Values> {
-        let text = match self {
-            InputData::Values(values) => return Ok(*values),
-            InputData::Text(text) => text,
-        };
-        if matches!(datatype, Datatype::Fp32 | Datatype::Fp64)
-            && let Some(data) = float_data(text, datatype.dtype(), ELEMENTS_MAX)
-        {
-            let nesting = Nesting::flat(data.len());
-            return Ok(Values { column: Column::new(data), errors: Vec::new(), nesting });
+    pub(super) fn read(self, name: &str, datatype: Datatype) -> Result<Values> {
+        match self {
+            InputData::Values(values) => Ok(*values),
+            InputData::Text(text) => parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name, datatype }),
         }
-        parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name, datatype })
     }
 }
 
@@ -575,14 +578,11 @@ impl<'de> KeyHandler<'de> for Input<'de> {
             "parameters" => self.binary_bytes = parameters(map)?.binary_data_size,
             "data" => {
                 self.data = match self.datatype {
-                    // Read at once where it is a flat list, as it mostly is.
-                    Some(Datatype::Fp32 | Datatype::Fp64) | None => {
-                        map.next_value::<Option<&RawValue>>()?.map(InputData::Text)
-                    }
                     Some(datatype) => {
                         let seed = Optional(TensorSeed { name: &self.name, datatype });
                         map.next_value_seed(seed)?.map(|values| InputData::Values(Box::new(values)))
                     }
+                    None => map.next_value::<Option<&RawValue>>()?.map(InputData::Text),
                 };
             }
             _ => skip(map)?,
