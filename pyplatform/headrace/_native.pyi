@@ -434,6 +434,7 @@ class DistinctSketch:
 
 def write_log(engine: Engine, format: str, level: int, event: str, message: str, fields: Mapping[str, str]) -> None:
     """Writes one line on stderr in the form of the server's log, if the engine's log settings let it through."""
+
 _HttpReply: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 @final

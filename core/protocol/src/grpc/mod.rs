@@ -9,6 +9,7 @@ mod control;
 mod describe;
 mod error;
 mod infer;
+mod sequences;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -20,3 +21,4 @@ pub use control::{SettingsMessage, decode_model_change, log_settings, trace_sett
 pub use describe::{decode_index_request, decode_texts, encode_json, encode_reflection, method_paths};
 pub use error::{STATUS_OK, STATUS_UNIMPLEMENTED, status_code, status_name};
 pub use infer::{InferMessage, decode, decode_infer, encode_infer, encode_stream_reply, encode_tensors};
+pub use sequences::encode_sequences;

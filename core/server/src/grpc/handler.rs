@@ -7,7 +7,7 @@ use headrace_engine::Engine;
 use headrace_protocol::grpc::{
     InferMessage, PredictMessage, SettingsMessage, decode, decode_index_request, decode_model_change,
     decode_online_features, decode_predict, decode_texts, encode_infer, encode_json, encode_number,
-    encode_online_features, encode_predict, encode_tensors, log_settings, trace_settings,
+    encode_online_features, encode_predict, encode_sequences, encode_tensors, log_settings, trace_settings,
 };
 use headrace_protocol::oip::Infer;
 use headrace_protocol::{describe_deployment, list_deployments, oip};
@@ -138,7 +138,8 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
             call.check(message.deployment)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
             let request = decode_predict(&deployment, &message)?;
-            (deployment, Asked::Predict(request))
+            let asked = Asked::prediction(&deployment, request);
+            (deployment, asked)
         }
         _ => return answer(engine, call).map(Decoded::Answer),
     };
@@ -157,6 +158,10 @@ fn told(prediction: &Prediction, response: EngineResponse) -> Answer {
             let bytes = response.outputs.iter().map(|output| output.data().len()).sum::<usize>();
             framed(BYTES_ABOUT + bytes, |out| encode_tensors(out, deployment, infer, &response))
         }
+        (Asked::Sequences(_), EngineResponse::Sequences(response)) => framed(BYTES_ABOUT, |out| {
+            encode_sequences(out, deployment, &response);
+            Ok(())
+        }),
         (Asked::Predict(_), EngineResponse::Rows(response)) => framed(BYTES_ABOUT + 64 * response.rows, |out| {
             encode_predict(out, deployment, &response);
             Ok(())
