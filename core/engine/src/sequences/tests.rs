@@ -137,3 +137,72 @@ fn a_model_with_other_names_is_refused() {
     assert_eq!(error.code, ErrorCode::UnsupportedModel);
     assert!(error.message.contains("'logits'"), "{error}");
 }
+
+/// Gives the same tensors, whatever it is given, and checks the mask.
+#[derive(Debug)]
+struct Fixed {
+    signature: TensorSignature,
+    answer: Vec<Tensor>,
+}
+
+impl TensorModel for Fixed {
+    fn signature(&self) -> &TensorSignature {
+        &self.signature
+    }
+
+    fn run(&self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>> {
+        let mask: Vec<i64> = inputs[1].numbers(i64::from_le_bytes).unwrap().collect();
+        assert_eq!((inputs[1].shape(), &mask[..]), (&[2, 3][..], &[1, 1, 1, 1, 0, 0][..]));
+        Ok(self.answer.clone())
+    }
+}
+
+/// What two rows are answered by a model that gives these tokens, lengths and texts.
+fn answered(tokens: &[usize], lengths: &[i32], texts: &[&[u8]]) -> Result<SequenceResponse> {
+    let zeros = vec![0; 8 * tokens.iter().product::<usize>()];
+    let lengths_data: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+    let answer = vec![
+        Tensor::new("tokens", Datatype::Int64, tokens.to_vec(), zeros.into())?,
+        Tensor::new("lengths", Datatype::Int32, vec![lengths.len()], lengths_data.into())?,
+        Tensor::of_bytes("text", vec![texts.len()], texts)?,
+    ];
+    let info = |name: &str, datatype, shape: &[i64]| TensorInfo::new(name, datatype, shape);
+    let signature = TensorSignature {
+        inputs: vec![info("input_tokens", Datatype::Int32, &[-1, 3]), info("input_mask", Datatype::Int64, &[-1, 3])],
+        outputs: vec![
+            info("tokens", Datatype::Int64, &[-1, -1]),
+            info("lengths", Datatype::Int32, &[-1]),
+            info("text", Datatype::Bytes, &[-1]),
+        ],
+        batch_max: 4,
+    };
+    let spec = ModelSpec::of_tensors("fixed", 1, Task::Seq2seq, "onnx", Arc::new(Fixed { signature, answer }));
+    let engine = Engine::new(EngineOptions::default());
+    let deployment = engine.add_model(spec)?;
+    engine.predict_sequences(&deployment, &request(&[Some(&[1, 2, 3]), Some(&[4])]))
+}
+
+#[test]
+fn what_a_model_answers_is_checked() {
+    let sound = answered(&[2, 4], &[4, 0], &[b"a", b""]).unwrap();
+    assert_eq!((sound.sequences[0].tokens.as_ref().map(Vec::len), sound.row_errors.len()), (Some(4), 0));
+    assert_eq!(sound.sequences[1].tokens, Some(vec![]));
+    for (lengths, texts, part) in
+        [([5, 1], [&b"a"[..], b"b"], "length"), ([-1, 1], [b"a", b"b"], "length"), ([1, 1], [b"\xff", b"b"], "UTF-8")]
+    {
+        let response = answered(&[2, 4], &lengths, &texts).unwrap();
+        assert_eq!(response.sequences[0], Sequence::default());
+        assert_eq!(response.sequences[1].text.as_deref(), Some("b"));
+        let error = &response.row_error(0).unwrap().error;
+        assert_eq!(error.code, ErrorCode::ModelFailed);
+        assert!(error.message.contains(part), "{error}");
+    }
+    for (tokens, lengths, texts) in [
+        (&[1, 4][..], &[1, 1][..], &[&b"a"[..], b"b"][..]),
+        (&[2, 4], &[1], &[b"a", b"b"]),
+        (&[2, 4], &[1, 1], &[b"a"]),
+    ] {
+        let error = answered(tokens, lengths, texts).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ModelFailed, "{error}");
+    }
+}
