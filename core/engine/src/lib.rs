@@ -5,7 +5,8 @@
 //!   PredictRequest -> inputs (names, lengths, types) -> online table -> expressions -> model -> scores, labels -> PredictResponse
 //! ```
 //!
-//! A model of tensors takes and gives named tensors as they are: [`Engine::run_on`].
+//! A model of tensors takes and gives named tensors as they are: [`Engine::run_on`]. Of those of sequences, rows of texts or tokens may be
+//! asked, too: [`Engine::predict_sequences`].
 //!
 //! An [`Engine`] holds one immutable snapshot of plan, store and models; installing a plan or adding a model swaps it whole.
 //! Errors are of two kinds: a request that cannot be understood fails as one, a value that does not fit fails its row.
@@ -29,6 +30,7 @@ mod request_id;
 mod response;
 mod running;
 mod scratch;
+mod sequences;
 mod served;
 mod service;
 mod settings;
@@ -51,5 +53,6 @@ pub use payload::{PayloadLog, PayloadOptions, PayloadStats};
 pub use request::{Explain, Outputs, PredictRequest, Priority, ROW_ERRORS_TOLD, RowError, shortened};
 pub use response::{Explanation, NO_LABEL, PredictResponse, Timing};
 pub use running::{Submitted, Waiting};
+pub use sequences::{Sequence, SequenceMembers, SequenceResponse};
 pub use settings::{LogLevels, Settings};
 pub use tensors::{TensorRequest, TensorResponse};

@@ -67,7 +67,8 @@ impl Engine {
         }
     }
 
-    fn run_tensors(
+    /// Without timing and counting the request.
+    pub(crate) fn run_tensors(
         &self,
         deployment: &Deployment,
         request: &TensorRequest,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headrace_engine::{
     Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, Priority, RowError,
-    Section, shortened,
+    Section, Timing, shortened,
 };
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -234,7 +234,7 @@ pub fn describe_deployment(engine: &Engine, name: &str) -> Result<Value> {
         described[section.name()] =
             fields.map(|field| json!({"name": field.name, "dtype": field.dtype.to_string()})).collect();
     }
-    described["outputs"] = json!(Outputs::NAMES);
+    described["outputs"] = json!(crate::openapi::output_names(&deployment));
     described["classes"] = json!(**deployment.classes());
     Ok(described)
 }
@@ -257,19 +257,7 @@ const BYTES_PER_PREDICTION: usize = 80;
 /// Writes the answer. `deployment` is the one that answered.
 pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Vec<u8> {
     let mut out = Vec::with_capacity(320 + BYTES_PER_PREDICTION * response.rows);
-    out.extend_from_slice(b"{\"id\":");
-    write(&mut out, &*response.id);
-    out.extend_from_slice(b",\"api_version\":\"");
-    out.extend_from_slice(API_VERSION.as_bytes());
-    out.extend_from_slice(b"\",\"deployment\":");
-    write(&mut out, &*response.deployment);
-    out.extend_from_slice(b",\"model\":");
-    write(&mut out, &*response.model);
-    out.extend_from_slice(b",\"model_version\":\"");
-    write(&mut out, &response.model_version);
-    out.extend_from_slice(b"\",\"task\":");
-    write(&mut out, &response.task);
-    out.extend_from_slice(b",\"predictions\":[");
+    begin_answer(&mut out, &response.id, deployment);
     let class_keys: Vec<Vec<u8>> = response.classes.iter().map(|class| key_of(class)).collect();
     let mut feature_keys = Vec::new();
     if response.explain.is_some() {
@@ -280,15 +268,37 @@ pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Ve
         separate(&mut out, row);
         write_prediction(&mut out, deployment, response, &keys, row);
     }
+    end_answer(&mut out, &response.timing);
+    out
+}
+
+/// What stands before the predictions.
+pub(crate) fn begin_answer(out: &mut Vec<u8>, id: &str, deployment: &Deployment) {
+    out.extend_from_slice(b"{\"id\":");
+    write(out, id);
+    out.extend_from_slice(b",\"api_version\":\"");
+    out.extend_from_slice(API_VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"deployment\":");
+    write(out, deployment.name());
+    out.extend_from_slice(b",\"model\":");
+    write(out, deployment.name());
+    out.extend_from_slice(b",\"model_version\":\"");
+    write(out, &deployment.version());
+    out.extend_from_slice(b"\",\"task\":");
+    write(out, &deployment.task());
+    out.extend_from_slice(b",\"predictions\":[");
+}
+
+/// What stands behind the predictions.
+pub(crate) fn end_answer(out: &mut Vec<u8>, timing: &Timing) {
     out.extend_from_slice(b"],\"timing_us\":{");
     for (index, phase) in Phase::ALL.into_iter().enumerate() {
-        separate(&mut out, index);
+        separate(out, index);
         out.extend_from_slice(&key_of(phase.name()));
         #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
-        write(&mut out, &((response.timing.of(phase).as_nanos() / 100) as f64 / 10.0));
+        write(out, &((timing.of(phase).as_nanos() / 100) as f64 / 10.0));
     }
     out.extend_from_slice(b"}}");
-    out
 }
 
 /// Names as keys, each escaped once for all rows.
@@ -353,12 +363,17 @@ fn write_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &Predi
     }
     if let Some(RowError { error, .. }) = response.row_error(row) {
         next_member(out, begin);
-        out.extend_from_slice(b"\"status\":{\"code\":");
-        write(out, error.code.slug());
-        out.extend_from_slice(b",\"error\":");
-        write(out, &error.to_string());
-        out.push(b'}');
+        write_status(out, error);
     }
+    out.push(b'}');
+}
+
+/// `"status":` and why a row has no answer.
+pub(crate) fn write_status(out: &mut Vec<u8>, error: &Error) {
+    out.extend_from_slice(b"\"status\":{\"code\":");
+    write(out, error.code.slug());
+    out.extend_from_slice(b",\"error\":");
+    write(out, &error.to_string());
     out.push(b'}');
 }
 
@@ -395,7 +410,8 @@ fn write_explanation(out: &mut Vec<u8>, response: &PredictResponse, feature_keys
     }
 }
 
-fn next_member(out: &mut Vec<u8>, begin: usize) {
+/// A comma before every member of an object but the first; `begin` is where they begin.
+pub(crate) fn next_member(out: &mut Vec<u8>, begin: usize) {
     if out.len() > begin {
         out.push(b',');
     }

@@ -16,6 +16,8 @@ use crate::numbers::{flat_numbers, narrowed};
 
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Values that the lists of one column may have together: each takes more memory than the two bytes that it may have in JSON.
+pub(crate) const LIST_VALUES_MAX: usize = 1 << 20;
 /// Values of a request that may be wrong, each failing its row; with more of them the request fails as a whole.
 pub(crate) const WRONG_VALUES_MAX: usize = 100_000;
 /// Keys that one object of a request may have.
@@ -300,6 +302,23 @@ impl<'de> DeserializeSeed<'de> for ColumnVisitor<'_> {
 }
 
 impl ColumnSeed<'_> {
+    /// A column of lists, whose values are counted together.
+    fn lists<'de, A: SeqAccess<'de>>(&self, mut seq: A) -> Result<(Column, Vec<RowError>), A::Error> {
+        let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, 0);
+        let mut values_left = LIST_VALUES_MAX;
+        while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
+            let left = values_left.checked_sub(builder.last_list_len());
+            values_left = left.ok_or_else(|| self.fault.raise::<A::Error>(too_many_values(&self.field.name)))?;
+            if builder.len() > self.rows_max {
+                return Err(self.fault.raise(too_many_rows(&self.field.name, self.rows_max)));
+            }
+            if builder.errors_count() > self.wrong_max {
+                return Err(self.fault.raise(too_many_wrong(&builder.finish().1)));
+            }
+        }
+        Ok(builder.finish())
+    }
+
     fn not_a_list<E: de::Error>(&self) -> E {
         let name = &self.field.name;
         self.fault.raise(Error::new(
@@ -318,6 +337,9 @@ impl<'de> Visitor<'de> for ColumnVisitor<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        if self.0.field.dtype.is_list() {
+            return self.0.lists(seq);
+        }
         let mut builder = ColumnBuilder::new(&*self.0.field.name, self.0.field.dtype, 0);
         while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
             if builder.len() > self.0.rows_max {
@@ -357,6 +379,14 @@ impl<'de> Visitor<'de> for ColumnVisitor<'_> {
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
         Err(self.0.not_a_list())
     }
+}
+
+pub(crate) fn too_many_values(name: &str) -> Error {
+    Error::new(
+        ErrorCode::TooLarge,
+        format!("the lists of column '{name}' have more than {LIST_VALUES_MAX} values together"),
+        "split the request into several",
+    )
 }
 
 fn too_many_rows(name: &str, rows_max: usize) -> Error {
@@ -534,6 +564,10 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
         };
         let mut elements = ColumnBuilder::new("", DType::Scalar(element), seq.size_hint().unwrap_or(0));
         while seq.next_element_seed(ElementSeed { builder: &mut elements, nested: None })?.is_some() {
+            if elements.len() > LIST_VALUES_MAX {
+                let message = format!("a list holds more than {LIST_VALUES_MAX} values");
+                elements.push_error(Error::new(ErrorCode::TooLarge, message, "send shorter lists"));
+            }
             // One wrong element is enough to say why; the rest is read, and not kept.
             if elements.errors_count() > 0 {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}

@@ -39,7 +39,7 @@ impl Arrival {
     pub(crate) fn decoded(&self, deployment: Arc<Deployment>, mut asked: Asked, began: Instant) -> Box<Prediction> {
         let decode = began.elapsed();
         let (id, decoded_in) = match &mut asked {
-            Asked::Predict(request) => {
+            Asked::Predict(request) | Asked::Sequences(request) => {
                 request.arrived(self.at, self.deadline);
                 (&mut request.id, &mut request.decoded_in)
             }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
-    decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
-    http_status, list_deployments, oip, openapi,
+    decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict,
+    encode_sequences, error_body, http_status, list_deployments, oip, openapi,
 };
 use headrace_types::{Error, ErrorCode, Result};
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -147,7 +147,16 @@ pub(crate) struct Prediction {
 #[derive(Debug)]
 pub(crate) enum Asked {
     Predict(PredictRequest),
+    /// Of a model of sequences.
+    Sequences(PredictRequest),
     Infer(oip::Infer),
+}
+
+impl Asked {
+    /// A prediction, by the kind of its model.
+    pub(crate) fn prediction(deployment: &Deployment, request: PredictRequest) -> Self {
+        if deployment.sequences().is_some() { Self::Sequences(request) } else { Self::Predict(request) }
+    }
 }
 
 /// Answers a request, or decodes it if its answer takes long. A panic becomes an error answer, and `panicked` is called.
@@ -202,7 +211,7 @@ impl Prediction {
         match &self.asked {
             Asked::Predict(request) => request.explain.is_some(),
             Asked::Infer(oip::Infer::Rows(request)) => request.predict.explain.is_some(),
-            Asked::Infer(oip::Infer::Tensors(_)) => self.deployment.takes_long(),
+            Asked::Infer(oip::Infer::Tensors(_)) | Asked::Sequences(_) => self.deployment.takes_long(),
         }
     }
 
@@ -221,6 +230,9 @@ impl Prediction {
         let deployment = &*self.deployment;
         match (&self.asked, response) {
             (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
+            (Asked::Sequences(_), EngineResponse::Sequences(response)) => {
+                Ok(Reply::ok(encode_sequences(deployment, &response)))
+            }
             (Asked::Infer(oip::Infer::Rows(request)), EngineResponse::Rows(response)) => {
                 let encoded = oip::encode_infer(deployment, request, &response)?;
                 Ok(Reply::tensors(encoded.body, encoded.header_bytes))
@@ -356,7 +368,8 @@ fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrival: &Arr
     let began = Instant::now();
     let deployment = engine.deployment(&model.name, model.version)?;
     let request = decode_predict(&deployment, body)?;
-    Ok(arrival.decoded(deployment, Asked::Predict(request), began))
+    let asked = Asked::prediction(&deployment, request);
+    Ok(arrival.decoded(deployment, asked, began))
 }
 
 fn decoded_infer(

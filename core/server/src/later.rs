@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use headrace_engine::{Engine, PredictResponse, Submitted, TensorResponse, Timing, Waiting};
+use headrace_engine::{Engine, PredictResponse, SequenceResponse, Submitted, TensorResponse, Timing, Waiting};
 use headrace_protocol::oip::Infer;
 use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::Semaphore;
@@ -46,6 +46,7 @@ pub(crate) enum Made<R> {
 pub(crate) enum EngineResponse {
     Rows(PredictResponse),
     Tensors(TensorResponse),
+    Sequences(SequenceResponse),
 }
 
 impl EngineResponse {
@@ -54,6 +55,7 @@ impl EngineResponse {
         match self {
             Self::Rows(response) => (&response.id, response.rows, response.timing),
             Self::Tensors(response) => (&response.id, response.rows, response.timing),
+            Self::Sequences(response) => (&response.id, response.sequences.len(), response.timing),
         }
     }
 }
@@ -92,6 +94,10 @@ impl Prediction {
             Asked::Infer(Infer::Tensors(infer)) => {
                 let response = engine.run_on(&self.deployment, &infer.request)?;
                 return Ok(Made::Answered(self.tell(EngineResponse::Tensors(response), reply)));
+            }
+            Asked::Sequences(request) => {
+                let response = engine.predict_sequences(&self.deployment, request)?;
+                return Ok(Made::Answered(self.tell(EngineResponse::Sequences(response), reply)));
             }
             Asked::Infer(Infer::Rows(infer)) => &infer.predict,
             Asked::Predict(request) => request,

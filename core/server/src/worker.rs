@@ -61,7 +61,7 @@ pub(crate) struct Worker {
     pub(crate) budget: Arc<MemoryBudget>,
     /// None where requests are neither traced nor logged.
     pub(crate) observer: Option<Arc<Observer>>,
-    errands: Arc<ErrandQueues>,
+    pub(crate) errands: Arc<ErrandQueues>,
     ticks: Arc<AtomicU64>,
     open: Mutex<HashMap<u64, Open>>,
     pub(crate) lane: Lane,

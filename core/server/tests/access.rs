@@ -21,9 +21,10 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 /// Rows of the model `delay`.
 const BODY: &[u8] = br#"{"inputs": [{"name": "features", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}"#;
-const KEYS: [(&str, &str); 5] = [
+const KEYS: [(&str, &str); 6] = [
     ("all", "scopes = [\"*:*\"]"),
     ("delay", "scopes = [\"predict:delay\"]"),
+    ("keeper", "scopes = [\"manage_models:delay\"]"),
     ("none", ""),
     ("slow", "scopes = [\"*:*\"]\nrate = \"1/h\"\nburst = 2"),
     ("old", "scopes = [\"*:*\"]\nexpires = 2020-01-01T00:00:00Z"),
@@ -186,6 +187,41 @@ fn a_key_does_what_it_is_for() {
     // The name that counts is the one that is run.
     let two_names = [&message[..], &field(1, b"minutes")].concat();
     assert_eq!(called(&server, Some("delay"), INFER, &framed(&two_names)).0, 7);
+}
+
+#[test]
+fn who_may_manage_a_model_changes_it_over_both_protocols() {
+    let policy = Policy::new("");
+    for (is_allowed, http, grpc, slug) in [(true, 200, 0, ""), (false, 403, 7, "read_only")] {
+        let server = start(ServerConfig { access: Some(policy.path()), model_control: is_allowed, ..config() });
+        for (path, method) in [("load", "RepositoryModelLoad"), ("unload", "RepositoryModelUnload")] {
+            let method = format!("/inference.GRPCInferenceService/{method}");
+            let over_http = |key, name| {
+                asked(&server, Some(key), "POST", &format!("/v2/repository/models/{name}/{path}"), b"").status
+            };
+            let over_grpc = |key, name: &str| called(&server, Some(key), &method, &framed(&field(2, name.as_bytes())));
+            assert_eq!((over_http("keeper", "delay"), over_grpc("keeper", "delay")), (http, (grpc, slug.to_owned())));
+            for (key, name) in [("keeper", "minutes"), ("keeper", ""), ("delay", "delay")] {
+                assert_eq!(over_http(key, name), 403, "{key} {name}");
+                assert_eq!(over_grpc(key, name), (7, "permission_denied".to_owned()), "{key} {name}");
+            }
+            if is_allowed {
+                assert_eq!((over_http("all", "minutes"), over_grpc("all", "minutes").0), (404, 5));
+                for broken in [&b"\x12\x7f"[..], b"\x12\x01\xff", b"\x10\x05", b"\x1a\x02\x0a\x09"] {
+                    assert_eq!(called(&server, Some("all"), &method, &framed(broken)).0, 3, "{broken:?}");
+                }
+                let with_config = [field(2, b"delay"), field(3, &field(1, b"config"))].concat();
+                assert_eq!(called(&server, Some("all"), &method, &framed(&with_config)).0, 3);
+            }
+        }
+        // Who may only ask changes no setting.
+        let settings = "/inference.GRPCInferenceService/TraceSetting";
+        let change =
+            [field(1, &[field(1, b"trace_rate"), field(2, &field(1, b"5"))].concat()), field(2, b"delay")].concat();
+        assert_eq!(called(&server, Some("keeper"), settings, &framed(&change)), (0, String::new()));
+        assert_eq!(called(&server, Some("keeper"), settings, &framed(&field(2, b"delay"))).0, 7);
+        assert_eq!(called(&server, Some("delay"), settings, &framed(&change)).0, 7);
+    }
 }
 
 #[test]

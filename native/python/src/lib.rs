@@ -23,6 +23,7 @@ mod plan;
 mod profile;
 mod response;
 mod runtimes;
+mod sequences;
 mod serve;
 mod sketches;
 mod tensor;

@@ -16,7 +16,7 @@ Columns = Mapping[str, Any]
 """Name -> values, or a frame."""
 
 Mapped = dict[str, list[Any]]
-"""Name -> values of None, bool, int, float, str, bytes and datetime only."""
+"""Name -> values of None, bool, int, float, str, bytes, datetime and lists of these only."""
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -52,9 +52,11 @@ def plain_values(what: str, values: Any) -> list[Any]:
         InputError: `type_mismatch`.
     """
     if isinstance(values, np.ndarray):
-        if values.ndim != 1:
-            raise make_error("type_mismatch", f"{what} has {values.ndim} dimensions", "give one value for each row")
-        if values.dtype.kind == "M":
+        if values.ndim not in (1, 2):
+            raise make_error(
+                "type_mismatch", f"{what} has {values.ndim} dimensions", "give a value or list for each row"
+            )
+        if values.dtype.kind == "M" and values.ndim == 1:
             return [
                 None if np.isnat(time) else EPOCH + dt.timedelta(microseconds=int(us))
                 for time, us in zip(values, values.astype("datetime64[us]").astype(np.int64), strict=True)
@@ -87,11 +89,20 @@ def plain_value(what: str, value: Any) -> Any:
         return EPOCH + dt.timedelta(since.days, since.seconds, since.microseconds)  # no longer pandas' own type
     if isinstance(value, dt.date):
         return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain_item(what, item) for item in value]
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas' missing values, which is not imported for them
         return None
     raise make_error(
-        "type_mismatch", f"{what} holds {value!r:.100}", "give numbers, texts, bytes, bools, datetimes, None"
+        "type_mismatch", f"{what} holds {value!r:.100}", "give numbers, texts, bytes, bools, datetimes, lists, None"
     )
+
+
+def plain_item(what: str, item: Any) -> Any:
+    """A value of a list, which is no list."""
+    if isinstance(item, list | tuple | np.ndarray):
+        raise make_error("type_mismatch", f"{what} holds lists of lists", "give a list of values for each row")
+    return plain_value(what, item)
 
 
 def time_text(time: dt.datetime) -> str:

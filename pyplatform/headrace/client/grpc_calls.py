@@ -208,6 +208,11 @@ def fill_column(column: Any, name: str, values: list[Any]) -> None:
     kinds = {type(value) for value in values if value is not None}
     nulls = [row for row, value in enumerate(values) if value is None]
     column.nulls.extend(nulls)
+    if kinds == {list}:
+        column.lists.SetInParent()
+        for items in values:
+            fill_column(column.lists.values.add(), name, items or [])
+        return
     if kinds == {int, float}:
         kinds = {float}
     if len(kinds) > 1:
@@ -288,6 +293,7 @@ def prediction_of(told: Any, tells_labels: bool) -> Prediction:
         scores = numbers(told.multi_label.scores) or None
     elif kind == "value":
         value = told_number(told.value.value)
+    found = told.sequence if kind == "sequence" else None
     explained = tuple(
         Explanation(
             told_number(one.expected),
@@ -301,6 +307,12 @@ def prediction_of(told: Any, tells_labels: bool) -> Prediction:
         labels=labels,
         value=value,
         scores=scores,
+        text=found.text if found is not None and found.HasField("text") else None,
+        tokens=tuple(found.tokens.values) if found is not None and found.HasField("tokens") else None,
+        score=told_number(found.score) if found is not None and found.HasField("score") else None,
+        token_scores=(
+            tuple(map(told_number, found.scores.values)) if found is not None and found.HasField("scores") else None
+        ),
         margin=tuple(map(told_number, told.margin)) or None,
         explanation=explained or None,
         error=refusal(told.status.code, told.status.error) if told.HasField("status") else None,

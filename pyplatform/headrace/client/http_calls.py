@@ -252,19 +252,31 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+def integer(value: Any) -> int:
+    """A whole number of an answer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r:.40} stands where a whole number is expected")
+    return value
+
+
 def numbers(value: dict[str, Any]) -> dict[str, float | None]:
     return {name: number(one) for name, one in value.items()}
 
 
 def predictions_of(told: dict[str, Any]) -> Predictions:
     timing = {name: number(us) or 0.0 for name, us in told["timing_us"].items()}
+    read = sequence_of if told["task"] == "seq2seq" else prediction_of
     return Predictions(
         id=text(told["id"]),
         deployment=text(told["deployment"]),
         model=text(told["model"]),
         model_version=int(told["model_version"]),
         task=text(told["task"]),
-        predictions=[prediction_of(one) for one in told["predictions"]],
+        predictions=[read(one) for one in told["predictions"]],
         timing_us=timing,
     )
 
@@ -283,6 +295,17 @@ def prediction_of(told: dict[str, Any]) -> Prediction:
         scores=numbers(told["scores"]) if "scores" in told else None,
         margin=None if margin is None else tuple(map(number, margin)),
         explanation=explanations_of(explained) if explained else None,
+        error=None if status is None else refusal(text(status["code"]), text(status["error"])),
+    )
+
+
+def sequence_of(told: dict[str, Any]) -> Prediction:
+    tokens, scores, status = told.get("tokens"), told.get("scores"), told.get("status")
+    return Prediction(
+        text=optional_text(told.get("text")),
+        tokens=None if tokens is None else tuple(map(integer, tokens)),
+        score=number(told.get("score")),
+        token_scores=None if scores is None else tuple(map(number, scores)),
         error=None if status is None else refusal(text(status["code"]), text(status["error"])),
     )
 

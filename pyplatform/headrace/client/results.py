@@ -40,6 +40,13 @@ class Prediction:
     """One for each margin."""
     error: HeadraceError | None = None
     """Why this row has no answer, while others have."""
+    text: str | None = None
+    """Of a model of sequences, as the three below."""
+    tokens: tuple[int, ...] | None = None
+    score: float | None = None
+    """Of the whole sequence."""
+    token_scores: tuple[float | None, ...] | None = None
+    """`scores` of the answer: of each token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use headrace_engine::{
     Deployment, Engine, Explain, FeatureRequest, FeatureResponse, NO_LABEL, Outputs, Phase, PredictRequest,
-    PredictResponse, Priority, Section,
+    PredictResponse, Priority, Section, Timing,
 };
-use headrace_types::{Batch, Column, FeatureStatus, Result, Task};
+use headrace_types::{Batch, Column, Error, FeatureStatus, Result, Task};
 
 use super::column::{entry, put_column, read_column, status_number};
 use super::wire::{Fields, broken, put_bytes, put_double, put_doubles, put_nested, put_number, put_text, put_varint};
@@ -127,20 +127,38 @@ pub fn decode_predict(deployment: &Deployment, message: &PredictMessage<'_>) -> 
 
 /// Appends the PredictResponse. `deployment` is the one that answered.
 pub fn encode_predict(out: &mut Vec<u8>, deployment: &Deployment, response: &PredictResponse) {
-    put_text(out, 1, &response.id);
-    put_text(out, 2, API_VERSION);
-    put_text(out, 3, &response.deployment);
-    put_text(out, 4, &response.model);
-    put_text(out, 5, &response.model_version.to_string());
-    put_text(out, 6, task_name(response.task));
+    put_beginning(out, deployment, &response.id);
     for row in 0..response.rows {
         put_nested(out, 7, |out| put_prediction(out, deployment, response, row));
     }
+    put_timing(out, &response.timing);
+}
+
+/// The fields of a PredictResponse before its predictions.
+pub(super) fn put_beginning(out: &mut Vec<u8>, deployment: &Deployment, id: &str) {
+    put_text(out, 1, id);
+    put_text(out, 2, API_VERSION);
+    put_text(out, 3, deployment.name());
+    put_text(out, 4, deployment.name());
+    put_text(out, 5, &deployment.version().to_string());
+    put_text(out, 6, task_name(deployment.task()));
+}
+
+/// The field of a PredictResponse behind its predictions.
+pub(super) fn put_timing(out: &mut Vec<u8>, timing: &Timing) {
     put_nested(out, 8, |out| {
         for (number, phase) in (1..).zip(Phase::ALL) {
             #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
-            put_double(out, number, (response.timing.of(phase).as_nanos() / 100) as f64 / 10.0);
+            put_double(out, number, (timing.of(phase).as_nanos() / 100) as f64 / 10.0);
         }
+    });
+}
+
+/// Why a row has no answer, in its Prediction.
+pub(super) fn put_status(out: &mut Vec<u8>, error: &Error) {
+    put_nested(out, 6, |out| {
+        put_text(out, 1, error.code.slug());
+        put_text(out, 2, &error.to_string());
     });
 }
 
@@ -195,10 +213,7 @@ fn put_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &Predict
         });
     }
     if let Some(found) = response.row_error(row) {
-        put_nested(out, 6, |out| {
-            put_text(out, 1, found.error.code.slug());
-            put_text(out, 2, &found.error.to_string());
-        });
+        put_status(out, &found.error);
     }
 }
 

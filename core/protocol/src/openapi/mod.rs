@@ -7,6 +7,7 @@ use headrace_engine::{Deployment, Engine};
 use serde_json::{Map, Value, json};
 
 pub use page::page;
+pub(crate) use schemas::output_names;
 use schemas::{predict_request, predict_response, shared};
 
 /// GET /v1/openapi.json: of what is served now.
@@ -57,7 +58,7 @@ fn common_paths(paths: &mut Map<String, Value>, engine: &Engine) {
 
 /// Versions of a model may differ in their columns, so each has a path of its own.
 fn predict_path(paths: &mut Map<String, Value>, deployment: &Deployment, version: Option<u32>) {
-    if deployment.tensor_model().is_some() {
+    if deployment.tensor_model().is_some() && deployment.sequences().is_none() {
         return;
     }
     let (name, begin) = (deployment.name(), format!("/v1/deployments/{}", segment(deployment.name())));

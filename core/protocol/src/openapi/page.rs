@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use headrace_engine::{Deployment, Engine, Section};
-use headrace_types::Task;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
     code,pre{font-family:ui-monospace,monospace;background:#8881;border-radius:4px;padding:.1em .3em}pre{padding:.8em;overflow:auto}\
@@ -43,7 +42,7 @@ fn put_deployment(out: &mut String, deployment: &Deployment) {
     if let Some(fault) = deployment.fault() {
         put(out, format_args!("<p><strong>Not ready:</strong> {}</p>", escaped(&fault.to_string())));
     }
-    if deployment.task() == Task::Tensors || deployment.tensor_model().is_some() {
+    if deployment.tensor_model().is_some() && deployment.sequences().is_none() {
         put(out, format_args!("<pre>POST /v2/models/{}/infer</pre>", escaped(&super::segment(deployment.name()))));
         return;
     }

@@ -1,6 +1,6 @@
 //! JSON Schemas of bodies: those that all share, and those of one deployment.
 
-use headrace_engine::{Deployment, Outputs, Section};
+use headrace_engine::{Deployment, Outputs, Section, SequenceMembers};
 use headrace_types::{DType, Field, ScalarType, Task};
 use serde_json::{Map, Value, json};
 
@@ -42,7 +42,7 @@ fn columns(fields: &[Field]) -> Value {
 pub(super) fn predict_request(deployment: &Deployment) -> Value {
     let mut properties = json!({
         "id": {"type": ["string", "null"], "description": "Comes back in the answer; made where there is none."},
-        "outputs": {"type": ["array", "null"], "items": {"enum": Outputs::NAMES}},
+        "outputs": {"type": ["array", "null"], "items": {"enum": output_names(deployment)}},
         "explain": {"anyOf": [{"type": ["boolean", "null"]}, {"type": "object", "required": ["top"], "additionalProperties": false,
             "properties": {"top": {"type": "integer", "minimum": 1, "maximum": 1_000_000}}}]},
         "timeout_ms": {"type": ["integer", "null"], "minimum": 0, "maximum": 1_u64 << 53},
@@ -51,10 +51,51 @@ pub(super) fn predict_request(deployment: &Deployment) -> Value {
     for section in Section::ALL {
         properties[section.name()] = columns(deployment.fields(section));
     }
+    if deployment.sequences().is_some() {
+        properties["explain"] = json!({"type": ["boolean", "null"], "enum": [false, null]});
+    }
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
+/// What may be asked for.
+pub(crate) fn output_names(deployment: &Deployment) -> &'static [&'static str] {
+    if deployment.sequences().is_some() { &["label", "scores"] } else { &Outputs::NAMES }
+}
+
+/// What the answer of a row has.
+fn sequence_members(members: SequenceMembers) -> Value {
+    let number = json!({"type": ["number", "null"]});
+    let list = |items: Value| json!({"type": ["array", "null"], "items": items});
+    let known = [
+        (members.text, "text", json!({"type": ["string", "null"]})),
+        (members.tokens, "tokens", list(json!({"type": "integer"}))),
+        (members.score, "score", number.clone()),
+        (members.scores, "scores", list(number)),
+    ];
+    known.into_iter().filter(|(is_told, ..)| *is_told).map(|(_, name, schema)| (name.to_owned(), schema)).collect()
+}
+
 pub(super) fn predict_response(deployment: &Deployment) -> Value {
+    let mut members = match deployment.sequences() {
+        Some(layout) => sequence_members(SequenceMembers::of(layout, Outputs::default())),
+        None => row_members(deployment),
+    };
+    members["status"] = reference("RowStatus");
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object",
+        "required": ["id", "api_version", "deployment", "model", "model_version", "task", "predictions", "timing_us"],
+        "properties": {
+            "id": text, "api_version": text, "deployment": text, "model": text, "model_version": text,
+            "task": {"const": deployment.task()},
+            "predictions": {"type": "array", "items": {"type": "object", "properties": members, "additionalProperties": false}},
+            "timing_us": {"type": "object", "additionalProperties": {"type": "number"}},
+        },
+    })
+}
+
+/// What the answer of a row has, of a model of rows.
+fn row_members(deployment: &Deployment) -> Value {
     let number = json!({"type": ["number", "null"]});
     let scores: Map<String, Value> = deployment.classes().iter().map(|class| (class.clone(), number.clone())).collect();
     let scores = json!({"type": "object", "properties": scores, "additionalProperties": false});
@@ -68,18 +109,7 @@ pub(super) fn predict_response(deployment: &Deployment) -> Value {
     members["margin"] = json!({"anyOf": [number, {"type": "array", "items": number}]});
     let explanation = reference("Explanation");
     members["explanation"] = json!({"anyOf": [{"type": "null"}, explanation, {"type": "array", "items": {"anyOf": [{"type": "null"}, explanation]}}]});
-    members["status"] = reference("RowStatus");
-    let text = json!({"type": "string"});
-    json!({
-        "type": "object",
-        "required": ["id", "api_version", "deployment", "model", "model_version", "task", "predictions", "timing_us"],
-        "properties": {
-            "id": text, "api_version": text, "deployment": text, "model": text, "model_version": text,
-            "task": {"const": deployment.task()},
-            "predictions": {"type": "array", "items": {"type": "object", "properties": members, "additionalProperties": false}},
-            "timing_us": {"type": "object", "additionalProperties": {"type": "number"}},
-        },
-    })
+    members
 }
 
 /// What bodies refer to.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::grpc::{
-    InferMessage, PredictMessage, decode, decode_index_request, decode_online_features, decode_predict, decode_texts,
-    encode_infer, encode_json, encode_number, encode_online_features, encode_predict, encode_tensors,
+    InferMessage, PredictMessage, SettingsMessage, decode, decode_index_request, decode_model_change,
+    decode_online_features, decode_predict, decode_texts, encode_infer, encode_json, encode_number,
+    encode_online_features, encode_predict, encode_sequences, encode_tensors, log_settings, trace_settings,
 };
 use headrace_protocol::oip::Infer;
 use headrace_protocol::{describe_deployment, list_deployments, oip};
@@ -18,8 +19,10 @@ use super::metadata::Opened;
 use super::method::Method;
 use crate::access::{Action, Permit};
 use crate::arrival::Arrival;
+use crate::errands::ErrandQueue;
 use crate::handler::{Asked, Prediction, other_kind, unpanicked};
 use crate::later::{EngineResponse, LONG_BODY_BYTES, Later, Made, Work};
+use crate::repository::{ModelChange, check_parameter};
 use crate::route::version_of;
 
 /// The services whose health is the server's.
@@ -135,7 +138,8 @@ fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
             call.check(message.deployment)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
             let request = decode_predict(&deployment, &message)?;
-            (deployment, Asked::Predict(request))
+            let asked = Asked::prediction(&deployment, request);
+            (deployment, asked)
         }
         _ => return answer(engine, call).map(Decoded::Answer),
     };
@@ -154,6 +158,10 @@ fn told(prediction: &Prediction, response: EngineResponse) -> Answer {
             let bytes = response.outputs.iter().map(|output| output.data().len()).sum::<usize>();
             framed(BYTES_ABOUT + bytes, |out| encode_tensors(out, deployment, infer, &response))
         }
+        (Asked::Sequences(_), EngineResponse::Sequences(response)) => framed(BYTES_ABOUT, |out| {
+            encode_sequences(out, deployment, &response);
+            Ok(())
+        }),
         (Asked::Predict(_), EngineResponse::Rows(response)) => framed(BYTES_ABOUT + 64 * response.rows, |out| {
             encode_predict(out, deployment, &response);
             Ok(())
@@ -230,6 +238,10 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
             check_health(&call.permit, service)?;
             health_answer(health(engine, service)?)
         }
+        Method::TraceSetting | Method::LogSettings => {
+            let (name, settings) = settings(engine, call)?;
+            made(name, &settings)
+        }
         method => {
             call.check("")?;
             Err(not_offered(method))
@@ -237,15 +249,40 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
     }
 }
 
+/// Changes settings, if any are given, and tells all of them with their message's name.
+fn settings(engine: &Engine, call: &Call) -> Result<(&'static str, serde_json::Value)> {
+    let message = SettingsMessage::parse(&call.message)?;
+    let action = if message.is_empty() { Action::ReadMetadata } else { Action::ManageModels };
+    call.permit.permit(action, message.model.unwrap_or_default())?;
+    let kept = engine.settings();
+    if call.opened.method == Method::LogSettings {
+        kept.change_log(&message.of_logs()?)?;
+        return Ok(("inference.LogSettingsResponse", log_settings(&kept.log())));
+    }
+    if let Some(model) = message.model {
+        engine.find_model(model, None)?;
+    }
+    kept.change_trace(message.model, &message.of_traces()?)?;
+    Ok(("inference.TraceSettingResponse", trace_settings(&kept.trace(message.model))))
+}
+
+/// What a call to load or unload asks for.
+///
+/// # Errors
+/// `permission_denied`, `read_only` where it is not done here; what is wrong with the request.
+pub(crate) fn model_change(call: &Call, models: &ErrandQueue<ModelChange>) -> Result<ModelChange> {
+    let (name, parameters) = decode_model_change(&call.message)?;
+    call.check(name)?;
+    models.check()?;
+    parameters.into_iter().try_for_each(check_parameter)?;
+    Ok(match call.opened.method {
+        Method::RepositoryModelLoad => ModelChange::Load(name.to_owned()),
+        _ => ModelChange::Unload(name.to_owned()),
+    })
+}
+
 fn not_offered(method: Method) -> Failure {
-    let hint = match method {
-        Method::RepositoryModelLoad | Method::RepositoryModelUnload => {
-            "models are loaded by registering them: headrace.register_model, or `headrace train`"
-        }
-        Method::TraceSetting => "the metrics port tells where the time of requests goes, by phase",
-        Method::LogSettings => "restart the server with other settings in headrace.toml",
-        _ => "send tensors in raw_input_contents: shared memory is not offered",
-    };
+    let hint = "send tensors in raw_input_contents: shared memory is not offered";
     Failure::unimplemented(format!("{} is not served here", method.name()), hint)
 }
 

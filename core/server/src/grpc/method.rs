@@ -115,6 +115,11 @@ impl Method {
         })
     }
 
+    /// Whether the program around the server does it.
+    pub(crate) fn is_errand(self) -> bool {
+        matches!(self, Method::RepositoryModelLoad | Method::RepositoryModelUnload)
+    }
+
     pub(crate) fn is_stream(self) -> bool {
         matches!(
             self,

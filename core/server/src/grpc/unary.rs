@@ -11,8 +11,8 @@ use h2::server::SendResponse;
 use headrace_types::{Error, ErrorCode};
 use http::{HeaderMap, Request};
 
-use super::answer::{Answer, Failure, compressed, held, send_unary, status_of};
-use super::handler::{Call, Handled, handle};
+use super::answer::{Answer, Failure, compressed, framed, held, send_unary, status_of};
+use super::handler::{Call, Handled, handle, model_change};
 use super::message::{Message, MessageReader};
 use super::metadata::Opened;
 use super::method::{METHOD_NONE, Method};
@@ -21,6 +21,7 @@ use super::streams::{StreamCall, serve_stream};
 use crate::access::{Peer, Permit};
 use crate::arrival::Arrival;
 use crate::budget::Share;
+use crate::handler::unpanicked;
 use crate::later::{Holds, InFlight, reply_later};
 use crate::record::{CallOf, Record};
 use crate::worker::Worker;
@@ -105,6 +106,9 @@ impl Unary {
         };
         let arrival = arrival_of(&self.opened, self.record.clone());
         let call = Call { opened: self.opened, permit: self.permit.clone(), message: bytes, arrival };
+        if call.opened.method.is_errand() {
+            return drop(tokio::spawn(self.change_model(call, is_compressed)));
+        }
         match handle(&self.worker.engine, call, self.worker.stopping.load(Ordering::Relaxed), panicked) {
             Handled::Answered(answer) => self.finish(answer, is_compressed),
             Handled::Later(later) => {
@@ -114,15 +118,32 @@ impl Unary {
                         done = reply_later(&worker, later, holds) => done,
                         // The client has given up: what has not begun is not begun.
                         _ = poll_fn(|cx| respond.poll_reset(cx)) => {
-                            let elapsed = opened.arrived.elapsed();
-                            worker.counters.grpc.record(opened.method as usize, CANCELLED, elapsed);
-                            return finish_record(&worker, record.as_deref(), opened.method, &Err(cancelled()));
+                            return given_up(&worker, &opened, record.as_deref());
                         }
                     };
                     Unary { worker, opened, permit, respond, open, holds, record }.finish(answer, is_compressed);
                 });
             }
         }
+    }
+
+    /// Has a model loaded or unloaded, and answers when that is done. It is done also where the client does not wait for it.
+    async fn change_model(mut self, call: Call, is_compressed: bool) {
+        let models = &self.worker.errands.models;
+        let panicked = || {
+            self.worker.counters.panics.fetch_add(1, Ordering::Relaxed);
+        };
+        let changed = match unpanicked(|| model_change(&call, models), panicked) {
+            Err(error) => Err(error),
+            Ok(change) => tokio::select! {
+                changed = models.run(change) => changed,
+                _ = poll_fn(|cx| self.respond.poll_reset(cx)) => {
+                    return given_up(&self.worker, &self.opened, self.record.as_deref());
+                }
+            },
+        };
+        let answer = changed.map_err(Failure::from).and_then(|_| framed(0, |_| Ok(())));
+        self.finish(answer, is_compressed);
     }
 
     fn finish(self, answer: Answer, is_compressed: bool) {
@@ -141,6 +162,12 @@ impl Unary {
         });
         send_unary(respond, answer, encoding);
     }
+}
+
+/// Notes a call whose client does not wait for its answer.
+fn given_up(worker: &Worker, opened: &Opened, record: Option<&Record>) {
+    worker.counters.grpc.record(opened.method as usize, CANCELLED, opened.arrived.elapsed());
+    finish_record(worker, record, opened.method, &Err(cancelled()));
 }
 
 /// A message that has just been read.
