@@ -39,8 +39,8 @@ test: lint test-rust test-python ## Run every test and every lint (what CI runs)
 test-rust: $(PACKAGES) ## Rust tests only
 	cargo test --workspace --locked --quiet
 
-test-python: setup ## Python tests only; ARGS="-k word" passes options to pytest
-	pytest $(ARGS)
+test-python: setup ## Python tests only, on every processor; ARGS="-k word" passes options to pytest
+	pytest --numprocesses=$(shell nproc) --dist=loadgroup --maxprocesses=8 $(ARGS)
 
 lint: lint-rust lint-python ## rustfmt, clippy with warnings denied, ruff, mypy --strict, stub check
 
@@ -72,7 +72,7 @@ fuzz: setup ## Fuzz the decoders and model loaders; SECONDS_EACH=60, finds are k
 	python tests/attacks/fuzz.py --seconds $(or $(SECONDS_EACH),60) $(ARGS)
 
 lock: $(PACKAGES) ## Resolve constraints.txt again (pins with hashes; UPGRADE=1 moves to the newest versions)
-	uv pip compile pyproject.toml control/pyproject.toml --universal --python-version 3.11 --group dev --extra numba --extra ray --extra demo --extra bench \
+	uv pip compile pyproject.toml control/pyproject.toml --universal --python-version 3.11 --group dev --extra numba --extra ray --extra demo --extra bench --extra client \
 		--generate-hashes --no-header --no-annotate --no-emit-package headrace --no-emit-package headrace-control \
 		$(if $(UPGRADE),--upgrade) --quiet --output-file constraints.txt > /dev/null
 

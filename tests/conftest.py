@@ -28,6 +28,14 @@ def repository_root() -> Path:
     return ROOT
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file share fixtures and stay in one process; those of e2e share a trained project."""
+    for item in items:
+        file = item.path.relative_to(ROOT)
+        group = "e2e" if "e2e" in file.parts else str(file)
+        item.add_marker(pytest.mark.xdist_group(name=group))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None and not Path("/dev/nvidiactl").exists():
         pytest.skip("no NVIDIA GPU on this machine")

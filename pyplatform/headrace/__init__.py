@@ -11,6 +11,9 @@ risk = FeatureService("risk", [weather])
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from headrace._native import Model, OnlinePlan, __version__
 from headrace.aggregations import Aggregation
 from headrace.definitions import (
@@ -43,6 +46,7 @@ from headrace.dtypes import (
 )
 from headrace.engine import Engine
 from headrace.errors import (
+    AccessError,
     DefinitionError,
     HeadraceError,
     InputError,
@@ -70,6 +74,11 @@ from headrace.feature_store import FeatureStore
 from headrace.functions import python_function, scalar_function
 from headrace.plan_diff import PlanDiff
 from headrace.project import Project
+
+if TYPE_CHECKING:
+    from headrace import asgi as asgi
+    from headrace.client import AsyncClient as AsyncClient
+    from headrace.client import Client as Client
 
 __all__ = [
     "Aggregation",
@@ -99,6 +108,7 @@ __all__ = [
     "OnDemandFeatureView",
     "OnlinePlan",
     "PlanDiff",
+    "AccessError",
     "ProcessError",
     "Project",
     "PushSource",
@@ -127,3 +137,12 @@ __all__ = [
     "scalar_function",
     "when",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients and the ASGI application, imported by who uses them: serving processes do not."""
+    if name in ("asgi", "client"):
+        return importlib.import_module(f"headrace.{name}")
+    if name in ("AsyncClient", "Client"):
+        return getattr(importlib.import_module("headrace.client"), name)
+    raise AttributeError(f"module 'headrace' has no attribute {name!r}")

@@ -7,10 +7,12 @@ be interrupted with Ctrl-C where it says so. A handle that is used after a fork 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 __all__ = [
     "DistinctSketch",
+    "Embedded",
+    "EmbeddedAnswer",
     "Engine",
     "Expressions",
     "JoinedTable",
@@ -33,6 +35,7 @@ __all__ = [
     "serve",
     "skip_inherited_exit_handlers",
     "source_digest",
+    "write_log",
 ]
 
 __version__: str
@@ -428,6 +431,32 @@ class DistinctSketch:
     def add_float(self, value: float) -> None: ...
     def merge(self, other: DistinctSketch) -> None: ...
     def estimate(self) -> float: ...
+
+def write_log(engine: Engine, format: str, level: int, event: str, message: str, fields: Mapping[str, str]) -> None:
+    """Writes one line on stderr in the form of the server's log, if the engine's log settings let it through."""
+
+_HttpReply: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+@final
+class Embedded:
+    """Answers HTTP requests without a socket."""
+
+    def __new__(
+        cls, engine: Engine, body_bytes_max: int, writes: bool = False, model_control: bool = False
+    ) -> Embedded: ...
+    def begin(
+        self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> _HttpReply | EmbeddedAnswer: ...
+
+@final
+class EmbeddedAnswer:
+    """An answer that takes long, or that the program around it makes."""
+
+    @property
+    def kind(self) -> str: ...
+    def finish(
+        self, write: Callable[..., str] | None = None, change_model: Callable[[str, bool], None] | None = None
+    ) -> _HttpReply: ...
 
 def serve(
     engine: Engine,

@@ -88,6 +88,12 @@ class ServerSection:
     grpc_port: int = 8001
     """Where `http_port` is 0, gRPC takes a free port too."""
     metrics_port: int = 8002
+    metrics_host: str = "127.0.0.1"
+    """Of the metrics alone; opening `host` to other machines does not open them."""
+    access: str = ""
+    """The file that says who may do what, relative to the project. Without one the server listens on loopback only."""
+    insecure_no_auth: bool = False
+    """Lets everybody do everything from other machines too, where there is no access file."""
     threads: int = 0
     """Threads that answer requests; 0 takes one for each core."""
     body_bytes_max: int = 64 * 1024 * 1024
@@ -102,6 +108,31 @@ class ServerSection:
     """Whether models may be loaded and unloaded over HTTP."""
     refresh_seconds: float = 1.0
     """How often a server looks for writes of other processes to the online store."""
+    log: str = "text"
+    """How the lines of the log on stderr look: "text" for people, "json" for one object a line."""
+    access_log: bool = False
+    """Whether every request gets a line."""
+    slow_request_seconds: float = 0.0
+    """A request that takes as long gets a line of its own; 0 for none."""
+
+
+@dataclass(frozen=True)
+class TracesSection:
+    """Traces of requests, sent to a collector by OTLP. What is empty here comes from OpenTelemetry's own variables."""
+
+    endpoint: str = ""
+    """Where they go, such as "http://127.0.0.1:4318"; by default OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or
+    OTEL_EXPORTER_OTLP_ENDPOINT, and nowhere where neither is set."""
+    sampler: str = ""
+    """By OpenTelemetry's names; by default OTEL_TRACES_SAMPLER with OTEL_TRACES_SAMPLER_ARG, then
+    "parentbased_traceidratio": the caller's flag decides, and `sample` where there is none."""
+    sample: float = 1.0
+    """The share of traces that a sampler of ratios records, from 0 to 1."""
+    service_name: str = ""
+    """What the spans are said to come from; by default OTEL_SERVICE_NAME, then "headrace-" and the project's name."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with each export. A value `env:NAME` is read from the environment, `file:PATH` from a file. By default
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS or OTEL_EXPORTER_OTLP_HEADERS."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +202,7 @@ class Config:
     payload: PayloadSection = field(default_factory=PayloadSection)
     models: ModelsSection = field(default_factory=ModelsSection)
     queue: QueueSection = field(default_factory=QueueSection)
+    traces: TracesSection = field(default_factory=TracesSection)
 
     @property
     def name(self) -> str:
@@ -208,6 +240,7 @@ _SECTIONS = {
     "payload": PayloadSection,
     "models": ModelsSection,
     "queue": QueueSection,
+    "traces": TracesSection,
 }
 _CONTROL_TABLES = ("dataset", "model")  # of the control plane, which reads and checks them
 
@@ -247,6 +280,8 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
             f"online.durability is '{config.online.durability}'",
             'use "process" (survives the end of the process) or "disk" (and that of the machine)',
         )
+    if config.server.log not in ("text", "json"):
+        raise make_error("invalid_argument", f"server.log is '{config.server.log}'", 'use "text" or "json"')
     objectives = {"objective_seconds": config.queue.objective_seconds, **config.queue.objectives}
     for name, seconds in objectives.items():
         if type(seconds) not in (int, float) or not 0 < seconds <= 86_400:

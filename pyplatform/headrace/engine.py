@@ -231,7 +231,8 @@ class Engine:
             model: its name.
             entities: join key -> values, one for each row; the engine looks their features up.
             request: request field -> values, for on-demand features.
-            features: feature -> values that replace the stored ones.
+            features: feature -> values that replace the stored ones; `text` or `tokens` (a list for each row) of a
+                model of sequences, whose predictions have of `text`, `tokens`, `score` and `scores` what it gives.
             outputs: of "label", "scores" and "margin"; by default the first two.
             version: by default the highest that is ready.
             id: comes back in the answer; made up by default.

@@ -17,7 +17,10 @@ class HeadraceError(Exception):
         code: a stable slug, for example `unknown_feature`.
         message: what was wrong, naming the thing.
         hint: what to do next; may be empty.
+        request_id: of the request that a server refused; empty where there is none.
     """
+
+    request_id: str = ""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(code, message, hint)
@@ -46,6 +49,10 @@ class DefinitionError(HeadraceError):
 
 class StoreError(HeadraceError):
     """A file, folder or store that cannot be read or written as asked."""
+
+
+class AccessError(HeadraceError):
+    """Who asks is not known, may not do it, or does it too often."""
 
 
 class ProcessError(HeadraceError):
@@ -92,6 +99,7 @@ FAMILIES: dict[type[HeadraceError], tuple[str, ...]] = {
         "read_only",
         "io",
     ),
+    AccessError: ("unauthenticated", "permission_denied", "rate_limited"),
     ProcessError: (
         "port_busy",
         "used_after_fork",

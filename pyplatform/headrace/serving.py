@@ -15,6 +15,8 @@ from typing import Any
 from headrace import _native
 from headrace.config import ServerSection
 from headrace.engine import Engine
+from headrace.logs import server_log
+from headrace.traces import traces_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +33,13 @@ def serve(
     Args:
         engine: what answers.
         settings: the section `server` of headrace.toml; by default that of the engine's project.
-        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": ..}` once connections are taken.
+        on_ready: called with `{"http": "127.0.0.1:8000", "grpc": .., "metrics": .., "tls": False}` once connections
+            are taken.
 
     Raises:
         ProcessError: `port_busy`, naming the address.
         InputError: a setting is wrong.
+        AccessError: `permission_denied`, an address that other machines reach without an access file.
     """
     chosen = engine.store.config.server if settings is None else settings
     config = dataclasses.asdict(chosen)
@@ -45,26 +49,32 @@ def serve(
         chosen.http_port == 0
     ):  # a free port is asked for where several servers run, which cannot share this one either
         config["grpc_port"] = 0
+    config["traces"] = traces_of(engine.store.config)
     tick_seconds = config.pop("refresh_seconds")
     writer = None
     if config.pop("writes"):
-        writer = _Writer(engine)
+        writer = Writer(engine)
     else:
         config["writes_max"] = 0
+    config["access"] = str(engine.store.config.root / chosen.access) if chosen.access else None
+    if chosen.insecure_no_auth and not chosen.access:
+        _log.warning("everybody who reaches this server may do everything: insecure_no_auth is set")
     callbacks = {
+        "notice": _log.warning,
         "ready": on_ready,
         "tick": _Refresh(engine),
         "write": writer,
-        "change_model": _ModelControl(engine) if config.pop("model_control") else None,
+        "change_model": ModelControl(engine) if config.pop("model_control") else None,
     }
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _native.serve(engine.native, config, callbacks, tick_seconds)
+        with server_log(engine.native, chosen.log):
+            _native.serve(engine.native, config, callbacks, tick_seconds)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-class _Writer:
+class Writer:
     """Makes the writes that clients ask for. The frame library is imported by the first one."""
 
     def __init__(self, engine: Engine) -> None:
@@ -81,7 +91,7 @@ class _Writer:
         return json.dumps(dataclasses.asdict(counts))
 
 
-class _ModelControl:
+class ModelControl:
     """Loads and unloads the models that clients name."""
 
     def __init__(self, engine: Engine) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.client.messages import message
 from headrace_control.bench import Result, Session, Settings
 from headrace_control.bench.areas import serve
 from headrace_control.bench.serving.load import Sample, sample_of_generator, sample_of_wrk
@@ -93,6 +94,11 @@ def test_values_of_answers() -> None:
     ).encode()
     assert serve.value_of_binary(binary + np.array([2.5, 9.0], "<f8").tobytes()) == 2.5
     assert serve.value_of_common(b'{"predictions":[{"value":3.5}]}') == 3.5
+    answer = message("inference.ModelInferResponse")()
+    answer.outputs.add(name="value", datatype="FP32", shape=[1]).contents.fp32_contents.append(4.5)
+    assert serve.value_of_grpc(answer.SerializeToString()) == 4.5
+    answer.raw_output_contents.append(np.array([5.5], "<f4").tobytes())
+    assert serve.value_of_grpc(answer.SerializeToString()) == 5.5
 
 
 @pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="apt-get install nginx-light")

@@ -19,7 +19,7 @@ from headrace_control.cli import COMMANDS
 
 ADDRESS = "http://127.0.0.1:8000"
 # What takes minutes (and has tests of its own), what ends only when it is told to, and what is not on this machine.
-NOT_RUN = re.compile(r"headrace (bench|demo|serve)\b|.*s3://")
+NOT_RUN = re.compile(r"headrace (bench|demo|serve|top)\b|.*s3://")
 
 
 def examples(name: str) -> list[str]:
@@ -57,6 +57,12 @@ def served(folder: Path, command: str) -> Iterator[str]:
             process.terminate()
 
 
+def write_policy(folder: Path) -> None:
+    """The policy file of the examples, with one key."""
+    done = shell("headrace keys create batch --scopes 'predict:*' --write access.toml", folder)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_of_the_help_runs(name: str, copy_of_trained: Path, tmp_path: Path) -> None:
     listed = examples(name)
@@ -71,6 +77,10 @@ def test_every_example_of_the_help_runs(name: str, copy_of_trained: Path, tmp_pa
         asked = next(command for command in examples("predict") if "--clock" in command).replace("11-05T", "11-01T")
         done = shell(f"HEADRACE_PAYLOAD_SAMPLE=1 {asked}", copy_of_trained)
         assert done.returncode == 0, done.stderr
+    if name == "audit":  # of a server that has refused somebody
+        write_policy(copy_of_trained)
+        with served(copy_of_trained, "headrace serve --http 127.0.0.1:0 --access access.toml") as address:
+            assert "401" in shell(f"curl -sS -o /dev/null -w '%{{http_code}}' {address}/v2", tmp_path).stdout
     at_server = [command for command in commands if ADDRESS in command]
     for command in commands:
         if command not in at_server:
@@ -86,6 +96,7 @@ def test_every_example_of_the_help_runs(name: str, copy_of_trained: Path, tmp_pa
 
 def test_the_examples_of_serve_start_servers(copy_of_trained: Path) -> None:
     commands = [command for command in examples("serve") if command.startswith("headrace serve")]
+    write_policy(copy_of_trained)
     for command in commands:
         # The ports of the examples may be taken on this machine.
         free = re.sub(r"8000", "0", re.sub(r"8002", "0", command)).replace(" --json", "")

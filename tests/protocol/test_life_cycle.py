@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton
 from tests.protocol.conftest import write_model
 from tests.waiting import eventually
@@ -32,7 +35,7 @@ from headrace.serving import serve
 
 told = sys.argv[2] == "yes"
 settings = ServerSection(http_port=0, metrics_port=0, threads=2, refresh_seconds=0.05, model_control=told)
-serve(Engine(sys.argv[1]), settings, lambda found: print(found["http"], flush=True))
+serve(Engine(sys.argv[1]), settings, lambda found: print(found["http"], found["grpc"], flush=True))
 """
 BODY = json.dumps({"features": {"a": [1.0], "b": [2.0]}, "outputs": ["margin"]})
 
@@ -49,14 +52,21 @@ def models(tmp_path: Path) -> Path:
 
 @contextmanager
 def server(models: Path, model_control: bool = True) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with serving(models, model_control) as (child, address, _):
+        yield child, address
+
+
+@contextmanager
+def serving(models: Path, model_control: bool = True) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A server, and its addresses for HTTP and gRPC."""
     root = models.parent.parent
     arguments = [sys.executable, "-c", PROGRAM, str(root), "yes" if model_control else "no"]
     child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
-        address = child.stdout.readline().strip()
+        address, _, grpc = child.stdout.readline().strip().partition(" ")
         assert address, "the server did not start"
-        yield child, address
+        yield child, address, grpc
     finally:
         child.kill()
         child.communicate()
@@ -135,6 +145,51 @@ def test_loading_is_refused_unless_it_was_allowed(models: Path) -> None:
             with pytest.raises(triton.InferenceServerException, match="model_control") as refusal:
                 change("plain")
             assert refusal.value.status() == "403"
+        assert client.is_model_ready("plain")
+
+
+def test_models_are_unloaded_and_loaded_over_grpc(models: Path) -> None:
+    with serving(models) as (_, address, grpc), triton_grpc.InferenceServerClient(grpc) as client:
+        client.unload_model("plain")
+        assert not client.is_model_ready("plain")
+        (entry,) = client.get_model_repository_index().models
+        assert (entry.name, entry.version, entry.state) == ("plain", "1", "UNAVAILABLE")
+        client.unload_model("plain", unload_dependents=True)
+        write_model(models / "plain" / "2", "classification", {"a": ("float64", 3.0), "b": ("float64", 0.0)}, None)
+        client.load_model("plain")
+        assert client.is_model_ready("plain", "2")
+        with triton.InferenceServerClient(address) as other:
+            assert other.is_model_ready("plain", "2")
+        for change in (client.load_model, client.unload_model):
+            with pytest.raises(triton.InferenceServerException, match=r"no version of|no model") as unknown:
+                change("nobody")
+            assert unknown.value.status() == "StatusCode.NOT_FOUND"
+        for wrong in ({"config": "{}"}, {"config": "{}", "files": {"file:1/model.onnx": b"hi"}}):
+            with pytest.raises(triton.InferenceServerException, match="loaded from the registry"):
+                client.load_model("plain", **wrong)
+        assert client.is_model_ready("plain", "2")
+
+
+def test_models_are_changed_by_the_asynchronous_client_while_others_ask(models: Path) -> None:
+    async def change(grpc: str) -> None:
+        async with triton_aio.InferenceServerClient(grpc) as client:
+            for _ in range(5):
+                await asyncio.gather(*(client.load_model("plain") for _ in range(4)))
+            await client.unload_model("plain")
+            assert not await client.is_model_ready("plain")
+            await client.load_model("plain")
+            assert await client.is_model_ready("plain")
+
+    with serving(models) as (_, _, grpc):
+        asyncio.run(change(grpc))
+
+
+def test_loading_over_grpc_is_refused_unless_it_was_allowed(models: Path) -> None:
+    with serving(models, model_control=False) as (_, _, grpc), triton_grpc.InferenceServerClient(grpc) as client:
+        for change in (client.load_model, client.unload_model):
+            with pytest.raises(triton.InferenceServerException, match="model_control") as refusal:
+                change("plain")
+            assert refusal.value.status() == "StatusCode.PERMISSION_DENIED"
         assert client.is_model_ready("plain")
 
 

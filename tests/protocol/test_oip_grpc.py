@@ -15,8 +15,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the client's own dependencies
     client_grpc = pytest.importorskip("tritonclient.grpc", reason="install it with: pip install 'tritonclient[grpc]'")
     client_aio = pytest.importorskip("tritonclient.grpc.aio")
+    client_http = pytest.importorskip("tritonclient.http")
 
 import grpc
+from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -201,13 +203,74 @@ def test_errors_name_what_is_wrong(
 
 
 def test_what_is_not_offered_says_what_to_do(client: Any) -> None:
-    for ask in (
-        lambda: client.load_model("late"),
-        client.get_system_shared_memory_status,
-        client.get_trace_settings,
-    ):
+    for ask in (client.get_system_shared_memory_status, client.get_cuda_shared_memory_status):
         with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
             ask()
+
+
+def test_settings_are_those_of_http(client: Any, served: Any) -> None:
+    with client_http.InferenceServerClient(served.address) as other:
+        for model in (None, "late"):
+            told = client.get_trace_settings(model, as_json=True)["settings"]
+            expected = other.get_trace_settings(model)
+            assert told == {
+                name: {"value": [value] if isinstance(value, str) else value} for name, value in expected.items()
+            }
+        client.update_trace_settings("late", {"trace_rate": "7", "trace_level": ["OFF"]})
+        assert other.get_trace_settings("late")["trace_rate"] == "7"
+        assert other.get_trace_settings()["trace_rate"] == "1000"
+        client.update_trace_settings("late", {"trace_rate": None})
+        assert other.get_trace_settings("late")["trace_rate"] == "1000"
+        client.update_log_settings({"log_verbose_level": 1, "log_format": "ISO8601", "log_info": False})
+        expected = other.get_log_settings()
+        assert (expected["log_verbose_level"], expected["log_format"], expected["log_info"]) == (1, "ISO8601", False)
+        told = client.get_log_settings(as_json=True)["settings"]
+        assert {name: next(iter(value.values())) for name, value in told.items()} == expected
+        client.update_log_settings({"log_verbose_level": 0, "log_format": "default", "log_info": True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"trace_level": ["OFF", "TENSORS"]}, "TENSORS"),
+        ({"trace_level": ["LOUD"]}, "trace_level"),
+        ({"trace_rate": "often"}, "trace_rate"),
+        ({"trace_rates": "1"}, "trace_rates"),
+        ({"trace_file": "/tmp/x"}, "trace_file"),
+    ],
+)
+def test_settings_that_there_are_not_are_refused_by_name(client: Any, settings: dict[str, Any], part: str) -> None:
+    with pytest.raises(InferenceServerException, match=part):
+        client.update_trace_settings(None, settings)
+    for wrong in ({"log_file": "x"}, {"log_format": "loud"}, {"nothing": True}):
+        with pytest.raises(InferenceServerException, match=next(iter(wrong))):
+            client.update_log_settings(wrong)
+    with pytest.raises(InferenceServerException, match="nobody"):
+        client.get_trace_settings("nobody")
+
+
+@pytest.mark.parametrize("name", ["late", "plain", "simple"])
+def test_metadata_and_config_are_those_of_http(client: Any, served: Any, name: str) -> None:
+    with client_http.InferenceServerClient(served.address) as other:
+        metadata = other.get_model_metadata(name)
+        told = client.get_model_metadata(name, as_json=True)
+        assert [tensor["name"] for tensor in told["inputs"]] == [tensor["name"] for tensor in metadata["inputs"]]
+        assert [tensor["datatype"] for tensor in told["outputs"]] == [
+            tensor["datatype"] for tensor in metadata["outputs"]
+        ]
+        expected = json_format.ParseDict(
+            other.get_model_config(name), model_config_pb2.ModelConfig(), ignore_unknown_fields=True
+        )
+        assert client.get_model_config(name).config == expected
+
+
+def test_statistics_are_those_of_http(client: Any, served: Any) -> None:
+    client.infer("minutes", [tensor("a", np.zeros(5), "FP64")])
+    with client_http.InferenceServerClient(served.address) as other:
+        expected = other.get_inference_statistics("minutes")
+    ignoring = {"ignore_unknown_fields": True}
+    parsed = json_format.ParseDict(expected, service_pb2.ModelStatisticsResponse(), **ignoring)
+    assert client.get_inference_statistics("minutes") == parsed
 
 
 def test_a_request_whose_time_is_over_is_refused(client: Any) -> None:

@@ -17,6 +17,7 @@ def test_defaults_are_on_loopback_and_survive_a_killed_process(tmp_path: Path) -
     config = load_config(write(tmp_path, ""), environ={})
     assert config.name == tmp_path.name
     assert (config.server.host, config.server.http_port, config.server.metrics_port) == ("127.0.0.1", 8000, 8002)
+    assert config.server.metrics_host == "127.0.0.1"
     assert config.online.durability == "process"
     assert config.state == tmp_path / ".headrace"
 

@@ -107,6 +107,7 @@ def make_requests(options: dict[str, Any]) -> dict[str, Any]:
     writers: dict[str, Callable[[Array, int], bytes]] = {
         "json": lambda row, key: infer("plain", matrix_json(row)),
         "binary": lambda row, key: infer_binary("plain", row),
+        "grpc": lambda row, key: infer_grpc("plain", row),
         "common": lambda row, key: predict(
             "plain", {"features": {n: [float(v)] for n, v in zip(NAMES, texts(row), strict=True)}}
         ),
@@ -164,6 +165,19 @@ def infer_binary(model: str, row: Array) -> bytes:
     message = {"inputs": [given], "parameters": {"binary_data_output": True}}
     head = json.dumps(message, separators=(",", ":")).encode()
     return post(f"/v2/models/{model}/infer", head + values, [f"Inference-Header-Content-Length: {len(head)}"])
+
+
+def infer_grpc(model: str, row: Array) -> bytes:
+    """An `inference.ModelInferRequest`, its values raw; the generator of load puts the frames around it."""
+    given = field(1, b"features") + field(2, b"FP32") + field(3, bytes([1, FEATURES]))
+    return field(1, model.encode()) + field(5, given) + field(7, row.astype("<f4").tobytes())
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A field of protobuf that has a length; packed integers below 128 are bytes."""
+    length = len(value)
+    varint = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
+    return bytes([number << 3 | 2]) + varint + value
 
 
 def predict(model: str, message: dict[str, Any]) -> bytes:

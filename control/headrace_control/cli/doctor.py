@@ -208,20 +208,20 @@ def ports(project: Path) -> Iterator[Finding]:
             raise
         yield Finding("fail", "settings", known[1], known[2])
         return
-    ports = [("http", server.http_port), ("metrics", server.metrics_port)]
+    ports = [("http", server.host, server.http_port), ("metrics", server.metrics_host, server.metrics_port)]
     if server.grpc:
-        ports.append(("grpc", server.grpc_port))
-    for name, port in ports:
+        ports.append(("grpc", server.host, server.grpc_port))
+    for name, host, port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((server.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 yield Finding(
                     "warn",
                     f"{name} port",
-                    f"{server.host}:{port} is not free: {error.strerror}",
+                    f"{host}:{port} is not free: {error.strerror}",
                     f"headrace serve may be running; else set server.{name}_port in headrace.toml",
                 )
             else:
-                yield Finding("ok", f"{name} port", f"{server.host}:{port} is free")
+                yield Finding("ok", f"{name} port", f"{host}:{port} is free")

@@ -39,6 +39,14 @@ impl ColumnBuilder {
         self.data.is_empty()
     }
 
+    /// Values of the list that came last; 0 of what is no list.
+    pub fn last_list_len(&self) -> usize {
+        match &self.data {
+            ColumnData::List(_, lists) => lists.last().map_or(0, Vec::len),
+            _ => 0,
+        }
+    }
+
     /// Values so far that cannot be used.
     pub fn errors_count(&self) -> usize {
         self.row_errors.len()

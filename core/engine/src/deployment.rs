@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use headrace_models::{AnyModel, LoadedModel, check_type};
+use headrace_models::{AnyModel, LoadedModel, SequenceLayout, check_type};
 use headrace_types::{DType, Error, ErrorCode, Field, Model, Result, Task, TensorModel};
 
 use crate::answer::AnswerKind;
@@ -12,6 +12,7 @@ use crate::features::FeatureService;
 use crate::metrics::ModelMetrics;
 use crate::request::PredictRequest;
 use crate::scratch::ScratchPool;
+use crate::sequences::field_of;
 use crate::service::Binding;
 
 /// What the engine needs to know of a model version.
@@ -99,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) metrics: ModelMetrics,
     /// Of a model of rows.
     pub(crate) batcher: Option<Batcher>,
+    /// Of a model of sequences.
+    pub(crate) sequences: Option<SequenceLayout>,
 }
 
 impl Core {
@@ -106,6 +109,7 @@ impl Core {
     /// `unsupported_model` when task, labels, features and model do not fit each other.
     pub(crate) fn new(mut spec: ModelSpec, rows_max: usize, batching: &Batching) -> Result<Self> {
         let place = format!("model '{}' version {}", spec.name, spec.version);
+        let mut sequences = None;
         let kind = match &spec.model {
             ServedModel::Rows(model) => {
                 if spec.labels.is_empty() && spec.task == Task::Classification {
@@ -117,6 +121,11 @@ impl Core {
             }
             ServedModel::Tensors(model) => {
                 model.signature().check().map_err(|error| error.within(&place))?;
+                if spec.task == Task::Seq2seq {
+                    let layout = SequenceLayout::of(model.signature()).map_err(|error| error.within(&place))?;
+                    spec.features = vec![field_of(&layout)];
+                    sequences = Some(layout);
+                }
                 AnswerKind::Tensors
             }
         };
@@ -126,7 +135,7 @@ impl Core {
             ServedModel::Rows(model) => Some(batching.batcher(&name, model)),
             ServedModel::Tensors(_) => None,
         };
-        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default(), batcher })
+        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default(), batcher, sequences })
     }
 }
 
@@ -282,6 +291,11 @@ impl Deployment {
             ServedModel::Rows(_) => None,
             ServedModel::Tensors(model) => Some(model),
         }
+    }
+
+    /// Where the tensors of a model of sequences stand, if it is one: requests give its `features` as texts or tokens.
+    pub fn sequences(&self) -> Option<&SequenceLayout> {
+        self.core.sequences.as_ref()
     }
 
     /// The model of rows.

@@ -62,7 +62,10 @@ impl<'a> Inputs<'a> {
     }
 
     pub(crate) fn overrides(&self, feature: usize) -> Option<&Column> {
-        self.overrides.iter().find(|(index, _)| *index == feature).map(|(_, column)| &**column)
+        // All that come before it have places before it, so it stands at its own place where every feature is given.
+        let found = self.overrides.get(feature).filter(|(index, _)| *index == feature);
+        let found = found.or_else(|| self.overrides.iter().find(|(index, _)| *index == feature));
+        found.map(|(_, column)| &**column)
     }
 
     /// The entities as they came, when all have their types already.
@@ -81,8 +84,11 @@ fn matched<'a>(
     row_errors: &mut Vec<RowError>,
 ) -> Result<Vec<Option<Cow<'a, Column>>>> {
     let mut places: Vec<Option<Cow<'a, Column>>> = vec![None; fields.len()];
-    for (name, column) in &batch.columns {
-        let Some(place) = fields.iter().position(|field| field.name == *name) else {
+    for (index, (name, column)) in batch.columns.iter().enumerate() {
+        let is_named = |field: &Field| field.name == *name;
+        // Columns mostly come in the order of the signature.
+        let expected = fields.get(index).is_some_and(is_named).then_some(index);
+        let Some(place) = expected.or_else(|| fields.iter().position(is_named)) else {
             return Err(unknown(name).unwrap_or_else(|| misplaced(section, name)));
         };
         if places[place].is_some() {

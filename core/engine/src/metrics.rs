@@ -16,7 +16,7 @@ const SHARDS_COUNT: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Phase {
-    /// From the first byte of the request's body to the start of work.
+    /// From the request's arrival to the start of work, without what the transport took to read and decode it.
     Queue,
     Lookup,
     Transform,
@@ -34,6 +34,28 @@ impl Phase {
             Phase::Transform => "transform",
             Phase::Model => "model",
             Phase::Total => "total",
+        }
+    }
+}
+
+/// What a transport times of a prediction before and after the engine's phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum TransportPhase {
+    /// From the request's headers to the last byte of its body.
+    Read,
+    Decode,
+    Encode,
+}
+
+impl TransportPhase {
+    pub const ALL: [TransportPhase; 3] = [TransportPhase::Read, TransportPhase::Decode, TransportPhase::Encode];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            TransportPhase::Read => "read",
+            TransportPhase::Decode => "decode",
+            TransportPhase::Encode => "encode",
         }
     }
 }
@@ -86,6 +108,7 @@ struct Shard {
     failed_rows: AtomicU64,
     last_request_ms: AtomicU64,
     phases: [Histogram; Phase::ALL.len()],
+    transport: [Histogram; TransportPhase::ALL.len()],
 }
 
 /// Counters and latency histograms of one model version.
@@ -113,6 +136,13 @@ impl ModelMetrics {
         }
     }
 
+    /// Notes what a transport took for an answered request, in the order of [`TransportPhase::ALL`].
+    pub fn record_transport(&self, durations: [Duration; TransportPhase::ALL.len()]) {
+        for (histogram, duration) in self.shard().transport.iter().zip(durations) {
+            histogram.record(duration);
+        }
+    }
+
     /// Notes a call of the model that answers one request alone.
     pub(crate) fn record_direct_call(&self) {
         self.shard().direct_calls.fetch_add(1, Ordering::Relaxed);
@@ -137,6 +167,9 @@ impl ModelMetrics {
             total.failed_rows += shard.failed_rows.load(Ordering::Relaxed);
             total.last_request_ms = total.last_request_ms.max(shard.last_request_ms.load(Ordering::Relaxed));
             for (sum, phase) in total.phases.iter_mut().zip(&shard.phases) {
+                phase.add_to(sum);
+            }
+            for (sum, phase) in total.transport.iter_mut().zip(&shard.transport) {
                 phase.add_to(sum);
             }
         }
@@ -173,6 +206,7 @@ pub struct MetricsSnapshot {
     /// Milliseconds since 1970 of the last answered request; 0 when there was none.
     pub last_request_ms: u64,
     phases: [HistogramSnapshot; Phase::ALL.len()],
+    transport: [HistogramSnapshot; TransportPhase::ALL.len()],
 }
 
 impl MetricsSnapshot {
@@ -189,6 +223,11 @@ impl MetricsSnapshot {
     pub fn phase(&self, phase: Phase) -> &HistogramSnapshot {
         &self.phases[phase as usize]
     }
+
+    /// Requests that came over a transport; those of the process itself have no such phases.
+    pub fn transport(&self, phase: TransportPhase) -> &HistogramSnapshot {
+        &self.transport[phase as usize]
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +243,7 @@ mod tests {
                     for _ in 0..100 {
                         metrics.record(&Timing::default(), 3, 1, 5_000);
                     }
+                    metrics.record_transport([Duration::ZERO, Duration::from_micros(2), Duration::from_micros(3)]);
                     metrics.record_failure(ErrorCode::ModelFailed, Duration::from_millis(1));
                 });
             }
@@ -212,6 +252,7 @@ mod tests {
         assert_eq!((total.requests, total.failed_requests(), total.rows, total.failed_rows), (400, 4, 1200, 400));
         assert_eq!(total.phase(Phase::Total).count(), 404);
         assert_eq!(total.phase(Phase::Lookup).count(), 400);
+        assert_eq!(total.transport(TransportPhase::Encode).sum_ns(), 4 * 3_000);
         assert_eq!(total.last_request_ms, 5);
         assert_eq!(total.failures[FailureReason::Backend as usize], 4);
     }

@@ -53,10 +53,10 @@ impl Engine {
     /// Checks a request and finds its features.
     fn start(&self, deployment: &Deployment, request: &PredictRequest) -> Result<Started> {
         let now = Instant::now();
-        let arrived = request.arrived.unwrap_or(now);
-        let timing = Timing { queue: now.saturating_duration_since(arrived), ..Timing::default() };
+        let (arrived, decoded_in) = (request.arrived.unwrap_or(now), request.decoded_in);
+        let timing = Timing::waited(now.saturating_duration_since(arrived), request.decoded_in);
         let (scratch, clock) = (deployment.scratches.take(), Arc::clone(&self.options.clock));
-        let mut started = Started { scratch, timing, arrived, rows: 0, id: String::new(), clock };
+        let mut started = Started { scratch, timing, arrived, decoded_in, rows: 0, id: String::new(), clock };
         match request.check_deadline(now).and_then(|()| self.find_features(deployment, request, &mut started)) {
             Ok(()) => Ok(started),
             Err(error) => Err(started.fail(deployment, error)),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headrace_types::{Batch, Error, ErrorCode, Result};
 
@@ -141,8 +141,12 @@ pub struct PredictRequest {
     pub row_errors: Vec<RowError>,
     pub outputs: Outputs,
     pub explain: Option<Explain>,
-    /// When the transport had the whole request; its wait counts as queue time.
+    /// When the request came; its wait counts as queue time.
     pub arrived: Option<Instant>,
+    /// What the transport has taken since then to read and decode it, which is no wait.
+    pub decoded_in: Duration,
+    /// How long the caller waits from then on, in its own words.
+    pub timeout: Option<Duration>,
     /// When the caller stops waiting; work that has not begun by then is not begun.
     pub deadline: Option<Instant>,
     pub priority: Priority,
@@ -162,6 +166,14 @@ pub(crate) fn check_deadline(deadline: Option<Instant>, now: Instant) -> Result<
 }
 
 impl PredictRequest {
+    /// Notes when the whole request was there, which its `timeout` counts from, and what the transport knows of its deadline: the earlier
+    /// one counts.
+    pub fn arrived(&mut self, at: Instant, deadline: Option<Instant>) {
+        self.arrived = Some(at);
+        // A timeout beyond what the clock can tell is none.
+        self.deadline = self.timeout.and_then(|timeout| at.checked_add(timeout)).into_iter().chain(deadline).min();
+    }
+
     /// # Errors
     /// `deadline_exceeded` when the caller waits no longer.
     pub fn check_deadline(&self, now: Instant) -> Result<()> {

@@ -33,15 +33,15 @@ pub(crate) fn new_request_id(now_us: TimestampUs) -> String {
     let random = (u128::from(next_random()) << 64) | u128::from(next_random());
     const VERSION_AND_VARIANT_BITS: u128 = (0xf << 76) | (0x3 << 62);
     let bits = (ms << 80) | (random & ((1 << 80) - 1) & !VERSION_AND_VARIANT_BITS) | (0x7 << 76) | (0x2 << 62);
-    let mut text = String::with_capacity(36);
-    for nibble in 0..32u32 {
-        if matches!(nibble, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        let digit = (bits >> (124 - 4 * nibble)) & 0xf;
-        text.push(char::from_digit(digit as u32, 16).unwrap_or('0'));
+    // Where the two digits of each byte stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    for (byte, place) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        text[place] = DIGITS[usize::from(byte >> 4)];
+        text[place + 1] = DIGITS[usize::from(byte & 0xf)];
     }
-    text
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

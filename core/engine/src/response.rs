@@ -22,6 +22,11 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// That of a request whose work begins, so long after it came; the transport's part of that is no wait.
+    pub(crate) fn waited(since_arrival: Duration, decoded_in: Duration) -> Self {
+        Self { queue: since_arrival.saturating_sub(decoded_in), ..Self::default() }
+    }
+
     pub fn of(&self, phase: Phase) -> Duration {
         match phase {
             Phase::Queue => self.queue,

@@ -1,7 +1,7 @@
 //! From found features to an answer: the model is called on this thread, or from its queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headrace_types::{Clock, Error, Result};
 use tokio::sync::oneshot;
@@ -38,6 +38,14 @@ impl Waiting {
         let answered = answer.await.unwrap_or_else(|_| Err(lost()));
         started.finish(&deployment, outputs, answered)
     }
+
+    /// As [`answer`](Self::answer), on this thread, which waits.
+    ///
+    /// # Errors
+    /// As [`Engine::predict`](crate::Engine::predict).
+    pub fn wait(self) -> Result<PredictResponse> {
+        self.queued.wait(&self.deployment)
+    }
 }
 
 /// A request whose features are found.
@@ -46,6 +54,7 @@ pub(crate) struct Started {
     pub(crate) scratch: Scratch,
     pub(crate) timing: Timing,
     pub(crate) arrived: Instant,
+    pub(crate) decoded_in: Duration,
     pub(crate) rows: usize,
     pub(crate) id: String,
     pub(crate) clock: Arc<dyn Clock>,
@@ -124,8 +133,9 @@ impl Started {
         answered: Result<Answered>,
     ) -> Result<PredictResponse> {
         let result = answered.and_then(|answered| {
-            self.timing.queue = answered.started.saturating_duration_since(self.arrived);
-            self.timing.queue = self.timing.queue.saturating_sub(self.timing.lookup + self.timing.transform);
+            let since_arrival = answered.started.saturating_duration_since(self.arrived);
+            let worked = self.decoded_in + self.timing.lookup + self.timing.transform;
+            self.timing.queue = since_arrival.saturating_sub(worked);
             self.timing.model = answered.model;
             self.timing.cost = self.timing.lookup + self.timing.transform + answered.cost;
             self.scratch.margins = answered.margins;

@@ -1,4 +1,5 @@
-//! Settings of traces and logs by Triton's names: kept, checked and answered. Nothing is traced to a file, so no level but OFF is taken.
+//! Settings of traces and logs by Triton's names. Those of logs take effect ([`Settings::log_levels`]); those of traces are kept, checked and
+//! answered: nothing is traced to a file, so no level but OFF is taken.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,16 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self { info: true, warning: true, error: true, verbose_level: 0, format: LOG_FORMATS[0] }
     }
+}
+
+/// Which levels of the log are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevels {
+    pub info: bool,
+    pub warning: bool,
+    pub error: bool,
+    /// Above 0 every request is logged.
+    pub verbose_level: u32,
 }
 
 const LOG_FORMATS: [&str; 2] = ["default", "ISO8601"];
@@ -84,6 +95,12 @@ impl Settings {
             };
         }
         Ok(())
+    }
+
+    pub fn log_levels(&self) -> LogLevels {
+        let kept = self.kept();
+        let LogSettings { info, warning, error, verbose_level, .. } = kept.log;
+        LogLevels { info, warning, error, verbose_level }
     }
 
     pub fn log(&self) -> Value {

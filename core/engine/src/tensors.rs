@@ -1,6 +1,6 @@
 //! Requests to models of tensors: checked against the model's signature, run, timed and counted as predictions are.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headrace_expr::did_you_mean;
 use headrace_types::{Error, ErrorCode, Result, Tensor, TensorInfo, TensorModel, TensorSignature, invalid_tensor};
@@ -22,6 +22,8 @@ pub struct TensorRequest {
     pub outputs: Vec<String>,
     /// As in [`PredictRequest`](crate::PredictRequest).
     pub arrived: Option<Instant>,
+    /// As in [`PredictRequest`](crate::PredictRequest).
+    pub decoded_in: Duration,
     /// As in [`PredictRequest`](crate::PredictRequest).
     pub deadline: Option<Instant>,
     /// As in [`PredictRequest`](crate::PredictRequest).
@@ -48,7 +50,7 @@ impl Engine {
     pub fn run_on(&self, deployment: &Deployment, request: &TensorRequest) -> Result<TensorResponse> {
         let started = Instant::now();
         let arrived = request.arrived.unwrap_or(started);
-        let mut timing = Timing { queue: started.saturating_duration_since(arrived), ..Timing::default() };
+        let mut timing = Timing::waited(started.saturating_duration_since(arrived), request.decoded_in);
         let result = check_deadline(request.deadline, started)
             .and_then(|()| self.run_tensors(deployment, request, started, &mut timing));
         timing.total = arrived.elapsed();
@@ -65,7 +67,8 @@ impl Engine {
         }
     }
 
-    fn run_tensors(
+    /// Without timing and counting the request.
+    pub(crate) fn run_tensors(
         &self,
         deployment: &Deployment,
         request: &TensorRequest,
@@ -183,7 +186,6 @@ fn batch_rows(signature: &TensorSignature, inputs: &[Tensor]) -> Result<usize> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::engine::EngineOptions;

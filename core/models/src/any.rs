@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use headrace_cpu::Features;
-use headrace_types::{Error, ErrorCode, Field, Model, Result, Task, TensorSignature, Vocabulary};
+use headrace_types::{Error, ErrorCode, Field, Model, Result, Task, TensorModel, TensorSignature, Vocabulary};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::native::NativeModel;
 use crate::onnx::OnnxModel;
 use crate::python::PythonModel;
 use crate::runtimes::Runtimes;
+use crate::sequences::SequenceLayout;
 use crate::tensors::OnnxTensors;
 
 /// By how much an ONNX model's outputs may differ from the golden rows, relative to the largest golden value of the same output: another
@@ -48,7 +49,11 @@ impl AnyModel {
                     return Err(unsupported("a model of tensors has no settings", "leave them out"));
                 }
                 let model = OnnxTensors::load(bytes, source.tensors, &source.runtimes.onnx);
-                Ok(Self::Tensors(Arc::new(model.map_err(|error| error.within("onnx model"))?)))
+                let model = model.map_err(|error| error.within("onnx model"))?;
+                if source.task == Task::Seq2seq {
+                    SequenceLayout::of(TensorModel::signature(&model))?;
+                }
+                Ok(Self::Tensors(Arc::new(model)))
             }
             ModelFormat::Onnx => {
                 let settings = settings(&file.settings)?;

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use headrace_engine::{
-    Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, RowError, Section,
-    shortened,
+    Deployment, Engine, Explain, NO_LABEL, Outputs, Phase, PredictRequest, PredictResponse, Priority, RowError,
+    Section, Timing, shortened,
 };
 use headrace_types::{Batch, Column, Error, ErrorCode, Result, Task};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,7 +18,7 @@ use crate::json::{ColumnSeed, Fault, KeyHandler, ObjectSeed, Optional, WRONG_VAL
 pub const API_VERSION: &str = "v1";
 
 /// Reads `{"id"?, "entities"?: {column: [..]}, "features"?: {..}, "request"?: {..}, "outputs"?: [..],
-/// "explain"?: true | {"top": n}}` by a model's signature.
+/// "explain"?: true | {"top": n}, "timeout_ms"?: n, "priority"?: n}` by a model's signature.
 ///
 /// # Errors
 /// `invalid_json`; `invalid_argument`, `unknown_entity`, `unknown_feature` or `type_mismatch` naming the key or column; `too_large`.
@@ -78,6 +79,17 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 self.request.explain = explain_of(&asked).map_err(|error| self.fault.raise::<A::Error>(error))?;
                 return Ok(());
             }
+            "timeout_ms" => {
+                let asked: Option<u64> = map.next_value()?;
+                self.request.timeout = asked.and_then(timeout_of);
+                return Ok(());
+            }
+            "priority" => {
+                let level: Option<u64> = map.next_value()?;
+                let priority = Priority::of_level(level.unwrap_or(0));
+                self.request.priority = priority.map_err(|error| self.fault.raise::<A::Error>(error))?;
+                return Ok(());
+            }
             "entities" => Section::Entities,
             "features" => Section::Features,
             "request" => Section::Request,
@@ -85,7 +97,7 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
                 return Err(self.fault.raise(Error::new(
                     ErrorCode::InvalidArgument,
                     format!("the body has an unknown key '{key}'"),
-                    "use id, entities, features, request, outputs, explain",
+                    "use id, entities, features, request, outputs, explain, timeout_ms, priority",
                 )));
             }
         };
@@ -106,6 +118,11 @@ impl<'de> KeyHandler<'de> for PredictHandler<'_> {
         }
         Ok(())
     }
+}
+
+/// 0 milliseconds are no limit, as in the Open Inference Protocol.
+pub(crate) fn timeout_of(ms: u64) -> Option<Duration> {
+    Some(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 /// `true`, or `{"top": n}` with a whole number from 1 on; `false` and null ask for nothing.
@@ -142,7 +159,10 @@ struct SectionHandler<'a> {
 
 impl<'de> KeyHandler<'de> for SectionHandler<'_> {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let field = self.deployment.field(self.section, key).map_err(|error| self.fault.raise::<A::Error>(error))?;
+        // Clients mostly send columns in the order of the signature.
+        let expected = self.deployment.fields(self.section).get(self.columns.len()).filter(|field| field.name == key);
+        let field = expected.map_or_else(|| self.deployment.field(self.section, key), Ok);
+        let field = field.map_err(|error| self.fault.raise::<A::Error>(error))?;
         let (column, errors) = map.next_value_seed(ColumnSeed {
             field,
             fault: self.fault,
@@ -214,7 +234,7 @@ pub fn describe_deployment(engine: &Engine, name: &str) -> Result<Value> {
         described[section.name()] =
             fields.map(|field| json!({"name": field.name, "dtype": field.dtype.to_string()})).collect();
     }
-    described["outputs"] = json!(Outputs::NAMES);
+    described["outputs"] = json!(crate::openapi::output_names(&deployment));
     described["classes"] = json!(**deployment.classes());
     Ok(described)
 }
@@ -237,19 +257,7 @@ const BYTES_PER_PREDICTION: usize = 80;
 /// Writes the answer. `deployment` is the one that answered.
 pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Vec<u8> {
     let mut out = Vec::with_capacity(320 + BYTES_PER_PREDICTION * response.rows);
-    out.extend_from_slice(b"{\"id\":");
-    write(&mut out, &*response.id);
-    out.extend_from_slice(b",\"api_version\":\"");
-    out.extend_from_slice(API_VERSION.as_bytes());
-    out.extend_from_slice(b"\",\"deployment\":");
-    write(&mut out, &*response.deployment);
-    out.extend_from_slice(b",\"model\":");
-    write(&mut out, &*response.model);
-    out.extend_from_slice(b",\"model_version\":\"");
-    write(&mut out, &response.model_version);
-    out.extend_from_slice(b"\",\"task\":");
-    write(&mut out, &response.task);
-    out.extend_from_slice(b",\"predictions\":[");
+    begin_answer(&mut out, &response.id, deployment);
     let class_keys: Vec<Vec<u8>> = response.classes.iter().map(|class| key_of(class)).collect();
     let mut feature_keys = Vec::new();
     if response.explain.is_some() {
@@ -260,15 +268,37 @@ pub fn encode_predict(deployment: &Deployment, response: &PredictResponse) -> Ve
         separate(&mut out, row);
         write_prediction(&mut out, deployment, response, &keys, row);
     }
+    end_answer(&mut out, &response.timing);
+    out
+}
+
+/// What stands before the predictions.
+pub(crate) fn begin_answer(out: &mut Vec<u8>, id: &str, deployment: &Deployment) {
+    out.extend_from_slice(b"{\"id\":");
+    write(out, id);
+    out.extend_from_slice(b",\"api_version\":\"");
+    out.extend_from_slice(API_VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"deployment\":");
+    write(out, deployment.name());
+    out.extend_from_slice(b",\"model\":");
+    write(out, deployment.name());
+    out.extend_from_slice(b",\"model_version\":\"");
+    write(out, &deployment.version());
+    out.extend_from_slice(b"\",\"task\":");
+    write(out, &deployment.task());
+    out.extend_from_slice(b",\"predictions\":[");
+}
+
+/// What stands behind the predictions.
+pub(crate) fn end_answer(out: &mut Vec<u8>, timing: &Timing) {
     out.extend_from_slice(b"],\"timing_us\":{");
     for (index, phase) in Phase::ALL.into_iter().enumerate() {
-        separate(&mut out, index);
+        separate(out, index);
         out.extend_from_slice(&key_of(phase.name()));
         #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
-        write(&mut out, &((response.timing.of(phase).as_nanos() / 100) as f64 / 10.0));
+        write(out, &((timing.of(phase).as_nanos() / 100) as f64 / 10.0));
     }
     out.extend_from_slice(b"}}");
-    out
 }
 
 /// Names as keys, each escaped once for all rows.
@@ -333,12 +363,17 @@ fn write_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &Predi
     }
     if let Some(RowError { error, .. }) = response.row_error(row) {
         next_member(out, begin);
-        out.extend_from_slice(b"\"status\":{\"code\":");
-        write(out, error.code.slug());
-        out.extend_from_slice(b",\"error\":");
-        write(out, &error.to_string());
-        out.push(b'}');
+        write_status(out, error);
     }
+    out.push(b'}');
+}
+
+/// `"status":` and why a row has no answer.
+pub(crate) fn write_status(out: &mut Vec<u8>, error: &Error) {
+    out.extend_from_slice(b"\"status\":{\"code\":");
+    write(out, error.code.slug());
+    out.extend_from_slice(b",\"error\":");
+    write(out, &error.to_string());
     out.push(b'}');
 }
 
@@ -375,7 +410,8 @@ fn write_explanation(out: &mut Vec<u8>, response: &PredictResponse, feature_keys
     }
 }
 
-fn next_member(out: &mut Vec<u8>, begin: usize) {
+/// A comma before every member of an object but the first; `begin` is where they begin.
+pub(crate) fn next_member(out: &mut Vec<u8>, begin: usize) {
     if out.len() > begin {
         out.push(b',');
     }
@@ -562,12 +598,39 @@ mod tests {
     }
 
     #[test]
+    fn a_time_limit_and_a_priority_are_read() {
+        let engine = engine();
+        let deployment = engine.deployment("minutes", None).unwrap();
+        let decoded = |members: &str| decode_predict(&deployment, format!("{{{members}}}").as_bytes());
+        let request = decoded(r#""timeout_ms": 250, "priority": 1"#).unwrap();
+        assert_eq!(request.timeout, Some(Duration::from_millis(250)));
+        assert_eq!(request.priority, Priority::of_level(1).unwrap());
+        for nothing in [r#""timeout_ms": 0, "priority": 0"#, r#""timeout_ms": null, "priority": null"#, ""] {
+            let request = decoded(nothing).unwrap();
+            assert_eq!((request.timeout, request.priority), (None, Priority::default()), "{nothing}");
+        }
+        for wrong in [
+            r#""timeout_ms": -1"#,
+            r#""timeout_ms": 1.5"#,
+            r#""timeout_ms": "9""#,
+            r#""priority": 10"#,
+            r#""priority": []"#,
+        ] {
+            assert_eq!(decoded(wrong).unwrap_err().code, ErrorCode::InvalidArgument, "{wrong}");
+        }
+        let mut late = decoded(r#""timeout_ms": 1, "features": {"a": [1], "b": [2]}"#).unwrap();
+        let now = std::time::Instant::now();
+        late.arrived(now.checked_sub(Duration::from_secs(1)).unwrap(), Some(now + Duration::from_secs(9)));
+        assert_eq!(engine.predict_on(&deployment, &late).unwrap_err().code, ErrorCode::DeadlineExceeded);
+    }
+
+    #[test]
     fn rows_are_bounded_while_they_are_read() {
         let engine = Engine::new(EngineOptions { rows_max: 3, ..EngineOptions::default() });
         let deployment = engine.add_model(sum_regressor("small", 1, &["a"])).unwrap();
         assert!(decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3]}}"#).is_ok());
-        // What follows the fourth row is not JSON, and is not reached.
-        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, not JSON"#).unwrap_err();
+        // What follows the fourth row is no value of the column, and is not reached.
+        let error = decode_predict(&deployment, br#"{"features": {"a": [1, 2, 3, 4, 1e999]}}"#).unwrap_err();
         assert_eq!(error.code, ErrorCode::TooLarge, "{error}");
         let raw = [0u8; 4 * 8];
         assert_eq!(crate::oip::decode_infer(&deployment, Some(0), &raw).unwrap_err().code, ErrorCode::TooLarge);
@@ -578,7 +641,7 @@ mod tests {
     #[test]
     fn a_request_full_of_wrong_values_is_refused_as_a_whole() {
         let wrong = |count: usize| format!(r#"{{"features": {{"a": [{}"#, vec![r#""""#; count].join(","));
-        let error = refusal(&format!("{}, not JSON", wrong(WRONG_VALUES_MAX + 1)));
+        let error = refusal(&format!("{}, 1e999]}}}}", wrong(WRONG_VALUES_MAX + 1)));
         assert_eq!(error.code, ErrorCode::TypeMismatch);
         assert!(error.message.contains("the first: row 0 of 'a'") && error.message.len() < 500, "{error}");
         let engine = engine();

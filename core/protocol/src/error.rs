@@ -12,7 +12,9 @@ pub fn http_status(code: ErrorCode) -> u16 {
         | ErrorCode::UnknownFeatureService
         | ErrorCode::UnknownFeatureView
         | ErrorCode::NotFound => 404,
-        ErrorCode::ReadOnly => 403,
+        ErrorCode::Unauthenticated => 401,
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => 403,
+        ErrorCode::RateLimited => 429,
         ErrorCode::MethodNotAllowed => 405,
         ErrorCode::TooLarge => 413,
         ErrorCode::Cancelled => 408,

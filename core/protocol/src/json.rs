@@ -6,14 +6,18 @@ use std::collections::HashSet;
 use std::fmt;
 
 use headrace_engine::{ColumnBuilder, RowError, mismatch, shortened};
-use headrace_types::{Column, DType, Error, ErrorCode, Field, Result, ScalarType};
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, Field, Result, ScalarType};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use headrace_types::base64;
 
+use crate::numbers::{flat_numbers, narrowed};
+
 /// Values that one column or tensor of a request may hold.
 pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Values that the lists of one column may have together: each takes more memory than the two bytes that it may have in JSON.
+pub(crate) const LIST_VALUES_MAX: usize = 1 << 20;
 /// Values of a request that may be wrong, each failing its row; with more of them the request fails as a whole.
 pub(crate) const WRONG_VALUES_MAX: usize = 100_000;
 /// Keys that one object of a request may have.
@@ -171,19 +175,17 @@ impl<'de, F: KeyHandler<'de>> Visitor<'de> for ObjectSeed<'_, F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<F, A::Error> {
-        // A set, because a client chooses the number of keys; the standard hasher, because it chooses their text too.
-        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
+        let mut seen = SeenKeys::default();
         while let Some(key) = map.next_key_seed(KeySeed)? {
-            if seen.contains(&key) {
+            if !seen.is_new(key.clone()) {
                 let message = format!("{} has the key '{}' twice", self.what, shortened(&key));
                 return Err(self.refused(Error::new(ErrorCode::InvalidArgument, message, "give each key once")));
             }
-            if seen.len() == KEYS_MAX {
+            if seen.len() > KEYS_MAX {
                 let message = format!("{} has more than {KEYS_MAX} keys", self.what);
                 return Err(self.refused(Error::new(ErrorCode::TooLarge, message, "send only the keys that are read")));
             }
             self.each.key(&key, &mut map)?;
-            seen.insert(key);
         }
         Ok(self.each)
     }
@@ -195,6 +197,34 @@ impl<F> ObjectSeed<'_, F> {
             Some(fault) => fault.raise(error),
             None => E::custom(error.message),
         }
+    }
+}
+
+/// The keys of an object so far: compared while they are few, in a set where a client sends many, with the standard hasher because it
+/// chooses their text too.
+#[derive(Default)]
+struct SeenKeys<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> SeenKeys<'de> {
+    const FEW: usize = 16;
+
+    /// Whether the key had not come before.
+    fn is_new(&mut self, key: Cow<'de, str>) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+            return true;
+        }
+        self.many.insert(key)
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
     }
 }
 
@@ -238,31 +268,47 @@ impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
     type Value = (Column, Vec<RowError>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if !matches!(self.field.dtype, DType::FLOAT32 | DType::FLOAT64) {
+            return deserializer.deserialize_any(ColumnVisitor(self));
+        }
+        let json = <&RawValue>::deserialize(deserializer)?;
+        if let Some(data) = float_data(json, self.field.dtype, self.rows_max) {
+            return Ok((Column::new(data), Vec::new()));
+        }
+        let fault = self.fault;
+        parse(json.get().as_bytes(), fault, ColumnVisitor(self)).map_err(|error| fault.raise(error))
+    }
+}
+
+/// The numbers of a flat list, where all of them fit the type; see [`flat_numbers`].
+pub(crate) fn float_data(json: &RawValue, dtype: DType, items_max: usize) -> Option<ColumnData> {
+    let (numbers, _) = flat_numbers(json.get().as_bytes(), items_max)?;
+    if dtype == DType::FLOAT32 {
+        narrowed(&numbers).map(ColumnData::Float32)
+    } else {
+        Some(ColumnData::Float64(numbers))
+    }
+}
+
+/// Reads a list value by value.
+struct ColumnVisitor<'a>(ColumnSeed<'a>);
+
+impl<'de> DeserializeSeed<'de> for ColumnVisitor<'_> {
+    type Value = (Column, Vec<RowError>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl ColumnSeed<'_> {
-    fn not_a_list<E: de::Error>(&self) -> E {
-        let name = &self.field.name;
-        self.fault.raise(Error::new(
-            ErrorCode::TypeMismatch,
-            format!("column '{name}' is not a list"),
-            format!("send a list of {} values, one for each row", self.field.dtype),
-        ))
-    }
-}
-
-impl<'de> Visitor<'de> for ColumnSeed<'_> {
-    type Value = (Column, Vec<RowError>);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of {} values", self.field.dtype)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+    /// A column of lists, whose values are counted together.
+    fn lists<'de, A: SeqAccess<'de>>(&self, mut seq: A) -> Result<(Column, Vec<RowError>), A::Error> {
         let mut builder = ColumnBuilder::new(&*self.field.name, self.field.dtype, 0);
+        let mut values_left = LIST_VALUES_MAX;
         while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
+            let left = values_left.checked_sub(builder.last_list_len());
+            values_left = left.ok_or_else(|| self.fault.raise::<A::Error>(too_many_values(&self.field.name)))?;
             if builder.len() > self.rows_max {
                 return Err(self.fault.raise(too_many_rows(&self.field.name, self.rows_max)));
             }
@@ -273,33 +319,74 @@ impl<'de> Visitor<'de> for ColumnSeed<'_> {
         Ok(builder.finish())
     }
 
+    fn not_a_list<E: de::Error>(&self) -> E {
+        let name = &self.field.name;
+        self.fault.raise(Error::new(
+            ErrorCode::TypeMismatch,
+            format!("column '{name}' is not a list"),
+            format!("send a list of {} values, one for each row", self.field.dtype),
+        ))
+    }
+}
+
+impl<'de> Visitor<'de> for ColumnVisitor<'_> {
+    type Value = (Column, Vec<RowError>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {} values", self.0.field.dtype)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        if self.0.field.dtype.is_list() {
+            return self.0.lists(seq);
+        }
+        let mut builder = ColumnBuilder::new(&*self.0.field.name, self.0.field.dtype, 0);
+        while seq.next_element_seed(ElementSeed { builder: &mut builder, nested: None })?.is_some() {
+            if builder.len() > self.0.rows_max {
+                return Err(self.0.fault.raise(too_many_rows(&self.0.field.name, self.0.rows_max)));
+            }
+            if builder.errors_count() > self.0.wrong_max {
+                return Err(self.0.fault.raise(too_many_wrong(&builder.finish().1)));
+            }
+        }
+        Ok(builder.finish())
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Err(self.not_a_list())
+        Err(self.0.not_a_list())
     }
+}
+
+pub(crate) fn too_many_values(name: &str) -> Error {
+    Error::new(
+        ErrorCode::TooLarge,
+        format!("the lists of column '{name}' have more than {LIST_VALUES_MAX} values together"),
+        "split the request into several",
+    )
 }
 
 fn too_many_rows(name: &str, rows_max: usize) -> Error {
@@ -351,6 +438,13 @@ pub(crate) struct Nesting {
 }
 
 impl Nesting {
+    /// Of one list.
+    pub(crate) fn flat(items: usize) -> Self {
+        let mut nesting = Self { lists: 1, value_level: (items > 0).then_some(1), ..Self::default() };
+        nesting.lengths[0] = Some(items);
+        nesting
+    }
+
     /// Whether the data may have that shape: as one flat list, or nested exactly as the shape says.
     pub(crate) fn fits(&self, shape: &[usize]) -> bool {
         let lengths: Vec<usize> = self.lengths.iter().map_while(|length| *length).collect();
@@ -470,6 +564,10 @@ impl<'de> Visitor<'de> for ElementSeed<'_> {
         };
         let mut elements = ColumnBuilder::new("", DType::Scalar(element), seq.size_hint().unwrap_or(0));
         while seq.next_element_seed(ElementSeed { builder: &mut elements, nested: None })?.is_some() {
+            if elements.len() > LIST_VALUES_MAX {
+                let message = format!("a list holds more than {LIST_VALUES_MAX} values");
+                elements.push_error(Error::new(ErrorCode::TooLarge, message, "send shorter lists"));
+            }
             // One wrong element is enough to say why; the rest is read, and not kept.
             if elements.errors_count() > 0 {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}

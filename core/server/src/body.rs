@@ -104,7 +104,7 @@ async fn discard(body: &mut Incoming) {
     }
 }
 
-fn too_large(bytes_max: usize) -> Error {
+pub(crate) fn too_large(bytes_max: usize) -> Error {
     Error::new(
         ErrorCode::TooLarge,
         format!("the body is larger than {bytes_max} bytes"),
@@ -112,7 +112,11 @@ fn too_large(bytes_max: usize) -> Error {
     )
 }
 
-fn inflate(headers: &HeaderMap, raw: Bytes, bytes_max: usize) -> Result<Bytes> {
+/// The bytes as the header says that they are compressed.
+///
+/// # Errors
+/// As [`inflate_as`].
+pub(crate) fn inflate(headers: &HeaderMap, raw: Bytes, bytes_max: usize) -> Result<Bytes> {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else { return Ok(raw) };
     inflate_as(&encoding.to_str().unwrap_or("?").trim().to_ascii_lowercase(), raw, bytes_max)
 }

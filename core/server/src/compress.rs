@@ -62,15 +62,25 @@ impl Encoding {
 
 /// The answer in a form that the client takes, if that is worth it.
 pub(crate) async fn compressed(reply: Reply, accepted: Option<Encoding>) -> Reply {
-    let Some(encoding) = accepted.filter(|_| reply.status == 200 && reply.body.len() >= COMPRESSED_BYTES_MIN) else {
-        return reply;
-    };
+    let Some(encoding) = worthwhile(&reply, accepted) else { return reply };
     if reply.body.len() < LONG_BYTES {
         return encoded(reply, encoding);
     }
     tokio::task::spawn_blocking(move || encoded(reply, encoding))
         .await
         .unwrap_or_else(|_| Reply::error(&Error::internal("compressing an answer failed")))
+}
+
+/// As [`compressed`], on this thread however large it is.
+pub(crate) fn compressed_here(reply: Reply, accepted: Option<Encoding>) -> Reply {
+    match worthwhile(&reply, accepted) {
+        Some(encoding) => encoded(reply, encoding),
+        None => reply,
+    }
+}
+
+fn worthwhile(reply: &Reply, accepted: Option<Encoding>) -> Option<Encoding> {
+    accepted.filter(|_| reply.status == 200 && reply.body.len() >= COMPRESSED_BYTES_MIN)
 }
 
 fn encoded(reply: Reply, encoding: Encoding) -> Reply {

@@ -1,7 +1,11 @@
 //! What a server is told at its start. Every limit has a unit and a default.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::logs::LogConfig;
+use crate::traces::TracesConfig;
 
 /// Addresses and limits of a server.
 #[derive(Debug, Clone)]
@@ -22,6 +26,10 @@ pub struct ServerConfig {
     pub writes_max: usize,
     /// Whether clients may load and unload models.
     pub model_control: bool,
+    /// The file that says who may do what; without one everybody may do everything, on loopback addresses only.
+    pub access: Option<PathBuf>,
+    /// Whether everybody may do everything from other machines, too.
+    pub insecure_no_auth: bool,
     /// Connections open at a time; further ones are told to come back later. Fewer where the process may not open that many files:
     /// 256 files are left to everything else.
     pub connections_max: usize,
@@ -35,6 +43,10 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// After a stop, how long running requests may take.
     pub drain_timeout: Duration,
+    /// Where traces of requests go; `None` for nowhere.
+    pub traces: Option<TracesConfig>,
+    /// What is logged on stderr; `None` for nothing.
+    pub log: Option<LogConfig>,
 }
 
 impl Default for ServerConfig {
@@ -49,12 +61,16 @@ impl Default for ServerConfig {
             memory_bytes_max: 1 << 30,
             writes_max: 0,
             model_control: false,
+            access: None,
+            insecure_no_auth: false,
             connections_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),
+            traces: None,
+            log: None,
         }
     }
 }

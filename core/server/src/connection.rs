@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::config::ServerConfig;
 
@@ -98,30 +97,59 @@ impl TickLimits {
     }
 }
 
-/// A stream that notes what happens on it.
-#[derive(Debug)]
-pub(crate) struct WatchedStream {
-    stream: TcpStream,
-    state: Arc<ConnectionState>,
+/// Hears what happens on a stream.
+pub(crate) trait Watch {
+    /// Something has come, or the end.
+    ///
+    /// # Errors
+    /// Why the connection ends.
+    fn on_read(&self, bytes: usize) -> io::Result<()>;
+
+    /// Nothing is buffered above the stream any more.
+    fn on_flush(&self) {}
 }
 
-impl WatchedStream {
-    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
-        Self { stream, state }
+impl Watch for ConnectionState {
+    fn on_read(&self, _bytes: usize) -> io::Result<()> {
+        if self.phase() == Phase::Idle {
+            self.enter(Phase::Head);
+        }
+        Ok(())
+    }
+
+    fn on_flush(&self) {
+        // The answer is out.
+        if self.phase() == Phase::Replied {
+            self.enter(Phase::Idle);
+        }
     }
 }
 
-impl AsyncRead for WatchedStream {
+/// A stream, plain or of TLS, whose happenings are noted.
+#[derive(Debug)]
+pub(crate) struct WatchedStream<S, W> {
+    stream: S,
+    watch: Arc<W>,
+}
+
+impl<S, W> WatchedStream<S, W> {
+    pub(crate) fn new(stream: S, watch: Arc<W>) -> Self {
+        Self { stream, watch }
+    }
+}
+
+impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for WatchedStream<S, W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if matches!((&poll, self.state.phase()), (Poll::Ready(_), Phase::Idle)) {
-            self.state.enter(Phase::Head);
+        if poll.is_ready() {
+            self.watch.on_read(buf.filled().len() - before)?;
         }
         poll
     }
 }
 
-impl AsyncWrite for WatchedStream {
+impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for WatchedStream<S, W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -140,9 +168,8 @@ impl AsyncWrite for WatchedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_flush(cx);
-        // Nothing is buffered above this stream any more when it is flushed: the answer is out.
-        if matches!((&poll, self.state.phase()), (Poll::Ready(Ok(())), Phase::Replied)) {
-            self.state.enter(Phase::Idle);
+        if matches!(poll, Poll::Ready(Ok(()))) {
+            self.watch.on_flush();
         }
         poll
     }

@@ -1,18 +1,21 @@
 //! What a worker counts of its requests, and the Prometheus text of all counters.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use headrace_engine::{Engine, Histogram, HistogramSnapshot};
 
+use crate::access::Access;
 use crate::budget::MemoryBudget;
 use crate::grpc::GrpcCounters;
 use crate::model_counters::write_models;
+use crate::observe::Observer;
+use crate::process::write_process;
 use crate::route::ROUTE_NAMES;
 
 /// Statuses that are counted by themselves; the last place is for all others.
-const STATUSES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503];
 
 /// Counters of one worker; only its own thread writes them.
 #[derive(Debug, Default)]
@@ -33,6 +36,12 @@ impl WorkerCounters {
         self.requests[route][place].fetch_add(1, Ordering::Relaxed);
         self.latency[route].record(latency);
     }
+
+    /// Requests that were answered with a status that is counted by itself.
+    pub(crate) fn answered(&self, status: u16) -> u64 {
+        let Some(place) = STATUSES.iter().position(|known| *known == status) else { return 0 };
+        self.requests.iter().map(|statuses| statuses[place].load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// Everything that the metrics listener reads.
@@ -42,6 +51,9 @@ pub(crate) struct Scrape {
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
     pub(crate) refused_connections: AtomicU64,
     pub(crate) budget: Arc<MemoryBudget>,
+    /// Who traces and logs, if anybody does.
+    pub(crate) observer: OnceLock<Weak<Observer>>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Scrape {
@@ -63,6 +75,14 @@ impl Scrape {
         write_models(&self.engine, &mut page);
         self.write_payload(&mut page);
         self.write_consistency(&mut page);
+        self.write_tables(&mut page);
+        if let Some(observer) = self.observer.get().and_then(Weak::upgrade) {
+            observer.write_metrics(&mut page);
+        }
+        write_process(&mut page);
+        if let Some(access) = &self.access {
+            access.write(&mut page);
+        }
         page.text
     }
 
@@ -141,6 +161,20 @@ impl Scrape {
         }
     }
 
+    fn write_tables(&self, page: &mut Page) {
+        let tables = self.engine.store().map(|store| store.stats()).unwrap_or_default();
+        let name = "headrace_online_table_keys";
+        page.family(name, "gauge", "Keys of an online table, those whose rows are all deleted included.");
+        for (table, stats) in &tables {
+            page.sample(name, &[("table", table)], stats.keys as u64);
+        }
+        let name = "headrace_online_table_bytes";
+        page.family(name, "gauge", "Bytes that an online table uses: rows, index and texts.");
+        for (table, stats) in &tables {
+            page.sample(name, &[("table", table)], stats.used_bytes as u64);
+        }
+    }
+
     /// What the last `headrace verify consistency` of the project found.
     fn write_consistency(&self, page: &mut Page) {
         let Some(report) = self.engine.consistency() else { return };
@@ -207,6 +241,11 @@ impl Page {
         self.line(format_args!("{name}_bucket{all} {count}\n{name}_sum{labels} {sum}\n{name}_count{labels} {count}"));
     }
 
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing into a String cannot fail.
         let _ = writeln!(self.text, "{line}");
@@ -255,7 +294,14 @@ mod tests {
                 extra: 0,
             }],
         }));
-        let scrape = Scrape { engine, workers, refused_connections: AtomicU64::new(5), budget: MemoryBudget::new(1) };
+        let scrape = Scrape {
+            engine,
+            workers,
+            refused_connections: AtomicU64::new(5),
+            budget: MemoryBudget::new(1),
+            observer: OnceLock::new(),
+            access: None,
+        };
         let text = scrape.text();
         for line in [
             "headrace_http_requests_total{route=\"live\",status=\"200\"} 2",

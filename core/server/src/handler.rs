@@ -2,35 +2,49 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headrace_engine::{Deployment, Engine, PredictRequest};
 use headrace_protocol::{
-    decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict, error_body,
-    http_status, list_deployments, oip,
+    decode_online_features, decode_predict, describe_deployment, encode_online_features, encode_predict,
+    encode_sequences, error_body, http_status, list_deployments, oip, openapi,
 };
 use headrace_types::{Error, ErrorCode, Result};
-use http::{HeaderMap, Method};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
+use crate::access::{Action, Permit};
+use crate::arrival::{Arrival, REQUEST_ID};
 use crate::compress::Encoding;
 use crate::errands::ErrandQueues;
 use crate::later::{EngineResponse, Made, Queued};
+use crate::record::Record;
 use crate::repository::{ModelChange, check_body};
 use crate::route::{ModelRef, Route};
 use crate::writes::{ViewWrite, decode_keys, decode_push};
+
+const JSON: &str = "application/json";
+/// Of a body with binary tensors.
+const BINARY: &str = "application/octet-stream";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    pub(crate) content_type: &'static str,
     /// Bytes of JSON at the start of a body with binary tensors.
     pub(crate) header_bytes: Option<usize>,
     /// The verb that the path takes, told with a 405.
     pub(crate) allow: Option<Method>,
+    /// Seconds, told with a 429.
+    pub(crate) retry_after_s: Option<u64>,
     /// How the body is compressed.
     pub(crate) encoding: Option<Encoding>,
+    /// Why it is none.
+    pub(crate) error: Option<ErrorCode>,
 }
 
 impl Reply {
@@ -38,17 +52,62 @@ impl Reply {
         Self::ok(value.to_string().into_bytes())
     }
 
-    fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, header_bytes: None, allow: None, encoding: None }
+    pub(crate) fn ok(body: Vec<u8>) -> Self {
+        Self {
+            status: 200,
+            body,
+            content_type: JSON,
+            header_bytes: None,
+            allow: None,
+            retry_after_s: None,
+            encoding: None,
+            error: None,
+        }
+    }
+
+    fn tensors(body: Vec<u8>, header_bytes: Option<usize>) -> Self {
+        let content_type = if header_bytes.is_some() { BINARY } else { JSON };
+        Self { header_bytes, content_type, ..Self::ok(body) }
     }
 
     pub(crate) fn error(error: &Error) -> Self {
         Self {
             status: http_status(error.code),
             body: error_body(error),
+            content_type: JSON,
             header_bytes: None,
             allow: None,
+            retry_after_s: None,
             encoding: None,
+            error: Some(error.code),
+        }
+    }
+}
+
+impl Reply {
+    /// All headers but those of the connection.
+    pub(crate) fn tell_headers(&self, request_id: Option<HeaderValue>, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        if let Some(encoding) = self.encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+        }
+        if let Some(length) = self.header_bytes {
+            headers.insert(oip::HEADER_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(value) = self.allow.as_ref().and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
+            headers.insert(ALLOW, value);
+        }
+        if let Some(id) = request_id {
+            headers.insert(HeaderName::from_static(REQUEST_ID), id);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"headrace\""));
         }
     }
 }
@@ -79,12 +138,25 @@ pub(crate) enum Handled {
 pub(crate) struct Prediction {
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) asked: Asked,
+    /// What the transport took to read and to decode it.
+    pub(crate) read: Duration,
+    pub(crate) decode: Duration,
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Asked {
     Predict(PredictRequest),
+    /// Of a model of sequences.
+    Sequences(PredictRequest),
     Infer(oip::Infer),
+}
+
+impl Asked {
+    /// A prediction, by the kind of its model.
+    pub(crate) fn prediction(deployment: &Deployment, request: PredictRequest) -> Self {
+        if deployment.sequences().is_some() { Self::Sequences(request) } else { Self::Predict(request) }
+    }
 }
 
 /// Answers a request, or decodes it if its answer takes long. A panic becomes an error answer, and `panicked` is called.
@@ -93,14 +165,15 @@ pub(crate) fn handle(
     route: &Route,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
+    permit: &Permit,
     panicked: impl FnOnce(),
 ) -> Handled {
     let work = || {
         let prediction = match route {
-            Route::Predict(model) => decoded_predict(engine, model, body, arrived)?,
-            Route::Infer(model) => decoded_infer(engine, model, headers, body, arrived)?,
-            _ => return answer(engine, route, body).map(Handled::Answered),
+            Route::Predict(model) => decoded_predict(engine, model, body, arrival)?,
+            Route::Infer(model) => decoded_infer(engine, model, headers, body, arrival)?,
+            _ => return answer(engine, route, body, permit).map(Handled::Answered),
         };
         if prediction.takes_long() {
             return Ok(Handled::Long(prediction));
@@ -120,10 +193,11 @@ pub(crate) fn handle_whole(
     route: &Route,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
+    permit: &Permit,
     panicked: impl Fn(),
 ) -> Made<Reply> {
-    match handle(engine, route, headers, body, arrived, &panicked) {
+    match handle(engine, route, headers, body, arrival, permit, &panicked) {
         Handled::Answered(reply) => Made::Answered(reply),
         Handled::Queued(queued) => Made::Queued(queued),
         Handled::Long(prediction) => prediction.made_whole(engine, panicked),
@@ -137,7 +211,7 @@ impl Prediction {
         match &self.asked {
             Asked::Predict(request) => request.explain.is_some(),
             Asked::Infer(oip::Infer::Rows(request)) => request.predict.explain.is_some(),
-            Asked::Infer(oip::Infer::Tensors(_)) => self.deployment.takes_long(),
+            Asked::Infer(oip::Infer::Tensors(_)) | Asked::Sequences(_) => self.deployment.takes_long(),
         }
     }
 
@@ -156,13 +230,16 @@ impl Prediction {
         let deployment = &*self.deployment;
         match (&self.asked, response) {
             (Asked::Predict(_), EngineResponse::Rows(response)) => Ok(Reply::ok(encode_predict(deployment, &response))),
+            (Asked::Sequences(_), EngineResponse::Sequences(response)) => {
+                Ok(Reply::ok(encode_sequences(deployment, &response)))
+            }
             (Asked::Infer(oip::Infer::Rows(request)), EngineResponse::Rows(response)) => {
                 let encoded = oip::encode_infer(deployment, request, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             (Asked::Infer(oip::Infer::Tensors(infer)), EngineResponse::Tensors(response)) => {
                 let encoded = oip::encode_tensors(deployment, infer, &response)?;
-                Ok(Reply { header_bytes: encoded.header_bytes, ..Reply::ok(encoded.body) })
+                Ok(Reply::tensors(encoded.body, encoded.header_bytes))
             }
             _ => Err(other_kind()),
         }
@@ -192,12 +269,16 @@ pub(crate) async fn handle_errand(
     answer.map_or_else(|error| Reply::error(&error), Reply::ok)
 }
 
-enum Decoded {
+/// What the program around the server is to do.
+#[derive(Debug)]
+pub(crate) enum Decoded {
     Write(ViewWrite),
     ModelChange(ModelChange),
 }
 
-fn decode_errand(
+/// # Errors
+/// `read_only` where it is not done here; what is wrong with the request.
+pub(crate) fn decode_errand(
     engine: &Engine,
     queues: &ErrandQueues,
     route: &Route,
@@ -231,7 +312,7 @@ pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T>, panicked: impl FnO
 }
 
 /// The answer to what is no prediction.
-fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
+fn answer(engine: &Engine, route: &Route, body: &Bytes, permit: &Permit) -> Result<Reply> {
     let named = |model: &ModelRef| (model.name.clone(), model.version);
     match route {
         Route::Live => Ok(Reply::ok(br#"{"live":true}"#.to_vec())),
@@ -246,7 +327,7 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
             Ok(Reply::json(&oip::statistics(engine, Some(&name), version)?))
         }
         Route::RepositoryIndex => Ok(Reply::json(&oip::repository_index(engine, oip::decode_index_request(body)?))),
-        Route::OnlineFeatures => online_features(engine, body),
+        Route::OnlineFeatures => online_features(engine, body, permit),
         Route::Models => Ok(Reply::json(&oip::list_models(engine))),
         Route::Deployments => Ok(Reply::json(&list_deployments(engine))),
         Route::Deployment(name) => Ok(Reply::json(&describe_deployment(engine, name)?)),
@@ -255,6 +336,8 @@ fn answer(engine: &Engine, route: &Route, body: &Bytes) -> Result<Reply> {
             engine.settings().change_log(&oip::decode_settings(body)?)?;
             Ok(Reply::json(&engine.settings().log()))
         }
+        Route::OpenApi => Ok(Reply::json(&openapi::document(engine))),
+        Route::Docs => Ok(Reply { content_type: HTML, ..Reply::ok(openapi::page(engine)) }),
         Route::Push(_) | Route::Delete(_) | Route::ChangeModel(_) | Route::Predict(_) | Route::Infer(_) => {
             Err(Error::internal("an errand or a prediction came to where none is made"))
         }
@@ -281,11 +364,12 @@ fn ready(engine: &Engine) -> Result<Reply> {
     ))
 }
 
-fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrived: Instant) -> Result<Box<Prediction>> {
+fn decoded_predict(engine: &Engine, model: &ModelRef, body: &[u8], arrival: &Arrival) -> Result<Box<Prediction>> {
+    let began = Instant::now();
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut request = decode_predict(&deployment, body)?;
-    request.arrived = Some(arrived);
-    Ok(Box::new(Prediction { deployment, asked: Asked::Predict(request) }))
+    let request = decode_predict(&deployment, body)?;
+    let asked = Asked::prediction(&deployment, request);
+    Ok(arrival.decoded(deployment, asked, began))
 }
 
 fn decoded_infer(
@@ -293,16 +377,17 @@ fn decoded_infer(
     model: &ModelRef,
     headers: &HeaderMap,
     body: &Bytes,
-    arrived: Instant,
+    arrival: &Arrival,
 ) -> Result<Box<Prediction>> {
+    let began = Instant::now();
     let deployment = engine.deployment(&model.name, model.version)?;
-    let mut infer = oip::decode(&deployment, header_length(headers)?, body)?;
-    infer.arrived(arrived, None);
-    Ok(Box::new(Prediction { deployment, asked: Asked::Infer(infer) }))
+    let infer = oip::decode(&deployment, header_length(headers)?, body)?;
+    Ok(arrival.decoded(deployment, Asked::Infer(infer), began))
 }
 
-fn online_features(engine: &Engine, body: &[u8]) -> Result<Reply> {
+fn online_features(engine: &Engine, body: &[u8], permit: &Permit) -> Result<Reply> {
     let request = decode_online_features(engine, body)?;
+    permit.permit(Action::ReadFeatures, request.service.name())?;
     let response = engine.look_up(&request.service, &request.features)?;
     Ok(Reply::ok(encode_online_features(&request, &response)))
 }

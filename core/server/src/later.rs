@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use headrace_engine::{Engine, PredictResponse, Submitted, TensorResponse, Waiting};
+use headrace_engine::{Engine, PredictResponse, SequenceResponse, Submitted, TensorResponse, Timing, Waiting};
 use headrace_protocol::oip::Infer;
 use headrace_types::{Error, ErrorCode, Result};
 use tokio::sync::Semaphore;
@@ -46,6 +46,18 @@ pub(crate) enum Made<R> {
 pub(crate) enum EngineResponse {
     Rows(PredictResponse),
     Tensors(TensorResponse),
+    Sequences(SequenceResponse),
+}
+
+impl EngineResponse {
+    /// The request's id, its rows and where its time went.
+    pub(crate) fn facts(&self) -> (&str, usize, Timing) {
+        match self {
+            Self::Rows(response) => (&response.id, response.rows, response.timing),
+            Self::Tensors(response) => (&response.id, response.rows, response.timing),
+            Self::Sequences(response) => (&response.id, response.sequences.len(), response.timing),
+        }
+    }
 }
 
 /// A request that is answered later.
@@ -61,6 +73,13 @@ pub(crate) struct Queued {
     waiting: Box<Waiting>,
 }
 
+impl Queued {
+    /// The prediction and its answer, when it is there; this thread waits.
+    pub(crate) fn waited(self) -> (Box<Prediction>, Result<PredictResponse>) {
+        (self.prediction, self.waiting.wait())
+    }
+}
+
 impl Prediction {
     /// Answers, unless the model queues.
     ///
@@ -74,13 +93,17 @@ impl Prediction {
         let request = match &self.asked {
             Asked::Infer(Infer::Tensors(infer)) => {
                 let response = engine.run_on(&self.deployment, &infer.request)?;
-                return Ok(Made::Answered(reply(&self, EngineResponse::Tensors(response))));
+                return Ok(Made::Answered(self.tell(EngineResponse::Tensors(response), reply)));
+            }
+            Asked::Sequences(request) => {
+                let response = engine.predict_sequences(&self.deployment, request)?;
+                return Ok(Made::Answered(self.tell(EngineResponse::Sequences(response), reply)));
             }
             Asked::Infer(Infer::Rows(infer)) => &infer.predict,
             Asked::Predict(request) => request,
         };
         Ok(match engine.submit(&self.deployment, request)? {
-            Submitted::Answered(response) => Made::Answered(reply(&self, EngineResponse::Rows(response))),
+            Submitted::Answered(response) => Made::Answered(self.tell(EngineResponse::Rows(response), reply)),
             Submitted::Waiting(waiting) => Made::Queued(Queued { prediction: self, waiting: Box::new(waiting) }),
         })
     }
@@ -138,7 +161,7 @@ pub(crate) async fn reply_later<W: Work>(worker: &Worker, later: Later<W>, holds
             let panicked = || {
                 worker.counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            unpanicked(|| Ok(W::reply(&prediction, EngineResponse::Rows(response?))), panicked)
+            unpanicked(|| Ok(prediction.tell(EngineResponse::Rows(response?), W::reply)), panicked)
                 .unwrap_or_else(W::refused)
         }
     };

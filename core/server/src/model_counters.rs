@@ -1,6 +1,6 @@
 //! What models and their queues have counted, for Prometheus: under our names, and under Triton's where it has one for the same thing.
 
-use headrace_engine::{Engine, FailureReason, MetricsSnapshot, Phase, QueueStats, RefusalReason};
+use headrace_engine::{Engine, FailureReason, MetricsSnapshot, Phase, QueueStats, RefusalReason, TransportPhase};
 
 use crate::counters::Page;
 
@@ -78,6 +78,9 @@ fn write_requests(models: &[Counted], page: &mut Page) {
         for phase in Phase::ALL {
             page.histogram(name, &model.labels_and("phase", phase.name()), model.metrics.phase(phase));
         }
+        for phase in TransportPhase::ALL {
+            page.histogram(name, &model.labels_and("phase", phase.name()), model.metrics.transport(phase));
+        }
     }
     let name = "headrace_predict_cost_seconds_total";
     page.family(
@@ -132,7 +135,9 @@ fn write_triton(models: &[Counted], page: &mut Page) {
             us(model, &[Phase::Lookup, Phase::Transform])
         }),
         ("nv_inference_compute_infer_duration_us", "Time of the model.", |model| us(model, &[Phase::Model])),
-        ("nv_inference_compute_output_duration_us", "Time of the outputs, which counts as the model's.", |_| 0),
+        ("nv_inference_compute_output_duration_us", "Time of telling the outputs.", |model| {
+            model.metrics.transport(TransportPhase::Encode).sum_ns() / 1000
+        }),
     ];
     for (name, help, value) in counters {
         page.family(name, "counter", help);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use headrace_types::{Error, ErrorCode, Result};
 use http::Method;
 
+use crate::access::Action;
 use crate::repository::ModelChange;
 
 /// What a request asks for.
@@ -38,6 +39,10 @@ pub(crate) enum Route {
     TraceSetting(Option<String>),
     /// GET and POST /v2/logging
     Logging,
+    /// GET /v1/openapi.json
+    OpenApi,
+    /// GET /v1/docs
+    Docs,
 }
 
 /// A model's name and, if the path holds one, its version.
@@ -48,7 +53,7 @@ pub(crate) struct ModelRef {
 }
 
 /// Routes as metrics count them; the last one is everything that matched none.
-pub(crate) const ROUTE_NAMES: [&str; 20] = [
+pub(crate) const ROUTE_NAMES: [&str; 22] = [
     "live",
     "ready",
     "server_metadata",
@@ -68,9 +73,39 @@ pub(crate) const ROUTE_NAMES: [&str; 20] = [
     "change_model",
     "trace_setting",
     "logging",
+    "openapi",
+    "docs",
     "none",
 ];
+/// The paths of the routes, in the order of [`ROUTE_NAMES`]; a model's version may come behind its name.
+pub(crate) const ROUTE_PATHS: [&str; ROUTE_NAMES.len()] = [
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2",
+    "/v2/models/{model}",
+    "/v2/models/{model}/ready",
+    "/v2/models/{model}/config",
+    "/v2/models/{model}/stats",
+    "/v2/models/{model}/infer",
+    "/v2/repository/index",
+    "/v1/deployments/{model}/predict",
+    "/get-online-features",
+    "/v2/models",
+    "/v1/deployments",
+    "/v1/deployments/{model}",
+    "/v1/feature-views/{view}/push",
+    "/v1/feature-views/{view}/delete",
+    "/v2/repository/models/{model}/{change}",
+    "/v2/models/{model}/trace/setting",
+    "/v2/logging",
+    "/v1/openapi.json",
+    "/v1/docs",
+    "",
+];
 pub(crate) const ROUTE_NONE: usize = ROUTE_NAMES.len() - 1;
+
+/// Of a path; none of ours has as many.
+const SEGMENTS_MAX: usize = 16;
 
 impl Route {
     /// The route's place in [`ROUTE_NAMES`].
@@ -95,7 +130,39 @@ impl Route {
             Route::ChangeModel(_) => 16,
             Route::TraceSetting(_) => 17,
             Route::Logging => 18,
+            Route::OpenApi => 19,
+            Route::Docs => 20,
         }
+    }
+
+    /// What a request does, and with what: an empty name is the whole server, and none is told by the body. None for health, which is
+    /// open to all.
+    pub(crate) fn asks(&self, method: &Method) -> Option<(Action, Option<&str>)> {
+        let settings = if *method == Method::POST { Action::ManageModels } else { Action::ReadMetadata };
+        let (action, resource) = match self {
+            Route::Live | Route::Ready => return None,
+            Route::Infer(model) | Route::Predict(model) => (Action::Predict, model.name.as_str()),
+            Route::OnlineFeatures => return Some((Action::ReadFeatures, None)),
+            Route::Push(view) | Route::Delete(view) => (Action::WriteFeatures, view.as_str()),
+            Route::ChangeModel(ModelChange::Load(name) | ModelChange::Unload(name)) => {
+                (Action::ManageModels, name.as_str())
+            }
+            Route::TraceSetting(model) => (settings, model.as_deref().unwrap_or_default()),
+            Route::Logging => (settings, ""),
+            Route::ModelMetadata(model)
+            | Route::ModelReady(model)
+            | Route::ModelConfig(model)
+            | Route::ModelStatistics(model) => (Action::ReadMetadata, model.name.as_str()),
+            Route::Deployment(name) => (Action::ReadMetadata, name.as_str()),
+            Route::ServerMetadata
+            | Route::Statistics
+            | Route::RepositoryIndex
+            | Route::Models
+            | Route::Deployments
+            | Route::OpenApi
+            | Route::Docs => (Action::ReadMetadata, ""),
+        };
+        Some((action, Some(resource)))
     }
 
     fn is_post(&self) -> bool {
@@ -133,9 +200,21 @@ impl Route {
     /// `not_found` for a path that is none of ours; `invalid_argument` for a version that is not a number.
     pub(crate) fn of_path(path: &str) -> Result<Self> {
         let path = path.strip_prefix('/').unwrap_or(path);
-        let segments: Vec<Cow<'_, str>> = path.split('/').map(percent_decoded).collect();
-        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        match segments.as_slice() {
+        if path.contains('%') {
+            let segments: Vec<Cow<'_, str>> = path.split('/').map(percent_decoded).collect();
+            let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+            return Self::of_segments(path, &segments);
+        }
+        let (mut segments, mut count) = ([""; SEGMENTS_MAX], 0);
+        for segment in path.split('/') {
+            *segments.get_mut(count).ok_or_else(|| unknown_path(path))? = segment;
+            count += 1;
+        }
+        Self::of_segments(path, &segments[..count])
+    }
+
+    fn of_segments(path: &str, segments: &[&str]) -> Result<Self> {
+        match segments {
             ["v2"] | ["v2", ""] => Ok(Route::ServerMetadata),
             ["v2", "health", "live"] => Ok(Route::Live),
             ["v2", "health", "ready"] => Ok(Route::Ready),
@@ -162,6 +241,8 @@ impl Route {
             ["v1", "deployments", name] => Ok(Route::Deployment((*name).to_owned())),
             ["v1", "feature-views", name, "push"] => Ok(Route::Push((*name).to_owned())),
             ["v1", "feature-views", name, "delete"] => Ok(Route::Delete((*name).to_owned())),
+            ["v1", "openapi.json"] => Ok(Route::OpenApi),
+            ["v1", "docs"] => Ok(Route::Docs),
             ["get-online-features"] => Ok(Route::OnlineFeatures),
             _ => Err(unknown_path(path)),
         }
@@ -221,7 +302,7 @@ fn unknown_path(path: &str) -> Error {
         }
         _ => {
             "use GET /v1/deployments for what is served, POST /v1/deployments/NAME/predict, POST /get-online-features, \
-             or GET /v2 for the Open Inference Protocol"
+             GET /v2 for the Open Inference Protocol, or GET /v1/docs"
         }
     };
     let message = format!("there is nothing at '/{}'", path.chars().take(200).collect::<String>());
@@ -281,9 +362,19 @@ mod tests {
             ("/v2/trace/setting", Route::TraceSetting(None)),
             ("/v2/models/m/trace/setting", Route::TraceSetting(Some("m".to_owned()))),
             ("/v2/logging", Route::Logging),
+            ("/v1/openapi.json", Route::OpenApi),
+            ("/v1/docs", Route::Docs),
         ] {
             assert_eq!(Route::of_path(path).unwrap(), route, "{path}");
             assert_ne!(route.index(), ROUTE_NONE);
+        }
+    }
+
+    #[test]
+    fn every_path_of_a_route_leads_to_it() {
+        for (index, path) in ROUTE_PATHS.iter().enumerate().take(ROUTE_NONE) {
+            let path = path.replace("{change}", "load");
+            assert_eq!(Route::of_path(&path).unwrap().index(), index, "{path}");
         }
     }
 

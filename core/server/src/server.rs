@@ -3,21 +3,25 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use headrace_engine::Engine;
 use headrace_types::{Error, ErrorCode, Result};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::budget::MemoryBudget;
 use crate::config::ServerConfig;
 use crate::counters::{Scrape, WorkerCounters};
 use crate::errands::{ErrandQueues, Errands};
 use crate::grpc::REFUSAL;
+use crate::logs::{Level, Log};
+use crate::observe::Observer;
 use crate::open_files::allowed_connections;
 use crate::repository::{ModelChange, change_queue};
 use crate::scrape::serve_metrics;
@@ -40,6 +44,7 @@ pub struct Server {
     scrape: Arc<Scrape>,
     listeners: Mutex<Option<Listeners>>,
     errands: Arc<ErrandQueues>,
+    observer: Option<Arc<Observer>>,
     handle: ServerHandle,
 }
 
@@ -79,6 +84,8 @@ impl Server {
     /// `port_busy` naming the address, or `io`.
     pub fn bind(mut config: ServerConfig, engine: Arc<Engine>) -> Result<Self> {
         config.connections_max = allowed_connections(config.connections_max);
+        let access = config.access.as_deref().map(Access::open).transpose()?;
+        check_openness(&config, access.as_deref())?;
         let http = listen(config.http_addr, "HTTP")?;
         let grpc = config.grpc_addr.map(|addr| listen(addr, "gRPC")).transpose()?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "metrics")).transpose()?;
@@ -89,12 +96,17 @@ impl Server {
         };
         let workers = (0..config.threads_count()).map(|_| Arc::new(WorkerCounters::default())).collect();
         let budget = MemoryBudget::new(config.memory_bytes_max);
-        let scrape = Arc::new(Scrape { engine, workers, refused_connections: AtomicU64::new(0), budget });
+        let (refused_connections, observer) = (AtomicU64::new(0), OnceLock::new());
+        let scrape = Arc::new(Scrape { engine, workers, refused_connections, budget, observer, access });
+        let observer = Observer::of(&config, &scrape)?;
+        if let Some(observer) = &observer {
+            let _ = scrape.observer.set(Arc::downgrade(observer)); // it was made just now
+        }
         let handle = ServerHandle { stop: Arc::new(watch::Sender::new(false)) };
         let writes = write_queue(config.writes_max);
         let errands = Arc::new(ErrandQueues { writes, models: change_queue(config.model_control) });
         let listeners = Mutex::new(Some(Listeners { http, grpc, metrics }));
-        Ok(Self { config, addrs, scrape, listeners, errands, handle })
+        Ok(Self { config, addrs, scrape, listeners, errands, observer, handle })
     }
 
     pub fn local_addrs(&self) -> LocalAddrs {
@@ -111,6 +123,16 @@ impl Server {
         self.errands.models.take()
     }
 
+    /// Whether clients must speak TLS.
+    pub fn has_tls(&self) -> bool {
+        self.scrape.access.as_ref().is_some_and(|access| access.has_tls())
+    }
+
+    /// What one should know of the access policy since the last time, such as a changed file that is wrong.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.scrape.access.as_ref().map(|access| access.take_notices()).unwrap_or_default()
+    }
+
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
@@ -124,17 +146,41 @@ impl Server {
         let Some(listeners) = taken else {
             return Err(Error::new(ErrorCode::Unavailable, "this server has run already", "bind a new one"));
         };
+        let Some(observer) = &self.observer else { return self.serve(listeners) };
+        let reporters = observer.start()?;
+        self.log_ready();
+        let served = self.serve(listeners);
+        observer.end(reporters);
+        served
+    }
+
+    fn log(&self) -> Option<&Log> {
+        self.observer.as_ref()?.log().map(|log| &**log)
+    }
+
+    fn log_ready(&self) {
+        let Some(log) = self.log() else { return };
+        let text = |addr: Option<SocketAddr>| addr.map_or(Value::Null, |addr| addr.to_string().into());
+        let LocalAddrs { http, grpc, metrics } = self.addrs;
+        let (version, pid) = (env!("CARGO_PKG_VERSION").into(), std::process::id().into());
+        let fields = [("version", version), ("pid", pid), ("threads", self.config.threads_count().into())];
+        log.event(Level::Info, "start", "the server begins", &fields);
+        let fields = [("http", text(Some(http))), ("grpc", text(grpc)), ("metrics", text(metrics))];
+        log.event(Level::Info, "ready", "connections are taken", &fields);
+    }
+
+    fn serve(&self, listeners: Listeners) -> Result<()> {
         let stopping = Arc::new(AtomicBool::new(false));
         let turns = Arc::new(Semaphore::new(self.config.threads_count()));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for (number, counters) in self.scrape.workers.iter().enumerate() {
             let (sender, streams) = unbounded_channel();
-            let (engine, counters) = (Arc::clone(&self.scrape.engine), Arc::clone(counters));
-            let budget = Arc::clone(&self.scrape.budget);
+            let (counters, observer) = (Arc::clone(counters), self.observer.clone());
             let (stopping, errands) = (Arc::clone(&stopping), Arc::clone(&self.errands));
             let (config, turns) = (self.config.clone(), Arc::clone(&turns));
-            let worker = Worker::new(engine, config, Arc::clone(&counters), stopping, budget, errands, turns);
+            let given = Arc::clone(&counters);
+            let worker = Worker::new(&self.scrape, config, given, stopping, observer, errands, turns);
             let thread = thread::Builder::new().name(format!("headrace-http-{number}"));
             threads.push(thread.spawn(move || worker.run(streams))?);
             senders.push((sender, counters));
@@ -145,13 +191,24 @@ impl Server {
             if let Some(metrics) = listeners.metrics {
                 tokio::spawn(serve_metrics(tokio_listener(metrics)?, Arc::clone(&self.scrape)));
             }
+            if let Some(access) = &self.scrape.access {
+                tokio::spawn(Arc::clone(access).keep());
+            }
             let grpc = listeners.grpc.map(tokio_listener).transpose()?;
             acceptor.accept_until(tokio_listener(listeners.http)?, grpc, self.handle.stop.subscribe()).await;
             io::Result::Ok(())
         });
         stopping.store(true, Ordering::Relaxed);
+        if let Some(log) = self.log() {
+            let fields = [("connections", self.scrape.connections().into())];
+            log.event(Level::Info, "drain", "no connections are taken any more, running requests end", &fields);
+        }
         drop(acceptor); // closes the channels, which tells the workers to drain
-        self.join(threads)?;
+        let joined = self.join(threads);
+        if let Some(access) = &self.scrape.access {
+            access.close();
+        }
+        joined?;
         Ok(accepted?)
     }
 
@@ -214,7 +271,10 @@ impl Acceptor<'_> {
         let Ok(stream) = stream.into_std() else { return };
         if self.scrape.connections() >= self.config.connections_max as u64 {
             self.scrape.refused_connections.fetch_add(1, Ordering::Relaxed);
-            refuse(&stream, speaks);
+            // In plain words a client of TLS would understand nothing.
+            if !self.scrape.access.as_ref().is_some_and(|access| access.has_tls()) {
+                refuse(&stream, speaks);
+            }
             return;
         }
         let fewest = self.workers.iter().min_by_key(|(_, counters)| counters.connections.load(Ordering::Relaxed));
@@ -242,6 +302,31 @@ fn refuse(mut stream: &TcpStream, speaks: Speaks) {
 fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
+}
+
+/// Nobody is let in from other machines unless somebody has said who.
+///
+/// # Errors
+/// `permission_denied`, naming the address.
+fn check_openness(config: &ServerConfig, access: Option<&Access>) -> Result<()> {
+    let mut addrs =
+        [Some(("HTTP", config.http_addr)), config.grpc_addr.map(|addr| ("gRPC", addr))].into_iter().flatten();
+    let Some((what, addr)) = addrs.find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) else { return Ok(()) };
+    match access {
+        Some(access) if !access.has_tls() => {
+            access.notice(format!(
+                "{what} on {addr} is not encrypted, so keys and tokens go in clear: add [tls] to the access policy"
+            ));
+            Ok(())
+        }
+        Some(_) => Ok(()),
+        None if config.insecure_no_auth => Ok(()),
+        None => Err(Error::new(
+            ErrorCode::PermissionDenied,
+            format!("{what} on {addr} could be reached from other machines, and nothing says who may do what"),
+            "name a policy (`headrace serve --access access.toml`; `headrace keys create` begins one), or let everybody in with --insecure-no-auth",
+        )),
+    }
 }
 
 fn listen(addr: SocketAddr, what: &str) -> Result<TcpListener> {

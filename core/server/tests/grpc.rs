@@ -87,7 +87,8 @@ fn refusals_have_status_slug_and_reason() {
         (INFER, b"\xff\xff".to_vec(), 3, "invalid_argument"),
         (INFER, field(1, b"delay"), 3, "missing_column"),
         (INFER, infer("fragile", [1, 1], &[0.0]), 13, "internal"),
-        ("/inference.GRPCInferenceService/RepositoryModelLoad", vec![], 12, "method_not_allowed"),
+        ("/inference.GRPCInferenceService/RepositoryModelLoad", vec![], 7, "read_only"),
+        ("/inference.GRPCInferenceService/SystemSharedMemoryStatus", vec![], 12, "method_not_allowed"),
         ("/inference.GRPCInferenceService/Nothing", vec![], 12, "method_not_allowed"),
         (CHECK, field(1, b"nothing"), 5, "unknown_model"),
     ] {

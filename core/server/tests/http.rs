@@ -570,7 +570,12 @@ fn requests_that_wait_and_those_that_take_long_take_no_places_of_each_other() {
         let held = gate.lock().unwrap();
         let ask = [head("POST", path, &[], body.len()), body.as_bytes().to_vec()].concat();
         let mut clients: Vec<Client> = (0..256).map(|_| server.client()).collect();
-        clients.iter_mut().for_each(|client| client.send(&ask));
+        clients[0].send(&ask);
+        // Its call runs before the others fill the queue.
+        while away.calls.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        clients[1..].iter_mut().for_each(|client| client.send(&ask));
         wait_for_in_flight(&server, 256);
         let mut another = server.client();
         let refused = another.post(path, body.as_bytes());

@@ -67,6 +67,10 @@ error_codes! {
     StoreFull => "store_full",
     ReadOnly => "read_only",
     Io => "io",
+    // who asks
+    Unauthenticated => "unauthenticated",
+    PermissionDenied => "permission_denied",
+    RateLimited => "rate_limited",
     // the process
     PortBusy => "port_busy",
     UsedAfterFork => "used_after_fork",

@@ -20,6 +20,7 @@ use crate::local_store::LocalStore;
 use crate::plan::Plan;
 use crate::response::{response_arrays, response_dict};
 use crate::runtimes::runtimes_of;
+use crate::sequences::sequences_dict;
 use crate::values::{column_of, columns_of, list_of};
 
 /// Rows from which on a prediction lets other Python threads run: below, handing the lock over costs more than the work.
@@ -256,6 +257,10 @@ impl Engine {
             explain: explain.map(explain_of).transpose()?.flatten(),
             ..request_of(&deployment, entities, request, features)?
         };
+        if deployment.sequences().is_some() {
+            let response = detached(py, || self.inner.predict_sequences(&deployment, &ask))?;
+            return sequences_dict(py, &deployment, &response);
+        }
         let response = self.answered(py, &deployment, &ask)?;
         response_dict(py, &deployment, &response)
     }

@@ -4,6 +4,7 @@
 //! ([`error::detached`]), every handle refuses to work after a fork ([`fork::ForkGuard`]), no panic crosses the boundary.
 
 mod digest;
+mod embedded;
 mod engine;
 mod error;
 mod expressions;
@@ -14,6 +15,7 @@ mod interrupt;
 mod join;
 mod keys;
 mod local_store;
+mod logs;
 mod model;
 mod model_rows;
 mod online_plan;
@@ -21,6 +23,7 @@ mod plan;
 mod profile;
 mod response;
 mod runtimes;
+mod sequences;
 mod serve;
 mod sketches;
 mod tensor;
@@ -33,6 +36,8 @@ mod _native {
     #[pymodule_export]
     use crate::digest::{canonical_json, digest_bytes, digest_file, digest_json, source_digest};
     #[pymodule_export]
+    use crate::embedded::{Embedded, EmbeddedAnswer};
+    #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::expressions::Expressions;
@@ -42,6 +47,8 @@ mod _native {
     use crate::join::{JoinedTable, PointInTimeJoin, RecordRows, complete_join, partition_rows};
     #[pymodule_export]
     use crate::local_store::{LocalStore, StoreSnapshot};
+    #[pymodule_export]
+    use crate::logs::write_log;
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

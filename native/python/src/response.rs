@@ -1,6 +1,6 @@
 //! A prediction as the dictionary of the Common API: the same names, nesting and nulls as `headrace_protocol` writes in JSON.
 
-use headrace_engine::{Deployment, Explanation, NO_LABEL, Phase, PredictResponse, RowError};
+use headrace_engine::{Deployment, Explanation, NO_LABEL, Phase, PredictResponse, RowError, Timing};
 use headrace_types::{Error, Task};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2};
@@ -18,13 +18,7 @@ pub(crate) fn response_dict<'py>(
     deployment: &Deployment,
     response: &PredictResponse,
 ) -> Outcome<Bound<'py, PyDict>> {
-    let answer = PyDict::new(py);
-    answer.set_item(intern!(py, "id"), &response.id)?;
-    answer.set_item(intern!(py, "api_version"), intern!(py, API_VERSION))?;
-    answer.set_item(intern!(py, "deployment"), &*response.deployment)?;
-    answer.set_item(intern!(py, "model"), &*response.model)?;
-    answer.set_item(intern!(py, "model_version"), response.model_version.to_string())?;
-    answer.set_item(intern!(py, "task"), task_name(py, response.task))?;
+    let answer = begin_answer(py, deployment, &response.id)?;
     let classes: Vec<Bound<'py, PyString>> = response.classes.iter().map(|class| PyString::new(py, class)).collect();
     let mut features = Vec::new();
     if response.explain.is_some() {
@@ -36,7 +30,19 @@ pub(crate) fn response_dict<'py>(
         predictions.append(prediction(py, deployment, response, &names, row)?)?;
     }
     answer.set_item(intern!(py, "predictions"), predictions)?;
-    answer.set_item(intern!(py, "timing_us"), timing(py, response)?)?;
+    answer.set_item(intern!(py, "timing_us"), timing_dict(py, &response.timing)?)?;
+    Ok(answer)
+}
+
+/// What stands before the predictions.
+pub(crate) fn begin_answer<'py>(py: Python<'py>, deployment: &Deployment, id: &str) -> Outcome<Bound<'py, PyDict>> {
+    let answer = PyDict::new(py);
+    answer.set_item(intern!(py, "id"), id)?;
+    answer.set_item(intern!(py, "api_version"), intern!(py, API_VERSION))?;
+    answer.set_item(intern!(py, "deployment"), deployment.name())?;
+    answer.set_item(intern!(py, "model"), deployment.name())?;
+    answer.set_item(intern!(py, "model_version"), deployment.version().to_string())?;
+    answer.set_item(intern!(py, "task"), task_name(py, deployment.task()))?;
     Ok(answer)
 }
 
@@ -145,12 +151,17 @@ fn prediction<'py>(
         }
     }
     if let Some(RowError { error, .. }) = response.row_error(row) {
-        let status = PyDict::new(py);
-        status.set_item(intern!(py, "code"), error.code.slug())?;
-        status.set_item(intern!(py, "error"), error.to_string())?;
-        found.set_item(intern!(py, "status"), status)?;
+        found.set_item(intern!(py, "status"), status_dict(py, error)?)?;
     }
     Ok(found)
+}
+
+/// Why a row has no answer.
+pub(crate) fn status_dict<'py>(py: Python<'py>, error: &Error) -> Outcome<Bound<'py, PyDict>> {
+    let status = PyDict::new(py);
+    status.set_item(intern!(py, "code"), error.code.slug())?;
+    status.set_item(intern!(py, "error"), error.to_string())?;
+    Ok(status)
 }
 
 fn explanation_dict<'py>(
@@ -172,15 +183,15 @@ fn explanation_dict<'py>(
 }
 
 /// A failed row has no number; JSON says null there, Python None.
-fn number(value: f64) -> Option<f64> {
+pub(crate) fn number(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-fn timing<'py>(py: Python<'py>, response: &PredictResponse) -> Outcome<Bound<'py, PyDict>> {
+pub(crate) fn timing_dict<'py>(py: Python<'py>, timed: &Timing) -> Outcome<Bound<'py, PyDict>> {
     let timing = PyDict::new(py);
     for phase in Phase::ALL {
         #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
-        let us = (response.timing.of(phase).as_nanos() / 100) as f64 / 10.0;
+        let us = (timed.of(phase).as_nanos() / 100) as f64 / 10.0;
         timing.set_item(PyString::intern(py, phase.name()), us)?;
     }
     Ok(timing)

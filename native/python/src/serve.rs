@@ -1,6 +1,7 @@
 //! `serve`: the HTTP and gRPC server on this process's main thread, until a signal asks it to stop.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use pyo3::types::PyDict;
 use crate::engine::Engine;
 use crate::error::{Outcome, error_of, guarded, type_mismatch};
 use crate::join::RecordRows;
+use crate::logs::{log_config, traces_config};
 
 /// How long a signal may go unnoticed.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -25,17 +27,20 @@ pub(crate) struct Callbacks {
     tick: Option<Py<PyAny>>,
     write: Option<Py<PyAny>>,
     change_model: Option<Py<PyAny>>,
+    notice: Option<Py<PyAny>>,
 }
 
 /// Answers requests until SIGINT or SIGTERM, then ends what has begun and returns.
 ///
 /// `config` has the keys host, http_port, grpc_port and metrics_port (None for no gRPC or no metrics), threads, body_bytes_max,
-/// memory_bytes_max and writes_max. `callbacks` has these keys, each None for nothing:
+/// memory_bytes_max, writes_max, log, access_log, slow_request_seconds, traces, metrics_host, access (the path of a policy, or None) and
+/// insecure_no_auth. `callbacks` has these keys, each None for nothing:
 ///
 /// - `ready(addresses)` is called once connections are taken, `tick()` every `tick_seconds`. An exception in either stops the server and is
 ///   raised.
 /// - `write(view, frame, wrong, event_ts_us, is_deletion)` makes a write, on a thread of its own, and returns the JSON that answers it; an
 ///   exception in it answers that request.
+/// - `notice(text)` is told what one should know of the access policy.
 /// - `change_model(name, is_loaded)` loads or unloads a model, on a thread of its own, too; without it clients cannot.
 #[pyfunction]
 #[pyo3(signature = (engine, config, callbacks, tick_seconds=1.0))]
@@ -47,7 +52,8 @@ pub(crate) fn serve(
     tick_seconds: f64,
 ) -> Outcome<()> {
     let engine = engine.checked()?.clone();
-    let Callbacks { ready, tick: on_tick, write: on_write, change_model: on_model_change } = callbacks;
+    let Callbacks { ready, tick: on_tick, write: on_write, change_model: on_model_change, notice: on_notice } =
+        callbacks;
     let config = ServerConfig { model_control: on_model_change.is_some(), ..config_of(config)? };
     let server = Server::bind(config, engine)?;
     if let Some(on_ready) = ready {
@@ -56,6 +62,7 @@ pub(crate) fn serve(
         ready.set_item("http", addresses.http.to_string())?;
         ready.set_item("grpc", addresses.grpc.map(|address| address.to_string()))?;
         ready.set_item("metrics", addresses.metrics.map(|address| address.to_string()))?;
+        ready.set_item("tls", server.has_tls())?;
         on_ready.call1(py, (ready,))?;
     }
     let tick = Duration::try_from_secs_f64(tick_seconds)
@@ -81,6 +88,11 @@ pub(crate) fn serve(
                 let is_due = ticked.elapsed() >= tick;
                 let checked = Python::attach(|py| {
                     py.check_signals()?;
+                    if let Some(callback) = &on_notice {
+                        for notice in server.take_notices() {
+                            callback.call1(py, (notice,))?;
+                        }
+                    }
                     if let (true, Some(callback)) = (is_due, &on_tick) {
                         callback.call0(py)?;
                     }
@@ -122,7 +134,11 @@ fn run_errands<T>(errands: &Errands<T>, has_ended: &AtomicBool, run: impl Fn(Pyt
     }
 }
 
-fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: ViewWrite) -> PyResult<Vec<u8>> {
+pub(crate) fn make_write(
+    py: Python<'_>,
+    on_write: &Py<PyAny>,
+    ViewWrite { view, write }: ViewWrite,
+) -> PyResult<Vec<u8>> {
     let answer = match write {
         Write::Push(pushed) => {
             on_write.call1(py, (view, RecordRows::new(pushed.rows), pushed.wrong, None::<i64>, false))
@@ -136,7 +152,7 @@ fn make_write(py: Python<'_>, on_write: &Py<PyAny>, ViewWrite { view, write }: V
 }
 
 /// The protocol's answer has no body.
-fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> PyResult<Vec<u8>> {
+pub(crate) fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> PyResult<Vec<u8>> {
     let (name, is_loaded) = match change {
         ModelChange::Load(name) => (name, true),
         ModelChange::Unload(name) => (name, false),
@@ -146,20 +162,20 @@ fn change_model(py: Python<'_>, on_change: &Py<PyAny>, change: &ModelChange) -> 
 
 fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
     let defaults = ServerConfig::default();
-    let host: IpAddr = match given.get_item("host")? {
-        Some(host) => {
-            let text: String = host.extract()?;
-            let name = if text == "localhost" { "127.0.0.1" } else { &text };
-            name.parse().map_err(|_| {
-                Error::new(
-                    ErrorCode::InvalidArgument,
-                    format!("server.host is '{text}'"),
-                    "give an IP address: 127.0.0.1, 0.0.0.0 or ::1",
-                )
-            })?
-        }
-        None => defaults.http_addr.ip(),
+    let address = |name: &str| -> Outcome<IpAddr> {
+        let Some(host) = given.get_item(name)? else { return Ok(defaults.http_addr.ip()) };
+        let text: String = host.extract()?;
+        let number = if text == "localhost" { "127.0.0.1" } else { &text };
+        Ok(number.parse().map_err(|_| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("server.{name} is '{text}'"),
+                "give an IP address: 127.0.0.1, 0.0.0.0 or ::1",
+            )
+        })?)
     };
+    // Metrics have a host of their own: opening HTTP to others does not open them.
+    let (host, metrics_host) = (address("host")?, address("metrics_host")?);
     let port = |name: &str, default: u16| -> Outcome<u16> {
         match given.get_item(name)? {
             Some(port) => port
@@ -168,13 +184,13 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
             None => Ok(default),
         }
     };
-    let optional = |name: &str, default: u16| -> Outcome<Option<SocketAddr>> {
+    let optional = |name: &str, host: IpAddr, default: u16| -> Outcome<Option<SocketAddr>> {
         match given.get_item(name)? {
             Some(none) if none.is_none() => Ok(None),
             _ => Ok(Some(SocketAddr::new(host, port(name, default)?))),
         }
     };
-    let (grpc_addr, metrics_addr) = (optional("grpc_port", 8001)?, optional("metrics_port", 8002)?);
+    let (grpc_addr, metrics_addr) = (optional("grpc_port", host, 8001)?, optional("metrics_port", metrics_host, 8002)?);
     let count = |name: &str, default: usize| -> Outcome<usize> {
         match given.get_item(name)? {
             Some(count) => count
@@ -183,7 +199,11 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
             None => Ok(default),
         }
     };
+    let access: Option<PathBuf> = given.get_item("access")?.map(|path| path.extract()).transpose()?.flatten();
+    let insecure_no_auth = given.get_item("insecure_no_auth")?.is_some_and(|flag| flag.is_truthy().unwrap_or(false));
     Ok(ServerConfig {
+        access,
+        insecure_no_auth,
         http_addr: SocketAddr::new(host, port("http_port", defaults.http_addr.port())?),
         grpc_addr,
         metrics_addr,
@@ -191,6 +211,8 @@ fn config_of(given: &Bound<'_, PyDict>) -> Outcome<ServerConfig> {
         body_bytes_max: count("body_bytes_max", defaults.body_bytes_max)?,
         memory_bytes_max: count("memory_bytes_max", defaults.memory_bytes_max)?,
         writes_max: count("writes_max", defaults.writes_max)?,
+        traces: traces_config(given)?,
+        log: log_config(given)?,
         ..defaults
     })
 }

@@ -142,7 +142,7 @@ fn push_other(builder: &mut ColumnBuilder, value: &Bound<'_, PyAny>) -> Outcome<
             return push(builder, &micros.call_method0(intern!(py, "item"))?);
         }
         push_plain(builder, &plain)?;
-    } else if builder.dtype().is_list() {
+    } else if builder.dtype().is_list() && !value.is_instance_of::<PyDict>() {
         let mut errors = Vec::new();
         let column = column_of("", DType::Scalar(builder.dtype().element()), value, &mut errors)?;
         match errors.pop() {

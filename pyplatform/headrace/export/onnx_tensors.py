@@ -49,7 +49,8 @@ def export_onnx_tensors(
         path: the file to write.
         golden: an array for each input by its name, or several such calls. The engine must answer them as onnxruntime
             does.
-        task: `tensors` or `seq2seq`.
+        task: `tensors`; `seq2seq` of a model whose tensors have the names of core/models/runtimes.md, which the Common
+            API answers, too.
         batch_max: rows that one request may have, where the first dimension of all inputs and outputs is a free batch;
             0 where it is not.
         labels: output -> names for the places of its last dimension, which the classification extension tells.

@@ -49,6 +49,7 @@ BUSY_SHARE = 0.1
 OPEN_P99_US = 1500.0
 REQUESTS = 4096
 COMPARED = 64
+INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 TOLERANCE = 1e-5
 
 BARS = (
@@ -187,11 +188,17 @@ class Bench:
 
     def agrees(self, engine: str, case: str, server: Server, kind: str, value: Callable[[bytes], float]) -> bool:
         """Whether a server's answers to the first requests are the model's; if not it is left out and named."""
-        try:
+
+        def ask() -> list[float]:
             with connect("127.0.0.1", server.port) as connection:
                 replies = [exchange(connection, request) for request in self.first_requests(kind, COMPARED)]
-            found = np.array([value(reply.body) for reply in replies])
-            problem = difference(found, self.expected, TOLERANCE)
+            return [value(reply.body) for reply in replies]
+
+        return self.compares(engine, case, ask)
+
+    def compares(self, engine: str, case: str, ask: Callable[[], list[float]]) -> bool:
+        try:
+            problem = difference(np.array(ask()), self.expected, TOLERANCE)
         except (ControlError, OSError, LookupError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
         if problem is None:
@@ -222,7 +229,7 @@ class Bench:
             if case in (JSON, BINARY):
                 turns += self.bounds(case, kind, server)
         turns += self.model_servers()
-        self.note_grpc()
+        turns += self.grpc_calls()
         return measure_turns(self.session, turns, self.size.seconds)
 
     def bounds(self, case: str, kind: str, server: Server) -> Iterator[Turn]:
@@ -255,10 +262,36 @@ class Bench:
             if peer is not None and self.agrees(engine, JSON, peer, kind, value):
                 yield Turn(engine, "", JSON, self.closed(peer, kind))
 
-    def note_grpc(self) -> None:
-        if self.takes(GRPC) and self.ours().grpc is None:
-            reason = ControlError("not_implemented", "the server has no gRPC listener", "ask it over HTTP")
-            self.session.skip(GRPC, reason)
+    def grpc_calls(self) -> Iterator[Turn]:
+        """The same messages to ours, to a server that only reads and answers them, and to MLServer."""
+        if not self.takes(GRPC):
+            return
+        ours, requests = self.ours(), self.first_requests("grpc", COMPARED)
+        if not self.agrees_over_grpc(OURS, ours, requests):
+            return
+        yield Turn(OURS, self.version, GRPC, self.called(ours))
+        if self.takes(GRPC, TONIC):
+            answer = grpc_answers(ours, requests[:1])[0]
+            self.session.details.setdefault("answer_bytes", {})[GRPC] = len(answer)
+            folder = self.folder / "bare-tonic"
+            bare = self.server(TONIC, lambda: servers.bare_grpc_server(self.session, folder, answer))
+            if bare is not None:
+                yield Turn(TONIC, "", GRPC, self.called(bare))
+        if self.takes(GRPC, MLSERVER):
+            start = partial(servers.mlserver_server, self.session, self.folder / MLSERVER, self.model)
+            peer = self.server(MLSERVER, start)
+            if peer is not None and self.agrees_over_grpc(MLSERVER, peer, requests):
+                yield Turn(MLSERVER, "", GRPC, self.called(peer))
+
+    def called(self, server: Server) -> Callable[[float], Sample]:
+        requests = self.requests("grpc")
+        return lambda seconds: sample_of_generator(
+            self.load.generate(server.grpc or 0, requests, CONNECTIONS, seconds, grpc=INFER_PATH)
+        )
+
+    def agrees_over_grpc(self, engine: str, server: Server, requests: list[bytes]) -> bool:
+        """As `agrees`."""
+        return self.compares(engine, GRPC, lambda: [value_of_grpc(one) for one in grpc_answers(server, requests)])
 
     def open_loop(self, peak_per_s: float | None) -> list[Result]:
         """Half of our peak, on ours and on nginx."""
@@ -434,6 +467,35 @@ def scraped(address: str | None) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def grpc_answers(server: Server, requests: list[bytes]) -> list[bytes]:
+    """The messages that a server answers to messages, all as bytes.
+
+    Raises:
+        ControlError: `missing_program` without grpcio; `unavailable` for a call that fails.
+    """
+    try:
+        import grpc
+    except ImportError:
+        raise ControlError("missing_program", "grpcio is not installed", "pip install 'headrace[client]'") from None
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+        call = channel.unary_unary(INFER_PATH)
+        try:
+            return [call(request, timeout=JOB_TIMEOUT_S, wait_for_ready=True) for request in requests]
+        except grpc.RpcError as error:
+            raise ControlError("unavailable", f"a call failed: {error}", "see the server's log") from None
+
+
+def value_of_grpc(answer: bytes) -> float:
+    """The first value of the first output of an `inference.ModelInferResponse`, in the form that the server chose."""
+    from headrace.client.messages import message
+
+    told = message("inference.ModelInferResponse").FromString(answer)
+    output, wide = told.outputs[0], told.outputs[0].datatype == "FP64"
+    if told.raw_output_contents:
+        return float(np.frombuffer(told.raw_output_contents[0], "<f8" if wide else "<f4")[0])
+    return float((output.contents.fp64_contents if wide else output.contents.fp32_contents)[0])
 
 
 def value_of_json(body: bytes) -> float:

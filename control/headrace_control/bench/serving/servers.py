@@ -109,8 +109,9 @@ def headrace_server(project: Path, log: Path, options: Sequence[str] = (), *, bu
             raise failed("headrace serve", log) from None
         if "error" in told:
             raise ControlError(**told["error"])
-        grpc = told.get("grpc_port")
-        yield Server(process, int(told["http_port"]), told.get("metrics"), None if grpc is None else int(grpc))
+        grpc = told.get("grpc")
+        grpc_port = None if grpc is None else int(grpc.rpartition(":")[2])
+        yield Server(process, int(told["http_port"]), told.get("metrics"), grpc_port)
 
 
 @contextmanager
@@ -177,6 +178,22 @@ def bare_server(session: Session, folder: Path, answer: bytes) -> Iterator[Serve
     with running(command, folder / "bare.log") as process:
         assert process.stdout is not None
         yield Server(process, int(process.stdout.readline().decode().rpartition(":")[2]))
+
+
+@contextmanager
+def bare_grpc_server(session: Session, folder: Path, answer: bytes) -> Iterator[Server]:
+    """A server made with tonic that reads each message and answers the same one, with as many threads.
+
+    Raises:
+        ControlError: `missing_program`, `build_failed`.
+    """
+    program = cargo_program(session.root, "headrace-load", "bare-grpc")
+    folder.mkdir(parents=True)
+    (folder / "answer").write_bytes(answer)
+    with running([str(program), str(THREADS), str(folder / "answer")], folder / "bare-grpc.log") as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().decode().rpartition(":")[2])
+        yield Server(process, port, grpc=port)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ use headrace_engine::{RowError, coerce_column, shortened};
 use headrace_types::{Column, ColumnData, DType, Error, ErrorCode, FeatureStatus, Field, Result};
 
 use super::wire::{Fields, Wire, put_bytes, put_nested, put_varint};
-use crate::json::{ELEMENTS_MAX, WRONG_VALUES_MAX, too_many_wrong};
+use crate::json::{ELEMENTS_MAX, LIST_VALUES_MAX, WRONG_VALUES_MAX, too_many_values, too_many_wrong};
 
 /// The places of a Column's values.
 const BOOLS: u32 = 1;
@@ -51,11 +51,15 @@ pub(super) fn read_column(
                 data = Some(read_values(number, fields.bytes(number, content)?, &field.name, elements_max)?);
             }
             LISTS => {
-                return Err(Error::new(
-                    ErrorCode::TypeMismatch,
-                    format!("column '{}' is sent as lists", field.name),
-                    "send one value for each row; a list feature can only be looked up",
-                ));
+                let DType::List(element) = field.dtype else {
+                    return Err(Error::new(
+                        ErrorCode::TypeMismatch,
+                        format!("column '{}' is sent as lists", field.name),
+                        "send one value for each row",
+                    ));
+                };
+                let items = Field::new(&*field.name, DType::Scalar(element));
+                data = Some(read_lists(fields.bytes(number, content)?, &items, rows_max, row_errors)?);
             }
             NULLS => fields.varints(number, content, |row| {
                 let row = usize::try_from(row).ok().filter(|row| nulls.last().is_none_or(|last| last < row));
@@ -88,6 +92,38 @@ pub(super) fn read_column(
     };
     row_errors.extend(errors);
     if row_errors.len() > WRONG_VALUES_MAX { Err(too_many_wrong(row_errors)) } else { Ok(column) }
+}
+
+/// Reads columns of their own as the rows of a column. One wrong value fails its row.
+fn read_lists(bytes: &[u8], items: &Field, rows_max: usize, row_errors: &mut Vec<RowError>) -> Result<ColumnData> {
+    let mut fields = Fields::of("Lists", bytes);
+    let (mut lists, mut values_left) = (Vec::new(), LIST_VALUES_MAX);
+    while let Some((number, content)) = fields.next()? {
+        if number != 1 {
+            continue;
+        }
+        if lists.len() == rows_max {
+            let message = format!("column '{}' has more than {rows_max} rows", items.name);
+            return Err(Error::new(ErrorCode::TooLarge, message, "split the request into several"));
+        }
+        let mut wrong = Vec::new();
+        let column = read_column(fields.bytes(number, content)?, items, LIST_VALUES_MAX, &mut wrong)?;
+        values_left = values_left.checked_sub(column.len()).ok_or_else(|| too_many_values(&items.name))?;
+        let mut list = Vec::new();
+        match wrong.into_iter().next() {
+            Some(RowError { error, .. }) => {
+                let row = lists.len();
+                let error = Error::clone(&error).within(format!("row {row}"));
+                row_errors.push(RowError { row, error: error.into() });
+            }
+            None => list.extend((0..column.len()).map(|item| column.value(item))),
+        }
+        lists.push(list);
+        if row_errors.len() > WRONG_VALUES_MAX {
+            return Err(too_many_wrong(row_errors));
+        }
+    }
+    Ok(ColumnData::List(items.dtype.element(), lists))
 }
 
 fn wrong_nulls(name: &str) -> Error {

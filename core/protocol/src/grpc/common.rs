@@ -1,17 +1,18 @@
 //! The Common API's Predict and GetOnlineFeatures: the same requests and answers as in JSON, as messages.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use headrace_engine::{
     Deployment, Engine, Explain, FeatureRequest, FeatureResponse, NO_LABEL, Outputs, Phase, PredictRequest,
-    PredictResponse, Section,
+    PredictResponse, Priority, Section, Timing,
 };
-use headrace_types::{Batch, Column, FeatureStatus, Result, Task};
+use headrace_types::{Batch, Column, Error, FeatureStatus, Result, Task};
 
 use super::column::{entry, put_column, read_column, status_number};
 use super::wire::{Fields, broken, put_bytes, put_double, put_doubles, put_nested, put_number, put_text, put_varint};
 use crate::OnlineFeaturesRequest;
-use crate::common::{API_VERSION, check_explained_bytes, unknown_output};
+use crate::common::{API_VERSION, check_explained_bytes, timeout_of, unknown_output};
 use crate::json::KEYS_MAX;
 
 /// A PredictRequest as it stands in its bytes: the deployment is named, columns are not read yet.
@@ -23,11 +24,13 @@ pub struct PredictMessage<'a> {
     columns: Vec<(Section, &'a str, &'a [u8])>,
     outputs: Option<Outputs>,
     explain: Option<Explain>,
+    timeout: Option<Duration>,
+    priority: Priority,
 }
 
 impl<'a> PredictMessage<'a> {
     /// # Errors
-    /// `invalid_argument` for what is no PredictRequest, or an output that there is not.
+    /// `invalid_argument` for what is no PredictRequest, or an output or a priority that there is not.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut fields = Fields::of("PredictRequest", bytes);
         let mut message = Self::default();
@@ -56,6 +59,14 @@ impl<'a> PredictMessage<'a> {
                 }
                 8 => {
                     message.explain = Some(explain(fields.bytes(number, content)?)?);
+                    continue;
+                }
+                9 => {
+                    message.timeout = timeout_of(fields.number(number, content)?);
+                    continue;
+                }
+                10 => {
+                    message.priority = Priority::of_level(fields.number(number, content)?)?;
                     continue;
                 }
                 _ => continue,
@@ -93,7 +104,8 @@ fn explain(bytes: &[u8]) -> Result<Explain> {
 pub fn decode_predict(deployment: &Deployment, message: &PredictMessage<'_>) -> Result<PredictRequest> {
     let id = Some(message.id).filter(|id| !id.is_empty()).map(str::to_owned);
     let outputs = message.outputs.unwrap_or_default();
-    let mut request = PredictRequest { id, outputs, explain: message.explain, ..PredictRequest::default() };
+    let PredictMessage { explain, timeout, priority, .. } = *message;
+    let mut request = PredictRequest { id, outputs, explain, timeout, priority, ..PredictRequest::default() };
     for (section, name, bytes) in &message.columns {
         let field = deployment.field(*section, name)?;
         let column = read_column(bytes, field, deployment.rows_max(), &mut request.row_errors)?;
@@ -115,20 +127,38 @@ pub fn decode_predict(deployment: &Deployment, message: &PredictMessage<'_>) -> 
 
 /// Appends the PredictResponse. `deployment` is the one that answered.
 pub fn encode_predict(out: &mut Vec<u8>, deployment: &Deployment, response: &PredictResponse) {
-    put_text(out, 1, &response.id);
-    put_text(out, 2, API_VERSION);
-    put_text(out, 3, &response.deployment);
-    put_text(out, 4, &response.model);
-    put_text(out, 5, &response.model_version.to_string());
-    put_text(out, 6, task_name(response.task));
+    put_beginning(out, deployment, &response.id);
     for row in 0..response.rows {
         put_nested(out, 7, |out| put_prediction(out, deployment, response, row));
     }
+    put_timing(out, &response.timing);
+}
+
+/// The fields of a PredictResponse before its predictions.
+pub(super) fn put_beginning(out: &mut Vec<u8>, deployment: &Deployment, id: &str) {
+    put_text(out, 1, id);
+    put_text(out, 2, API_VERSION);
+    put_text(out, 3, deployment.name());
+    put_text(out, 4, deployment.name());
+    put_text(out, 5, &deployment.version().to_string());
+    put_text(out, 6, task_name(deployment.task()));
+}
+
+/// The field of a PredictResponse behind its predictions.
+pub(super) fn put_timing(out: &mut Vec<u8>, timing: &Timing) {
     put_nested(out, 8, |out| {
         for (number, phase) in (1..).zip(Phase::ALL) {
             #[allow(clippy::cast_precision_loss)] // tenths of a microsecond of a request's life
-            put_double(out, number, (response.timing.of(phase).as_nanos() / 100) as f64 / 10.0);
+            put_double(out, number, (timing.of(phase).as_nanos() / 100) as f64 / 10.0);
         }
+    });
+}
+
+/// Why a row has no answer, in its Prediction.
+pub(super) fn put_status(out: &mut Vec<u8>, error: &Error) {
+    put_nested(out, 6, |out| {
+        put_text(out, 1, error.code.slug());
+        put_text(out, 2, &error.to_string());
     });
 }
 
@@ -183,10 +213,7 @@ fn put_prediction(out: &mut Vec<u8>, deployment: &Deployment, response: &Predict
         });
     }
     if let Some(found) = response.row_error(row) {
-        put_nested(out, 6, |out| {
-            put_text(out, 1, found.error.code.slug());
-            put_text(out, 2, &found.error.to_string());
-        });
+        put_status(out, &found.error);
     }
 }
 

@@ -31,9 +31,10 @@ pub fn status_code(code: ErrorCode) -> u8 {
     match (code, crate::http_status(code)) {
         (ErrorCode::MethodNotAllowed | ErrorCode::Unsupported, _) => STATUS_UNIMPLEMENTED,
         (ErrorCode::Cancelled, _) => 1,
+        (_, 401) => 16,
         (_, 403) => 7,
         (_, 404) => 5,
-        (_, 413 | 507) => 8,
+        (_, 413 | 429 | 507) => 8,
         (_, 500) => 13,
         (_, 503) => 14,
         (_, 504) => 4,

@@ -189,6 +189,21 @@ fn wrong_columns_are_refused_and_wrong_values_fail_their_rows() {
     assert_eq!(PredictMessage::parse(&outputs).unwrap_err().code, ErrorCode::InvalidArgument);
 }
 
+/// The Python client reads the messages from a file of its own, which this writes anew when HEADRACE_UPDATE_DESCRIPTORS is set.
+#[test]
+fn the_python_client_has_these_messages() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pyplatform/headrace/client/descriptors.bin");
+    let built = &include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..];
+    if std::env::var_os("HEADRACE_UPDATE_DESCRIPTORS").is_some() {
+        std::fs::write(file, built).unwrap();
+    }
+    let is_same = std::fs::read(file).unwrap() == built;
+    assert!(
+        is_same,
+        "HEADRACE_UPDATE_DESCRIPTORS=1 cargo test -p headrace-protocol python_client brings it up to date"
+    );
+}
+
 #[test]
 fn statuses_are_what_http_says() {
     for (code, name) in [

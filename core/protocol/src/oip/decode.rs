@@ -11,6 +11,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use serde_json::value::RawValue;
 
 use super::datatype::{Datatype, invalid, read_binary};
+use super::plain::plain_message;
 use super::tensors::{TensorInfer, raw_tensor, tensor_infer, tensor_of_column};
 use super::{CONTRIBUTIONS_OUTPUT, FEATURES_INPUT, output_names};
 use crate::json::{
@@ -29,8 +30,7 @@ pub enum Infer {
 }
 
 impl Infer {
-    /// Notes when the whole request was there, which its `timeout` counts from, and what the transport knows of its deadline: the earlier
-    /// one counts.
+    /// Notes when the request came, which its `timeout` counts from, and what the transport knows of its deadline: the earlier one counts.
     pub fn arrived(&mut self, at: Instant, deadline: Option<Instant>) {
         let (timeout, arrived, own) = match self {
             Infer::Rows(infer) => (infer.timeout, &mut infer.predict.arrived, &mut infer.predict.deadline),
@@ -39,6 +39,14 @@ impl Infer {
         *arrived = Some(at);
         // A timeout beyond what the clock can tell is none.
         *own = timeout.and_then(|timeout| at.checked_add(timeout)).into_iter().chain(deadline).min();
+    }
+
+    /// The request's id, and what the transport took to read and decode it.
+    pub fn id_and_decoded_in(&mut self) -> (&mut Option<String>, &mut Duration) {
+        match self {
+            Infer::Rows(infer) => (&mut infer.predict.id, &mut infer.predict.decoded_in),
+            Infer::Tensors(infer) => (&mut infer.request.id, &mut infer.request.decoded_in),
+        }
     }
 }
 
@@ -114,9 +122,16 @@ fn message(header_bytes: Option<usize>, body: &[u8]) -> Result<(Message<'_>, &[u
             "give the number of JSON bytes at the start of the (decompressed) body",
         ));
     };
+    let parsed = plain_message(json).map_or_else(|| any_message(json), Ok)?;
+    Ok((parsed, blobs))
+}
+
+/// # Errors
+/// What is wrong with the message.
+pub(super) fn any_message(json: &[u8]) -> Result<Message<'_>> {
     let fault = Fault::default();
     let seed = ObjectSeed { what: "the request", fault: Some(&fault), each: Message::default() };
-    Ok((parse(json, &fault, seed)?, blobs))
+    parse(json, &fault, seed)
 }
 
 fn check_all_taken(blobs: &[u8]) -> Result<()> {
@@ -337,12 +352,12 @@ fn fitted(column: Column, field: &Field, row_errors: &mut Vec<RowError>) -> Resu
 }
 
 /// The request as it stands in the JSON.
-#[derive(Default)]
-struct Message<'de> {
-    id: Option<String>,
-    inputs: Vec<Input<'de>>,
-    outputs: Option<Vec<AskedOutput>>,
-    parameters: Parameters,
+#[derive(Debug, Default)]
+pub(super) struct Message<'de> {
+    pub(super) id: Option<String>,
+    pub(super) inputs: Vec<Input<'de>>,
+    pub(super) outputs: Option<Vec<AskedOutput>>,
+    pub(super) parameters: Parameters,
 }
 
 impl<'de> KeyHandler<'de> for Message<'de> {
@@ -404,11 +419,11 @@ impl<'de, T: KeyHandler<'de> + Default> Visitor<'de> for ListSeed<T> {
 }
 
 /// The parameters that mean something here. Others are read and left, as the protocol allows: strings, numbers and bools.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Parameters {
-    binary_data_size: Option<usize>,
-    binary_data: Option<bool>,
-    binary_data_output: Option<bool>,
+    pub(super) binary_data_size: Option<usize>,
+    pub(super) binary_data: Option<bool>,
+    pub(super) binary_data_output: Option<bool>,
     classification: Option<usize>,
     /// Microseconds; 0 is none.
     timeout_us: Option<u64>,
@@ -518,26 +533,37 @@ impl<'de> KeyHandler<'de> for AskedOutput {
 }
 
 /// One entry of `inputs`, its keys in any order.
-#[derive(Default)]
-struct Input<'de> {
-    name: String,
-    shape: Option<Vec<usize>>,
-    datatype: Option<Datatype>,
-    binary_bytes: Option<usize>,
-    data: Option<InputData<'de>>,
+#[derive(Debug, Default)]
+pub(super) struct Input<'de> {
+    pub(super) name: String,
+    pub(super) shape: Option<Vec<usize>>,
+    pub(super) datatype: Option<Datatype>,
+    pub(super) binary_bytes: Option<usize>,
+    pub(super) data: Option<InputData<'de>>,
 }
 
 /// Tensor data as it stands in JSON.
-struct Values {
-    column: Column,
-    errors: Vec<RowError>,
-    nesting: Nesting,
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) column: Column,
+    pub(super) errors: Vec<RowError>,
+    pub(super) nesting: Nesting,
 }
 
-enum InputData<'de> {
+#[derive(Debug)]
+pub(super) enum InputData<'de> {
     Values(Box<Values>),
     /// Came before the datatype, so it could not be typed yet.
     Text(&'de RawValue),
+}
+
+impl InputData<'_> {
+    pub(super) fn read(self, name: &str, datatype: Datatype) -> Result<Values> {
+        match self {
+            InputData::Values(values) => Ok(*values),
+            InputData::Text(text) => parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name, datatype }),
+        }
+    }
 }
 
 impl<'de> KeyHandler<'de> for Input<'de> {
@@ -605,12 +631,7 @@ impl Input<'_> {
                 (Column::new(read_binary(&name, datatype, count, blob)?), Vec::new())
             }
             (Some(data), None) => {
-                let values = match data {
-                    InputData::Values(values) => *values,
-                    InputData::Text(text) => {
-                        parse(text.get().as_bytes(), &Fault::default(), TensorSeed { name: &name, datatype })?
-                    }
-                };
+                let values = data.read(&name, datatype)?;
                 if !values.nesting.fits(&shape) {
                     return Err(invalid(&name, format!("has data that is not nested as its shape {shape:?} says")));
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_engine::{Deployment, Engine, Phase};
+use headrace_engine::{Deployment, Engine, Phase, TransportPhase};
 use headrace_types::{DType, Error, ErrorCode, Field, Result, TensorInfo};
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ fn model_stats(deployment: &Deployment) -> Value {
     let metrics = deployment.metrics().snapshot();
     let sum = |phases: &[Phase]| -> u64 { phases.iter().map(|phase| metrics.phase(*phase).sum_ns()).sum() };
     let answered = |ns: u64| json!({"count": metrics.requests, "ns": ns});
-    let none = json!({"count": 0, "ns": 0});
+    let (none, encode) = (json!({"count": 0, "ns": 0}), metrics.transport(TransportPhase::Encode));
     json!({
         "name": deployment.name(), "version": deployment.version().to_string(),
         "last_inference": metrics.last_request_ms, "inference_count": metrics.answered_rows(),
@@ -141,7 +141,7 @@ fn model_stats(deployment: &Deployment) -> Value {
             "queue": answered(sum(&[Phase::Queue])),
             "compute_input": answered(sum(&[Phase::Lookup, Phase::Transform])),
             "compute_infer": answered(sum(&[Phase::Model])),
-            "compute_output": none, "cache_hit": none, "cache_miss": none,
+            "compute_output": {"count": encode.count(), "ns": encode.sum_ns()}, "cache_hit": none, "cache_miss": none,
         },
         "response_stats": {}, "batch_stats": [], "memory_usage": [],
     })

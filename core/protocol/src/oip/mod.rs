@@ -12,6 +12,7 @@ pub(crate) mod datatype;
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod metadata;
+mod plain;
 mod settings;
 pub(crate) mod tensors;
 #[cfg(test)]

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use h2::Ping;
 use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::state::{GrpcState, GrpcStream};
+use super::state::GrpcState;
 use super::unary::begin;
-use crate::worker::Worker;
+use crate::access::Peer;
+use crate::connection::WatchedStream;
+use crate::worker::{Transport, Worker};
 
 /// Requests of a connection that may be open at a time.
 const STREAMS_MAX: u32 = 256;
@@ -32,7 +35,12 @@ pub(crate) const REFUSAL: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
 
 type Accepted = (Request<h2::RecvStream>, SendResponse<Bytes>);
 
-pub(crate) async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::TcpStream, state: Arc<GrpcState>) {
+pub(crate) async fn serve_connection(
+    worker: Arc<Worker>,
+    stream: impl Transport,
+    state: Arc<GrpcState>,
+    peer: Arc<Peer>,
+) {
     let handshake = Builder::new()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX)
@@ -40,17 +48,18 @@ pub(crate) async fn serve_connection(worker: Arc<Worker>, stream: tokio::net::Tc
         .initial_connection_window_size(WINDOW_BYTES)
         .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
         .max_local_error_reset_streams(Some(WRONG_STREAMS_MAX))
-        .handshake(GrpcStream::new(stream, Arc::clone(&state)));
+        .handshake(WatchedStream::new(stream, Arc::clone(&state)));
     // A client that does not speak HTTP/2 or breaks off has been answered as far as it could be.
     if let Ok(Ok(connection)) = tokio::time::timeout(worker.config.header_timeout, handshake).await {
-        drop(serve_requests(&worker, connection, &state).await);
+        drop(serve_requests(&worker, connection, &state, &peer).await);
     }
 }
 
 async fn serve_requests(
     worker: &Arc<Worker>,
-    mut connection: Connection<GrpcStream, Bytes>,
+    mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
     state: &Arc<GrpcState>,
+    peer: &Arc<Peer>,
 ) -> Result<(), h2::Error> {
     let mut pings = connection.ping_pong();
     let mut ending = state.ending();
@@ -79,7 +88,7 @@ async fn serve_requests(
             together.push(request?);
         }
         for (request, respond) in together.drain(..) {
-            begin(worker, state, request, respond);
+            begin(worker, state, peer, request, respond);
         }
         // A client that always has more must not keep this thread's other connections waiting.
         tokio::task::coop::consume_budget().await;

@@ -34,6 +34,11 @@ impl GrpcCounters {
         self.latency[method].record(latency);
     }
 
+    /// Calls that were answered with a status.
+    pub(crate) fn answered(&self, code: u8) -> u64 {
+        self.calls.iter().map(|codes| codes[usize::from(code).min(CODES - 1)].load(Ordering::Relaxed)).sum()
+    }
+
     pub(crate) fn write<'a>(workers: impl Iterator<Item = &'a Self> + Clone, page: &mut Page) {
         let name_of = |method: usize| Method::ALL.get(method).map_or("none", |method| method.name());
         page.family("headrace_grpc_requests_total", "counter", "gRPC calls answered, by method and status.");

@@ -1,10 +1,13 @@
 //! One message to one answer, on the thread that read it. No sockets here.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use headrace_engine::Engine;
 use headrace_protocol::grpc::{
-    InferMessage, PredictMessage, decode, decode_index_request, decode_online_features, decode_predict, decode_texts,
-    encode_infer, encode_json, encode_number, encode_online_features, encode_predict, encode_tensors,
+    InferMessage, PredictMessage, SettingsMessage, decode, decode_index_request, decode_model_change,
+    decode_online_features, decode_predict, decode_texts, encode_infer, encode_json, encode_number,
+    encode_online_features, encode_predict, encode_sequences, encode_tensors, log_settings, trace_settings,
 };
 use headrace_protocol::oip::Infer;
 use headrace_protocol::{describe_deployment, list_deployments, oip};
@@ -14,8 +17,12 @@ use serde_json::json;
 use super::answer::{Answer, Failure, framed};
 use super::metadata::Opened;
 use super::method::Method;
+use crate::access::{Action, Permit};
+use crate::arrival::Arrival;
+use crate::errands::ErrandQueue;
 use crate::handler::{Asked, Prediction, other_kind, unpanicked};
 use crate::later::{EngineResponse, LONG_BODY_BYTES, Later, Made, Work};
+use crate::repository::{ModelChange, check_parameter};
 use crate::route::version_of;
 
 /// The services whose health is the server's.
@@ -27,7 +34,22 @@ const BYTES_ABOUT: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) opened: Opened,
+    pub(crate) permit: Permit,
     pub(crate) message: Bytes,
+    pub(crate) arrival: Arrival,
+}
+
+impl Call {
+    /// Asks whether the caller may do with this thing what the method does; the whole server has an empty name.
+    ///
+    /// # Errors
+    /// `permission_denied`, `unauthenticated`.
+    fn check(&self, resource: &str) -> Result<()> {
+        match self.opened.method.action() {
+            Some(action) => self.permit.permit(action, resource),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What [`handle`] made of a call.
@@ -102,26 +124,26 @@ pub(crate) fn handle(engine: &Engine, call: Call, is_stopping: bool, panicked: i
 }
 
 fn decoded(engine: &Engine, call: &Call) -> Result<Decoded, Failure> {
-    let (bytes, opened) = (&call.message[..], &call.opened);
-    let prediction = match opened.method {
+    let (bytes, began) = (&call.message[..], Instant::now());
+    let (deployment, asked) = match call.opened.method {
         Method::ModelInfer | Method::ModelStreamInfer => {
             let message = InferMessage::parse(bytes)?;
+            call.check(message.model_name)?;
             let deployment = engine.deployment(message.model_name, version_of(message.model_version)?)?;
-            let mut infer = decode(&deployment, message, &call.message)?;
-            infer.arrived(opened.arrived, opened.deadline);
-            Prediction { deployment, asked: Asked::Infer(infer) }
+            let infer = decode(&deployment, message, &call.message)?;
+            (deployment, Asked::Infer(infer))
         }
         Method::Predict => {
             let message = PredictMessage::parse(bytes)?;
+            call.check(message.deployment)?;
             let deployment = engine.deployment(message.deployment, version_of(message.version)?)?;
-            let mut request = decode_predict(&deployment, &message)?;
-            request.arrived = Some(opened.arrived);
-            request.deadline = opened.deadline;
-            Prediction { deployment, asked: Asked::Predict(request) }
+            let request = decode_predict(&deployment, &message)?;
+            let asked = Asked::prediction(&deployment, request);
+            (deployment, asked)
         }
         _ => return answer(engine, call).map(Decoded::Answer),
     };
-    Ok(Decoded::Prediction(Box::new(prediction)))
+    Ok(Decoded::Prediction(call.arrival.decoded(deployment, asked, began)))
 }
 
 /// The answer that tells a response.
@@ -136,6 +158,10 @@ fn told(prediction: &Prediction, response: EngineResponse) -> Answer {
             let bytes = response.outputs.iter().map(|output| output.data().len()).sum::<usize>();
             framed(BYTES_ABOUT + bytes, |out| encode_tensors(out, deployment, infer, &response))
         }
+        (Asked::Sequences(_), EngineResponse::Sequences(response)) => framed(BYTES_ABOUT, |out| {
+            encode_sequences(out, deployment, &response);
+            Ok(())
+        }),
         (Asked::Predict(_), EngineResponse::Rows(response)) => framed(BYTES_ABOUT + 64 * response.rows, |out| {
             encode_predict(out, deployment, &response);
             Ok(())
@@ -156,6 +182,7 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
     };
     let model = |what| -> Result<(&str, Option<u32>)> {
         let [name, version] = decode_texts(what, bytes)?;
+        call.check(name)?;
         Ok((name, version_of(version)?))
     };
     match call.opened.method {
@@ -165,7 +192,10 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
             let (name, version) = model("ModelReadyRequest")?;
             number(engine.deployment(name, version).is_ok())
         }
-        Method::ServerMetadata => made("inference.ServerMetadataResponse", &oip::server_metadata()),
+        Method::ServerMetadata => {
+            call.check("")?;
+            made("inference.ServerMetadataResponse", &oip::server_metadata())
+        }
         Method::ModelMetadata => {
             let (name, version) = model("ModelMetadataRequest")?;
             made("inference.ModelMetadataResponse", &oip::model_metadata(engine, name, version)?)
@@ -181,39 +211,78 @@ fn answer(engine: &Engine, call: &Call) -> Answer {
             made("inference.ModelStatisticsResponse", &oip::statistics(engine, name, version)?)
         }
         Method::RepositoryIndex => {
+            call.check("")?;
             let index = oip::repository_index(engine, decode_index_request(bytes)?);
             made("inference.RepositoryIndexResponse", &json!({ "models": index }))
         }
         Method::GetOnlineFeatures => {
             let request = decode_online_features(engine, bytes)?;
+            call.check(request.service.name())?;
             let response = engine.look_up(&request.service, &request.features)?;
             framed(BYTES_ABOUT, |out| {
                 encode_online_features(out, &request, &response);
                 Ok(())
             })
         }
-        Method::ListDeployments => made("headrace.v1.ListDeploymentsResponse", &list_deployments(engine)),
+        Method::ListDeployments => {
+            call.check("")?;
+            made("headrace.v1.ListDeploymentsResponse", &list_deployments(engine))
+        }
         Method::DescribeDeployment => {
             let [name, _] = decode_texts("DescribeDeploymentRequest", bytes)?;
+            call.check(name)?;
             made("headrace.v1.DescribeDeploymentResponse", &describe_deployment(engine, name)?)
         }
         Method::Check => {
             let [service, _] = decode_texts("HealthCheckRequest", bytes)?;
+            check_health(&call.permit, service)?;
             health_answer(health(engine, service)?)
         }
-        method => Err(not_offered(method)),
+        Method::TraceSetting | Method::LogSettings => {
+            let (name, settings) = settings(engine, call)?;
+            made(name, &settings)
+        }
+        method => {
+            call.check("")?;
+            Err(not_offered(method))
+        }
     }
 }
 
+/// Changes settings, if any are given, and tells all of them with their message's name.
+fn settings(engine: &Engine, call: &Call) -> Result<(&'static str, serde_json::Value)> {
+    let message = SettingsMessage::parse(&call.message)?;
+    let action = if message.is_empty() { Action::ReadMetadata } else { Action::ManageModels };
+    call.permit.permit(action, message.model.unwrap_or_default())?;
+    let kept = engine.settings();
+    if call.opened.method == Method::LogSettings {
+        kept.change_log(&message.of_logs()?)?;
+        return Ok(("inference.LogSettingsResponse", log_settings(&kept.log())));
+    }
+    if let Some(model) = message.model {
+        engine.find_model(model, None)?;
+    }
+    kept.change_trace(message.model, &message.of_traces()?)?;
+    Ok(("inference.TraceSettingResponse", trace_settings(&kept.trace(message.model))))
+}
+
+/// What a call to load or unload asks for.
+///
+/// # Errors
+/// `permission_denied`, `read_only` where it is not done here; what is wrong with the request.
+pub(crate) fn model_change(call: &Call, models: &ErrandQueue<ModelChange>) -> Result<ModelChange> {
+    let (name, parameters) = decode_model_change(&call.message)?;
+    call.check(name)?;
+    models.check()?;
+    parameters.into_iter().try_for_each(check_parameter)?;
+    Ok(match call.opened.method {
+        Method::RepositoryModelLoad => ModelChange::Load(name.to_owned()),
+        _ => ModelChange::Unload(name.to_owned()),
+    })
+}
+
 fn not_offered(method: Method) -> Failure {
-    let hint = match method {
-        Method::RepositoryModelLoad | Method::RepositoryModelUnload => {
-            "models are loaded by registering them: headrace.register_model, or `headrace train`"
-        }
-        Method::TraceSetting => "the metrics port tells where the time of requests goes, by phase",
-        Method::LogSettings => "restart the server with other settings in headrace.toml",
-        _ => "send tensors in raw_input_contents: shared memory is not offered",
-    };
+    let hint = "send tensors in raw_input_contents: shared memory is not offered";
     Failure::unimplemented(format!("{} is not served here", method.name()), hint)
 }
 
@@ -221,6 +290,14 @@ fn not_offered(method: Method) -> Failure {
 pub(crate) const SERVING: u64 = 1;
 pub(crate) const NOT_SERVING: u64 = 2;
 pub(crate) const SERVICE_UNKNOWN: u64 = 3;
+
+/// The health of a model tells that there is one.
+///
+/// # Errors
+/// `unauthenticated`.
+pub(crate) fn check_health(permit: &Permit, service: &str) -> Result<()> {
+    if SERVICES.contains(&service) { Ok(()) } else { permit.permit(Action::ReadMetadata, service) }
+}
 
 /// The health of the server, or of the model of that name.
 ///

@@ -1,5 +1,7 @@
 //! Which call is for what.
 
+use crate::access::Action;
+
 /// Defines the methods with their paths, in the order in which they are counted.
 macro_rules! methods {
     ($($method:ident => $service:literal,)*) => {
@@ -15,6 +17,13 @@ macro_rules! methods {
                 match path {
                     $(concat!("/", $service, "/", method_name!($method)) => Some(Method::$method),)*
                     _ => None,
+                }
+            }
+
+            /// As calls name it.
+            pub(crate) fn path(self) -> &'static str {
+                match self {
+                    $(Method::$method => concat!("/", $service, "/", method_name!($method)),)*
                 }
             }
 
@@ -77,6 +86,40 @@ pub(crate) const METHODS: usize = Method::ALL.len() + 1;
 pub(crate) const METHOD_NONE: usize = METHODS - 1;
 
 impl Method {
+    /// What it does with the thing that its message names; none for health, which is open to all.
+    pub(crate) fn action(self) -> Option<Action> {
+        Some(match self {
+            Method::ServerLive | Method::ServerReady | Method::Check | Method::Watch => return None,
+            Method::ModelInfer | Method::ModelStreamInfer | Method::Predict => Action::Predict,
+            Method::GetOnlineFeatures => Action::ReadFeatures,
+            Method::RepositoryModelLoad
+            | Method::RepositoryModelUnload
+            | Method::SystemSharedMemoryRegister
+            | Method::SystemSharedMemoryUnregister
+            | Method::CudaSharedMemoryRegister
+            | Method::CudaSharedMemoryUnregister
+            | Method::TraceSetting
+            | Method::LogSettings => Action::ManageModels,
+            Method::ModelReady
+            | Method::ServerMetadata
+            | Method::ModelMetadata
+            | Method::ModelConfig
+            | Method::ModelStatistics
+            | Method::RepositoryIndex
+            | Method::SystemSharedMemoryStatus
+            | Method::CudaSharedMemoryStatus
+            | Method::ListDeployments
+            | Method::DescribeDeployment
+            | Method::ServerReflectionInfo
+            | Method::ServerReflectionInfoAlpha => Action::ReadMetadata,
+        })
+    }
+
+    /// Whether the program around the server does it.
+    pub(crate) fn is_errand(self) -> bool {
+        matches!(self, Method::RepositoryModelLoad | Method::RepositoryModelUnload)
+    }
+
     pub(crate) fn is_stream(self) -> bool {
         matches!(
             self,
@@ -97,6 +140,7 @@ mod tests {
         for path in paths {
             let method = Method::of_path(&path).unwrap_or_else(|| panic!("{path}"));
             assert!(path.ends_with(method.name()));
+            assert_eq!(method.path(), path);
         }
         assert_eq!(Method::of_path("/inference.GRPCInferenceService/Nothing"), None);
     }

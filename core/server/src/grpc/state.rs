@@ -4,16 +4,12 @@
 //! connections once a tick.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
-use crate::connection::TickLimits;
+use crate::connection::{TickLimits, Watch};
 
 /// Bytes that a client may send beyond the messages that are taken from it, all at a time: the windows' content and frames.
 const CREDIT_BYTES_MAX: i64 = 4 << 20;
@@ -167,58 +163,16 @@ impl Drop for Sending {
     }
 }
 
-/// A stream that notes what happens on it, and ends when the client sends much and asks nothing.
-#[derive(Debug)]
-pub(crate) struct GrpcStream {
-    stream: TcpStream,
-    state: Arc<GrpcState>,
-}
-
-impl GrpcStream {
-    pub(crate) fn new(stream: TcpStream, state: Arc<GrpcState>) -> Self {
-        Self { stream, state }
-    }
-}
-
-impl AsyncRead for GrpcStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if poll.is_ready() {
-            let read = i64::try_from(buf.filled().len() - before).unwrap_or(i64::MAX);
-            if !self.state.is_idle() {
-                self.state.note_active(); // what an idle client sends, such as pings, does not keep its connection
-            }
-            if self.state.credit.fetch_sub(read, Ordering::Relaxed) < read {
-                return Poll::Ready(Err(io::Error::other("the client sends much and asks nothing")));
-            }
+/// A connection ends when its client sends much and asks nothing.
+impl Watch for GrpcState {
+    fn on_read(&self, bytes: usize) -> io::Result<()> {
+        let read = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if !self.is_idle() {
+            self.note_active(); // what an idle client sends, such as pings, does not keep its connection
         }
-        poll
-    }
-}
-
-impl AsyncWrite for GrpcStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.credit.fetch_sub(read, Ordering::Relaxed) < read {
+            return Err(io::Error::other("the client sends much and asks nothing"));
+        }
+        Ok(())
     }
 }

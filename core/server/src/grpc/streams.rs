@@ -10,14 +10,16 @@ use h2::SendStream;
 use h2::server::SendResponse;
 use headrace_protocol::grpc::{STATUS_OK, decode_texts, encode_reflection, encode_stream_reply};
 use headrace_types::{Error, ErrorCode, Result};
+use http::HeaderMap;
 
 use super::answer::{Answer, FRAME_HEAD_BYTES, Failure, answer_headers, compressed, framed, held, send_end, status_of};
-use super::handler::{Call, Handled, NOT_SERVING, SERVICE_UNKNOWN, handle, health, health_answer};
+use super::handler::{Call, Handled, NOT_SERVING, SERVICE_UNKNOWN, check_health, handle, health, health_answer};
 use super::message::{Message, MessageReader};
 use super::metadata::Opened;
 use super::method::Method;
 use super::state::{OpenRequest, Sending};
-use super::unary::{CANCELLED, stopping};
+use super::unary::{CANCELLED, arrival_of, finish_record, stopping};
+use crate::access::{Action, Permit};
 use crate::budget::Share;
 use crate::later::{Holds, reply_later};
 use crate::worker::Worker;
@@ -25,17 +27,26 @@ use crate::worker::Worker;
 /// How often a watched health is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What begins a stream.
+pub(super) struct StreamCall {
+    pub(super) opened: Opened,
+    pub(super) permit: Permit,
+    /// Where requests are watched.
+    pub(super) headers: Option<HeaderMap>,
+}
+
 /// Answers a stream until its end.
 pub(super) async fn serve_stream(
     worker: Arc<Worker>,
-    opened: Opened,
+    call: StreamCall,
     reader: MessageReader,
     mut respond: SendResponse<Bytes>,
     open: OpenRequest,
     holds: Holds,
 ) {
+    let StreamCall { opened, permit, headers } = call;
     let Ok(stream) = respond.send_response(answer_headers(opened.encoding), false) else { return };
-    let mut call = Stream { worker, opened, reader, stream, open };
+    let mut call = Stream { worker, opened, permit, reader, stream, open, headers };
     let mut ending = call.open.state().ending();
     let served = async {
         match opened.method {
@@ -80,14 +91,18 @@ impl From<Error> for End {
 struct Stream {
     worker: Arc<Worker>,
     opened: Opened,
+    permit: Permit,
     reader: MessageReader,
     stream: SendStream<Bytes>,
     open: OpenRequest,
+    /// Where requests are watched.
+    headers: Option<HeaderMap>,
 }
 
 impl Stream {
     /// One answer for each request, in their order. An error of one is told in its answer.
     async fn infer(&mut self, mut holds: Holds) -> Result<(), End> {
+        let mut is_first = true; // it was admitted with the headers
         while let Some(message) = self.reader.next(&mut holds.share, self.worker.config.body_timeout).await? {
             let arrived = Instant::now();
             let opened = Opened { arrived, ..self.opened };
@@ -96,7 +111,16 @@ impl Stream {
             let panicked = || {
                 counters.panics.fetch_add(1, Ordering::Relaxed);
             };
-            let answer = match handle(&self.worker.engine, Call { opened, message: bytes }, false, panicked) {
+            if !std::mem::take(&mut is_first) {
+                self.permit.again(Action::Predict)?;
+            }
+            let record = match (&self.worker.observer, &self.headers) {
+                (Some(observer), Some(headers)) => observer.begin(headers, arrived),
+                _ => None,
+            };
+            let arrival = arrival_of(&opened, record.clone());
+            let call = Call { opened, permit: self.permit.clone(), message: bytes, arrival };
+            let answer = match handle(&self.worker.engine, call, false, panicked) {
                 Handled::Answered(answer) => answer,
                 Handled::Later(later) => {
                     let answer;
@@ -108,6 +132,7 @@ impl Stream {
                 }
             };
             counters.grpc.record(opened.method as usize, status_of(&answer), arrived.elapsed());
+            finish_record(&self.worker, record.as_deref(), opened.method, &answer);
             holds.share.release();
             let wrapped = match &answer {
                 Ok(message) => Ok(message.get(FRAME_HEAD_BYTES..).unwrap_or_default()),
@@ -128,6 +153,7 @@ impl Stream {
     async fn watch(&mut self) -> Result<(), End> {
         let message = self.first_message().await?;
         let [service, _] = decode_texts("HealthCheckRequest", &message)?;
+        check_health(&self.permit, service)?;
         let mut told = None;
         loop {
             let status = if self.worker.stopping.load(Ordering::Relaxed) {
@@ -153,6 +179,7 @@ impl Stream {
     }
 
     async fn reflect(&mut self) -> Result<(), End> {
+        self.permit.permit(Action::ReadMetadata, "")?;
         let mut share = Share::new(&self.worker.budget);
         while let Some(message) = self.reader.next(&mut share, self.worker.config.body_timeout).await? {
             let answer = framed(1024, |out| encode_reflection(out, &message.bytes));

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use headrace_engine::testing::{PanickingModel, sum_classifier, sum_regressor};
 use headrace_engine::{BatchingOptions, Engine, EngineOptions, ModelSpec};
-use headrace_server::{Server, ServerConfig, ServerHandle};
-use headrace_types::Result;
+use headrace_server::{Errand, Errands, ModelChange, Server, ServerConfig, ServerHandle};
+use headrace_types::{Error, ErrorCode, Result};
 
 /// Long enough that only a hang reaches it.
 const HANG: Duration = Duration::from_secs(60);
@@ -57,8 +57,24 @@ pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
     }
     let server = Server::bind(config, engine).unwrap();
     let (addrs, handle) = (server.local_addrs(), server.handle());
+    if let Some(changes) = server.take_model_changes() {
+        std::thread::spawn(move || answer_changes(&changes));
+    }
     let thread = std::thread::spawn(move || server.run());
     Running { addr: addrs.http, grpc: addrs.grpc, metrics: addrs.metrics, handle, thread: Some(thread) }
+}
+
+/// Says of each change of a model that it is made, except of those of `minutes`.
+fn answer_changes(changes: &Errands<ModelChange>) {
+    while let Ok(next) = changes.next(Duration::from_millis(50)) {
+        let Some(Errand { what, answer }) = next else { continue };
+        answer.send(match what {
+            ModelChange::Load(name) | ModelChange::Unload(name) if name == "minutes" => {
+                Err(Error::new(ErrorCode::UnknownModel, format!("there is no model '{name}'"), "register it"))
+            }
+            _ => Ok(Vec::new()),
+        });
+    }
 }
 
 impl Running {
