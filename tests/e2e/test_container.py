@@ -151,7 +151,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Eng
         version = engine.podman(*asked, "import sys; print('{}.{}'.format(*sys.version_info))").strip()
         context = folder / "context"
         done(CONTAINER / "wheels", context, version)
-        build = ["bud", "--quiet", "--isolation=chroot", "--format=docker", "--network=none", f"--build-arg=BASE={BASE}"]
+        build = ["bud", "--quiet", "--isolation=chroot", "--format=docker", f"--build-arg=BASE={BASE}"]
         engine.buildah(*build, "-t", IMAGE, "-f", CONTAINER / "Containerfile", context)
         yield engine
     finally:
