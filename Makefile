@@ -21,7 +21,7 @@ ENGINE_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 	$(shell find core native \( -name '*.rs' -o -name Cargo.toml -o -type d \) -not -path '*/fuzz/*')
 TYPED := pyplatform/headrace control/headrace_control tests
 
-.PHONY: help venv setup demo test test-rust test-python lint lint-rust lint-python stubs fmt lengths bench fuzz lock clean prerequisites
+.PHONY: help venv setup demo test test-rust test-python lint lint-rust lint-python stubs fmt lengths bench fuzz lock container clean prerequisites
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -75,6 +75,11 @@ lock: $(PACKAGES) ## Resolve constraints.txt again (pins with hashes; UPGRADE=1 
 	uv pip compile pyproject.toml control/pyproject.toml --universal --python-version 3.11 --group dev --extra numba --extra ray --extra demo --extra bench --extra client \
 		--generate-hashes --no-header --no-annotate --no-emit-package headrace --no-emit-package headrace-control \
 		$(if $(UPGRADE),--upgrade) --quiet --output-file constraints.txt > /dev/null
+
+container: setup ## Build the server's image: BASE=image, PYTHON_VERSION=3.12, TAG=headrace, BUILDER="podman build"
+	control/container/wheels dist/container $(or $(PYTHON_VERSION),3.12) $(WITH)
+	$(or $(BUILDER),buildah bud --isolation chroot --format docker) $(if $(BASE),--build-arg BASE=$(BASE)) \
+		--tag $(or $(TAG),headrace) --file control/container/Containerfile $(ARGS) dist/container
 
 clean: ## Remove .venv and what was built in the checkout (the caches outside stay)
 	rm -rf .venv $(ENGINE) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

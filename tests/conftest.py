@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 # Program -> the Debian package that brings it. `.ci/run` installs all of these.
-SERVER_PACKAGES = {"redis-server": "redis-server"}
+SERVER_PACKAGES = {name: name for name in ("buildah", "mmdebstrap", "podman", "redis-server", "runc")}
 
 # Times are not asserted anywhere, so hypothesis has no deadline either. `slow` is for a deliberate long search.
 settings.register_profile("fast", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -330,8 +330,10 @@ def _typed(place: str, default: Any, value: Any) -> Any:
 
 def _parsed(variable: str, default: Any, text: str) -> Any:
     try:
+        if isinstance(default, bool):  # bool("false") is true
+            return {"true": True, "1": True, "false": False, "0": False, "": False}[text.lower()]
         return type(default)(text)
-    except ValueError:
+    except (KeyError, ValueError):
         raise make_error(
             "invalid_argument",
             f"the environment variable {variable} is '{text}'",

@@ -45,9 +45,8 @@ def serve(
     config = dataclasses.asdict(chosen)
     if not config.pop("grpc"):
         config["grpc_port"] = None
-    elif (
-        chosen.http_port == 0
-    ):  # a free port is asked for where several servers run, which cannot share this one either
+    elif chosen.http_port == 0 and chosen.grpc_port == ServerSection.grpc_port:
+        # A free port is asked for where several servers run, which cannot share this one either.
         config["grpc_port"] = 0
     config["traces"] = traces_of(engine.store.config)
     tick_seconds = config.pop("refresh_seconds")

@@ -54,6 +54,19 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
     assert raised.value.code == "invalid_argument"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("1", True), ("False", False), ("0", False), ("", False)]
+)
+def test_a_switch_in_the_environment_can_be_off(tmp_path: Path, text: str, expected: bool) -> None:
+    config = load_config(write(tmp_path, ""), {"HEADRACE_SERVER_INSECURE_NO_AUTH": text})
+    assert config.server.insecure_no_auth is expected
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HeadraceError, match="HEADRACE_SERVER_WRITES is 'off'"):
+        load_config(write(tmp_path, ""), {"HEADRACE_SERVER_WRITES": "off"})
+
+
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(HeadraceError, match="HEADRACE_SERVER_HTTP_PORT is 'high'"):
         load_config(write(tmp_path, ""), {"HEADRACE_SERVER_HTTP_PORT": "high"})

@@ -101,6 +101,10 @@ def command(
     """
     import contextlib
     import dataclasses
+    import signal
+
+    # A container's first process has no default: without this the signal would be lost while the project is loaded.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     from headrace import Engine
     from headrace.logs import server_log

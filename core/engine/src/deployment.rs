@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) metrics: ModelMetrics,
     /// Of a model of rows.
     pub(crate) batcher: Option<Batcher>,
+    /// Whether a feature is given as text.
+    takes_text: bool,
     /// Of a model of sequences.
     pub(crate) sequences: Option<SequenceLayout>,
 }
@@ -135,7 +137,9 @@ impl Core {
             ServedModel::Rows(model) => Some(batching.batcher(&name, model)),
             ServedModel::Tensors(_) => None,
         };
-        Ok(Self { spec, name, classes, kind, rows_max, metrics: ModelMetrics::default(), batcher, sequences })
+        let takes_text = spec.features.iter().any(|field| field.dtype == DType::STRING);
+        let metrics = ModelMetrics::default();
+        Ok(Self { spec, name, classes, kind, rows_max, metrics, batcher, takes_text, sequences })
     }
 }
 
@@ -249,7 +253,7 @@ impl Deployment {
 
     /// Whether a feature is given as text.
     pub fn takes_text(&self) -> bool {
-        self.features().iter().any(|field| field.dtype == DType::STRING)
+        self.core.takes_text
     }
 
     /// Margins a row gets.

@@ -99,6 +99,9 @@ impl RefusalReason {
     }
 }
 
+/// How often a refusal looks for callers that have gone.
+const GONE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Nanoseconds from the queue's birth to when the request is due, then the order of arrival.
 type Key = (i128, u64);
 
@@ -142,12 +145,24 @@ pub(crate) struct Queue {
     cost: CostModel,
     /// When the calls that run are expected to end.
     running: Vec<(u64, Instant)>,
+    /// Requests whose callers had gone when room was needed; the next call reports them.
+    gone: Vec<Arc<Job>>,
+    looked_for_gone: Instant,
 }
 
 impl Queue {
     pub(crate) fn new(limits: QueueLimits, now: Instant) -> Self {
-        let (entries, running) = (BTreeMap::new(), Vec::new());
-        Self { limits, born: now, entries, rows: 0, next_number: 0, cost: CostModel::default(), running }
+        Self {
+            limits,
+            born: now,
+            entries: BTreeMap::new(),
+            rows: 0,
+            next_number: 0,
+            cost: CostModel::default(),
+            running: Vec::new(),
+            gone: Vec::new(),
+            looked_for_gone: now,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -163,29 +178,57 @@ impl Queue {
     /// # Errors
     /// Why it is refused.
     pub(crate) fn admit(&mut self, job: &Arc<Job>, now: Instant) -> Result<(), Refusal> {
-        if self.entries.len() >= self.limits.requests_max {
-            return Err(Refusal::Full { waiting: self.entries.len() });
+        let mut refusal = self.refusal_of(job, now);
+        // Nobody is refused for the sake of callers that have gone.
+        if refusal.is_some() && self.removes_gone(now) {
+            refusal = self.refusal_of(job, now);
+        }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
         }
         let key = self.key_of(job);
-        if let Some(wait) = self.expected_wait(key, job.ask.rows, now) {
-            let objective_ends = job.ask.arrived + self.limits.objective;
-            let ends = job.ask.deadline.unwrap_or(objective_ends);
-            // An idle model takes even what cannot end in time if only the objective says so: it would never be answered otherwise.
-            let is_hopeless = job.ask.deadline.is_some() || wait.is_behind_others;
-            if is_hopeless && now.checked_add(wait.time).is_none_or(|answered| answered > ends) {
-                let bound = ends.saturating_duration_since(now);
-                return Err(Refusal::Late { wait: wait.time, bound, has_deadline: job.ask.deadline.is_some() });
-            }
-        }
         self.next_number += 1;
         self.rows += job.ask.rows;
         self.entries.insert(key, Entry { job: Arc::clone(job), next_row: 0 });
         Ok(())
     }
 
+    fn refusal_of(&self, job: &Job, now: Instant) -> Option<Refusal> {
+        if self.entries.len() >= self.limits.requests_max {
+            return Some(Refusal::Full { waiting: self.entries.len() });
+        }
+        let wait = self.expected_wait(self.key_of(job), job.ask.rows, now)?;
+        let objective_ends = job.ask.arrived + self.limits.objective;
+        let ends = job.ask.deadline.unwrap_or(objective_ends);
+        // An idle model takes even what cannot end in time if only the objective says so: it would never be answered otherwise.
+        let is_hopeless = job.ask.deadline.is_some() || wait.is_behind_others;
+        let is_late = is_hopeless && now.checked_add(wait.time).is_none_or(|answered| answered > ends);
+        let bound = ends.saturating_duration_since(now);
+        is_late.then(|| Refusal::Late { wait: wait.time, bound, has_deadline: job.ask.deadline.is_some() })
+    }
+
+    /// Removes those whose callers have gone, if there are any. It looks at all that wait, so not for each refusal.
+    fn removes_gone(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.looked_for_gone) < GONE_PAUSE {
+            return false;
+        }
+        self.looked_for_gone = now;
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| {
+            let is_gone = entry.job.is_forsaken();
+            if is_gone {
+                self.rows -= entry.rows();
+                self.gone.push(Arc::clone(&entry.job));
+            }
+            !is_gone
+        });
+        self.entries.len() < before
+    }
+
     /// The most urgent rows that make one call, and who is dropped on the way.
     pub(crate) fn take(&mut self, now: Instant) -> Taken {
         let mut taken = Taken::default();
+        taken.dropped.extend(self.gone.drain(..).map(|job| (job, Refusal::Gone)));
         let rows_max = self.batch_rows_max();
         while taken.rows < rows_max {
             let Some(mut first) = self.entries.first_entry() else { break };

@@ -57,6 +57,29 @@ fn the_first_call_has_one_row_and_later_ones_what_half_the_objective_allows() {
 }
 
 #[test]
+fn nobody_is_refused_for_the_sake_of_callers_that_have_gone() {
+    let now = Instant::now();
+    let costs = [(1, MS(11)), (5, MS(15))];
+    let mut full = Jobs::with_costs(QueueLimits { requests_max: 3, ..LIMITS }, now, &costs);
+    let mut late = Jobs::with_costs(LIMITS, now, &costs);
+    for (jobs, rows) in [(&mut full, 1), (&mut late, 30)] {
+        let deadline = Some(now + MS(190));
+        let admit = |jobs: &mut Jobs, now| jobs.admit(Ask { deadline, ..ask(rows, now) }, now);
+        while admit(jobs, now).is_ok() {}
+        let waited = jobs.callers.len();
+        let first = jobs.callers.drain(1..).next();
+        assert!(admit(jobs, now + MS(1)).is_err(), "it has just looked");
+        drop(first);
+        let job = admit(jobs, now + MS(6)).unwrap();
+        let taken = jobs.queue.take(now + MS(7));
+        assert_eq!(taken.dropped.len(), waited - 1);
+        assert!(taken.dropped.iter().all(|(_, refusal)| *refusal == Refusal::Gone));
+        assert!(taken.parts.iter().any(|part| Arc::ptr_eq(&part.job, &job)) || rows == 30);
+        assert!(jobs.queue.take(now + MS(7)).dropped.is_empty());
+    }
+}
+
+#[test]
 fn a_batch_holds_several_requests_and_a_large_one_is_cut() {
     let now = Instant::now();
     let mut jobs = Jobs::with_costs(LIMITS, now, &[(1, MS(11)), (5, MS(15))]);

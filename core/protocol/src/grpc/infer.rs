@@ -145,7 +145,7 @@ fn output(bytes: &[u8]) -> Result<AskedOutput> {
     let mut output = AskedOutput::default();
     while let Some((number, content)) = fields.next()? {
         match number {
-            1 => fields.text(number, content)?.clone_into(&mut output.name),
+            1 => output.name = fields.text(number, content)?.to_owned().into(),
             2 => {
                 if let ("classification", Parameter::Number(count)) = parameter(fields.bytes(number, content)?)? {
                     output.classes = usize::try_from(count).ok().filter(|count| *count > 0);

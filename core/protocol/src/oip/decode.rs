@@ -1,5 +1,6 @@
 //! Infer requests to predict requests.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ pub struct InferRequest {
 
 #[derive(Debug, Clone)]
 pub(crate) struct RequestedOutput {
-    pub(crate) name: String,
+    pub(crate) name: Cow<'static, str>,
     /// As a blob behind the JSON.
     pub(crate) binary: bool,
     /// The classification extension: answer the best N as `value:index:label`.
@@ -196,11 +197,12 @@ pub(crate) fn requested(
     binary_output: bool,
 ) -> Result<Vec<RequestedOutput>> {
     let known = output_names(deployment);
-    let all = || known.iter().map(|name| AskedOutput { name: (*name).to_owned(), ..AskedOutput::default() }).collect();
+    let all =
+        || known.iter().map(|name| AskedOutput { name: Cow::Borrowed(*name), ..AskedOutput::default() }).collect();
     let asked: Vec<AskedOutput> = asked.filter(|asked| !asked.is_empty()).unwrap_or_else(all);
     let mut outputs: Vec<RequestedOutput> = Vec::with_capacity(asked.len());
     for output in asked {
-        let problem = if !known.contains(&output.name.as_str()) && output.name != CONTRIBUTIONS_OUTPUT {
+        let problem = if !known.contains(&&*output.name) && output.name != CONTRIBUTIONS_OUTPUT {
             "is not an output"
         } else if outputs.iter().any(|other| other.name == output.name) {
             "is asked for twice"
@@ -512,7 +514,7 @@ fn parameters<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Parameters, A::Erro
 /// One entry of `outputs`.
 #[derive(Debug, Default)]
 pub(crate) struct AskedOutput {
-    pub(crate) name: String,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) binary: Option<bool>,
     pub(crate) classes: Option<usize>,
 }
@@ -520,7 +522,7 @@ pub(crate) struct AskedOutput {
 impl<'de> KeyHandler<'de> for AskedOutput {
     fn key<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "name" => self.name = map.next_value::<Option<String>>()?.unwrap_or_default(),
+            "name" => self.name = map.next_value::<Option<String>>()?.unwrap_or_default().into(),
             "parameters" => {
                 let parameters = parameters(map)?;
                 self.binary = parameters.binary_data;

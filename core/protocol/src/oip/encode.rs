@@ -170,7 +170,7 @@ pub(crate) enum OutputTensor<'a> {
 impl<'a> OutputTensor<'a> {
     pub(crate) fn of(response: &'a PredictResponse, output: &RequestedOutput) -> Result<Self> {
         let rows = response.rows;
-        Ok(match (output.name.as_str(), output.classes) {
+        Ok(match (&*output.name, output.classes) {
             ("scores", Some(count)) => {
                 let count = count.min(response.scores_count());
                 OutputTensor::Texts(best_classes(response, count), vec![rows, count])

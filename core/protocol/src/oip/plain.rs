@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         let (mut output, mut seen) = (AskedOutput::default(), Seen::default());
         self.object(|reader, key| {
             match key {
-                "name" => reader.text()?.clone_into(&mut output.name),
+                "name" => output.name = reader.text()?.to_owned().into(),
                 "parameters" => output.binary = reader.parameters()?.binary_data,
                 _ => return None,
             }

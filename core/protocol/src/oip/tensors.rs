@@ -38,7 +38,7 @@ pub(crate) fn tensor_infer(
     let model = deployment.tensor_model().ok_or_else(|| Error::internal("tensors for a model of rows"))?;
     let all = || {
         let names = model.signature().outputs.iter().map(|info| info.name.clone());
-        names.map(|name| AskedOutput { name, ..AskedOutput::default() }).collect()
+        names.map(|name| AskedOutput { name: name.into(), ..AskedOutput::default() }).collect()
     };
     let asked: Vec<AskedOutput> = asked.filter(|asked| !asked.is_empty()).unwrap_or_else(all);
     let outputs: Vec<RequestedOutput> = asked
@@ -59,7 +59,7 @@ pub(crate) fn tensor_infer(
             ));
         }
     }
-    let names = outputs.iter().map(|output| output.name.clone()).collect();
+    let names = outputs.iter().map(|output| output.name.to_string()).collect();
     let request = TensorRequest { id, inputs, outputs: names, ..TensorRequest::default() };
     Ok(TensorInfer { request, timeout: None, outputs })
 }
