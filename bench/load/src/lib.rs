@@ -4,6 +4,7 @@
 //! server that stalls is charged for every request that it kept waiting (what coordinated omission leaves out).
 
 mod arrivals;
+mod connections;
 mod grpc;
 mod histogram;
 mod http1;
@@ -13,6 +14,7 @@ mod requests;
 mod run;
 
 pub use arrivals::Arrivals;
+pub use connections::{Connection, serve_connections};
 pub use histogram::Histogram;
 pub use options::{Options, Protocol};
 pub use report::{Latencies, Report};

@@ -5,59 +5,31 @@
 
 use std::error::Error;
 use std::future::{Ready, ready};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 
 use bytes::{Buf, BufMut, Bytes};
+use headrace_load::{Connection, serve_connections};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use hyper_util::rt::TokioExecutor;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Response, Status};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-fn main() -> Outcome<()> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
-    let threads: usize = arguments.next().ok_or("THREADS is missing")?.parse()?;
+    let threads = arguments.next().ok_or("THREADS is missing")?.parse()?;
     let answer = Bytes::from(std::fs::read(arguments.next().ok_or("ANSWER_FILE is missing")?)?);
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let mut senders = Vec::new();
-    for _ in 0..threads.max(1) {
-        let (sender, streams) = unbounded_channel();
-        let answer = answer.clone();
-        std::thread::spawn(move || serve(streams, &answer));
-        senders.push(sender);
-    }
-    writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
-    for (number, stream) in listener.incoming().enumerate() {
-        senders[number % senders.len()].send(stream?)?;
-    }
-    Ok(())
+    serve_connections(threads, move |connection| serve(connection, answer.clone()))
 }
 
-fn serve(mut streams: UnboundedReceiver<TcpStream>, answer: &Bytes) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        while let Some(stream) = streams.recv().await {
-            stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
-            let io = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request: hyper::Request<Incoming>| {
-                    let answer = answer.clone();
-                    async move { Ok::<_, Status>(Grpc::new(Messages).unary(Same(answer), request).await) }
-                });
-                // A client that goes ends its connection only.
-                drop(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await);
-            });
-        }
-        Ok(())
-    })
+async fn serve(connection: Connection, answer: Bytes) {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let answer = answer.clone();
+        async move { Ok::<_, Status>(Grpc::new(Messages).unary(Same(answer), request).await) }
+    });
+    // A client that goes ends its connection only.
+    drop(http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await);
 }
 
 /// Answers every message with the same.

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,33 +164,31 @@ def nginx_user() -> str:
     return "user root;" if os.geteuid() == 0 else ""
 
 
-@contextmanager
-def bare_server(session: Session, folder: Path, answer: bytes) -> Iterator[Server]:
+def bare_server(session: Session, folder: Path, answer: bytes) -> AbstractContextManager[Server]:
     """A hyper server that reads each request and answers the same bytes, with as many threads.
 
     Raises:
         ControlError: `missing_program`, `build_failed`.
     """
-    program = cargo_program(session.root, "headrace-load", "bare")
-    folder.mkdir(parents=True)
-    (folder / "answer").write_bytes(answer)
-    command = [str(program), str(THREADS), str(folder / "answer"), "application/json"]
-    with running(command, folder / "bare.log") as process:
-        assert process.stdout is not None
-        yield Server(process, int(process.stdout.readline().decode().rpartition(":")[2]))
+    return _answering_the_same(session, folder, answer, "bare", "application/json")
 
 
-@contextmanager
-def bare_grpc_server(session: Session, folder: Path, answer: bytes) -> Iterator[Server]:
+def bare_grpc_server(session: Session, folder: Path, answer: bytes) -> AbstractContextManager[Server]:
     """A server made with tonic that reads each message and answers the same one, with as many threads.
 
     Raises:
         ControlError: `missing_program`, `build_failed`.
     """
-    program = cargo_program(session.root, "headrace-load", "bare-grpc")
+    return _answering_the_same(session, folder, answer, "bare-grpc")
+
+
+@contextmanager
+def _answering_the_same(session: Session, folder: Path, answer: bytes, program: str, *options: str) -> Iterator[Server]:
+    """A program of bench/load, on one port whatever it speaks."""
+    path = cargo_program(session.root, "headrace-load", program)
     folder.mkdir(parents=True)
     (folder / "answer").write_bytes(answer)
-    with running([str(program), str(THREADS), str(folder / "answer")], folder / "bare-grpc.log") as process:
+    with running([str(path), str(THREADS), str(folder / "answer"), *options], folder / f"{program}.log") as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().decode().rpartition(":")[2])
         yield Server(process, port, grpc=port)
