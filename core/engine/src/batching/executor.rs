@@ -161,8 +161,9 @@ impl Shared {
                 let mut state = self.state();
                 let now = Instant::now();
                 let taken = state.queue.take(now);
-                let number = state.queue.begun(taken.rows, now);
-                state.calls += u64::from(taken.rows > 0);
+                // What takes no rows is no call: who comes meanwhile is not behind it.
+                let number = (taken.rows > 0).then(|| state.queue.begun(taken.rows, now));
+                state.calls += u64::from(number.is_some());
                 (taken, number)
             };
             let called = catch_unwind(AssertUnwindSafe(|| self.call(&taken, &mut memory)));
@@ -172,7 +173,9 @@ impl Shared {
                 None
             });
             drop(turn);
-            self.learned(&mut self.state().queue, |queue| queue.ended(number, observed));
+            if let Some(number) = number {
+                self.learned(&mut self.state().queue, |queue| queue.ended(number, observed));
+            }
         }
     }
 

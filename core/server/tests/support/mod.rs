@@ -3,6 +3,7 @@
 
 pub mod grpc;
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -45,7 +46,9 @@ pub const WAITING_MAX: usize = 255;
 
 /// As [`start`], with further models.
 pub fn start_with(config: ServerConfig, specs: Vec<ModelSpec>) -> Running {
-    let batching = BatchingOptions { requests_max: WAITING_MAX, ..BatchingOptions::default() };
+    // A test holds this model for as long as the machine needs to connect many clients.
+    let objectives = HashMap::from([("away".to_owned(), Duration::from_secs(60))]);
+    let batching = BatchingOptions { requests_max: WAITING_MAX, objectives, ..BatchingOptions::default() };
     let engine = Arc::new(Engine::new(EngineOptions { batching, ..EngineOptions::default() }));
     engine.add_model(sum_classifier("delay", 1, &["a", "b"])).unwrap();
     engine.add_model(sum_classifier("delay", 2, &["a", "b"])).unwrap();
