@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 
 use headrace_types::{Error, ErrorCode, Result};
 
@@ -87,13 +88,18 @@ pub fn check_contributions_lengths(
     ))
 }
 
-/// Runs rows on up to `threads` threads (fewer than 2: on the calling one), a part of them on each.
+/// Parts that each thread is given, where there are enough rows: one that a busy core holds up leaves the rest to the others.
+const PARTS_PER_THREAD: usize = 8;
+/// Rows of a part, so that what each call of a kernel costs does not count.
+const PART_ROWS_MIN: usize = 512;
+
+/// Runs rows on up to `threads` threads, of which the calling one is the first: each takes the next part when it is done with one.
 ///
 /// Lengths were checked by the caller: `features` has `features_count` values a row, `results` has `width`. All parts but the last
 /// have a multiple of `step` rows.
 ///
 /// # Errors
-/// The first of `run`'s.
+/// One of `run`'s.
 pub fn spread<'a>(
     features: Features<'a>,
     features_count: usize,
@@ -103,20 +109,105 @@ pub fn spread<'a>(
     step: usize,
     run: impl Fn(Features<'a>, &mut [f64]) -> Result<()> + Sync,
 ) -> Result<()> {
-    if threads < 2 {
+    if threads < 2 || results.is_empty() {
         return run(features, results);
     }
-    let part_rows = (results.len() / width).div_ceil(threads).next_multiple_of(step);
-    let run = &run;
-    std::thread::scope(|scope| {
-        let mut begin = 0;
-        let mut workers = Vec::with_capacity(threads);
-        for results in results.chunks_mut(part_rows * width) {
+    let rows = results.len() / width;
+    let part_rows = rows.div_ceil(threads * PARTS_PER_THREAD).max(PART_ROWS_MIN.min(rows.div_ceil(threads)));
+    let part_rows = part_rows.next_multiple_of(step);
+    let parts = Mutex::new(results.chunks_mut(part_rows * width).enumerate());
+    let next_part = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((part, results)) = next_part() {
+            let begin = part * part_rows * features_count;
             let end = begin + results.len() / width * features_count;
-            let features = features.slice(begin..end);
-            begin = end;
-            workers.push(scope.spawn(move || run(features, results)));
+            run(features.slice(begin..end), results)?;
         }
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        helpers
+            .into_iter()
+            .map(|helper| helper.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .fold(own, Result::and)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Two features a row; each result is their sum.
+    fn sums(features: Features<'_>, results: &mut [f64]) {
+        let Features::Float64(features) = features else { panic!("float64 was given") };
+        for (features, result) in features.chunks_exact(2).zip(results) {
+            *result = features.iter().sum();
+        }
+    }
+
+    fn features_of(rows: usize) -> Vec<f64> {
+        (0..2 * rows).map(|value| value as f64).collect()
+    }
+
+    fn expected(rows: usize) -> Vec<f64> {
+        (0..rows).map(|row| (4 * row + 1) as f64).collect()
+    }
+
+    #[test]
+    fn each_row_is_run_once_on_any_number_of_threads() {
+        for rows in [0, 1, 63, 64, 511, 513, 1025, 5000, 20_001] {
+            for (threads, step) in [(1, 1), (2, 64), (3, 1), (5, 7)] {
+                let (features, mut results) = (features_of(rows), vec![f64::NAN; rows]);
+                spread(Features::Float64(&features), 2, &mut results, 1, threads, step, |features, results| {
+                    assert!(results.iter().all(|result| result.is_nan()));
+                    sums(features, results);
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(results, expected(rows), "{rows} rows, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_held_up_leaves_the_rest_to_the_others() {
+        let rows = 20_000;
+        let (features, mut results) = (features_of(rows), vec![f64::NAN; rows]);
+        let (done, dones) = channel();
+        let dones = Mutex::new(dones);
+        spread(Features::Float64(&features), 2, &mut results, 1, 2, 1, |features, results| {
+            let is_first = matches!(features, Features::Float64([0.0, ..]));
+            sums(features, results);
+            let mut others = rows - results.len();
+            while is_first && others > 0 {
+                match dones.lock().unwrap().recv_timeout(Duration::from_secs(60)) {
+                    Ok(rows) => others -= rows,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                        panic!("{others} rows wait for the thread that is held up")
+                    }
+                }
+            }
+            done.send(results.len()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(results, expected(rows));
+    }
+
+    #[test]
+    fn what_fails_on_one_thread_fails_the_call() {
+        let features = features_of(4000);
+        let mut results = vec![0.0; 4000];
+        let error = spread(Features::Float64(&features), 2, &mut results, 1, 3, 1, |_, results| {
+            results[0] = f64::NAN;
+            Err(Error::internal("broken"))
+        });
+        assert_eq!(error.unwrap_err().code, ErrorCode::Internal);
+    }
 }
