@@ -26,8 +26,10 @@ KEY = "item_id"
 VIEW = "items"
 SERVICE = "item_features"
 GOLDEN_ROWS = 16
-SLEEPERS = {"fixed-cost": 0.001, "slow": 0.005}
-"""Models that a call costs so many seconds, whatever its rows."""
+SLEEPERS = {"fixed-cost": "0.001", "slow": "0.005 * len(batch)"}
+"""Models that sleep, and for how many seconds a call: the first whatever its rows, the other for each, so that batches do not help it."""
+SLOW_OBJECTIVE_S = 0.015
+"""An accepted request of the slow model may wait for two others."""
 
 NAMES = [f"f{at}" for at in range(FEATURES)]
 DEFINITIONS = f"""
@@ -61,7 +63,7 @@ def make_projects(options: dict[str, Any]) -> dict[str, Any]:
     types = dict.fromkeys(NAMES, "float32")
     with opened(folder / "small", None) as store:
         store.register_model("plain", exported, features=types)
-    with opened(folder / "served", DEFINITIONS) as store:
+    with opened(folder / "served", DEFINITIONS, f"[queue]\nobjectives = {{slow = {SLOW_OBJECTIVE_S}}}\n") as store:
         store.apply()
         now = np.full(len(rows), time.time_ns() // 1000, dtype="datetime64[us]")
         pyarrow = package("pyarrow")
@@ -79,9 +81,9 @@ def make_projects(options: dict[str, Any]) -> dict[str, Any]:
     return {"keys": len(rows), "written": counts.inserted}
 
 
-def opened(folder: Path, definitions: str | None) -> headrace.FeatureStore:
+def opened(folder: Path, definitions: str | None, settings: str = "") -> headrace.FeatureStore:
     folder.mkdir(parents=True)
-    (folder / "headrace.toml").write_text(f'[project]\nname = "{folder.name}"\n')
+    (folder / "headrace.toml").write_text(f'[project]\nname = "{folder.name}"\n\n{settings}')
     (folder / "features").mkdir()
     if definitions is not None:
         (folder / "features" / "items.py").write_text(textwrap.dedent(definitions))
