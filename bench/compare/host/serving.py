@@ -27,7 +27,7 @@ VIEW = "items"
 SERVICE = "item_features"
 GOLDEN_ROWS = 16
 SLEEPERS = {"fixed-cost": "0.001", "slow": "0.005 * len(batch)"}
-"""Models that sleep, and for how many seconds a call: the first whatever its rows, the other for each, so that batches do not help it."""
+"""Models that sleep, and for how many seconds a call: the first whatever its rows, the other for each of them."""
 SLOW_OBJECTIVE_S = 0.015
 """An accepted request of the slow model may wait for two others."""
 
