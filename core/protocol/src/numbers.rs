@@ -119,7 +119,8 @@ impl Digits<'_> {
 fn leading_digits(eight: u64) -> (usize, u64) {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let values = eight ^ (EACH * u64::from(b'0'));
-    // The high bit of each byte that is no digit: of those above 9, which reach it by adding, and of those that have it.
+    // The high bit of each byte that is no digit: of those above 9, which reach it by adding, and of those that have it. A sum that does
+    // not fit its byte changes only those behind it, and it is no digit itself.
     let others = (values.wrapping_add(EACH * 0x76) | values) & (EACH * 0x80);
     let digits = (others.trailing_zeros() / 8) as usize;
     if digits == 0 {

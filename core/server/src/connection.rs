@@ -1,4 +1,4 @@
-//! What a connection is doing and since when, for the sweep that ends those that take too long.
+//! What a connection is doing and since when, for the sweep that ends those that take too long; and when it writes.
 //!
 //! A timer for each request would cost more than a small prediction. So a connection only notes the worker's tick when its phase
 //! changes, and the worker looks over its connections once a tick.

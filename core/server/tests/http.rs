@@ -175,6 +175,17 @@ fn what_is_not_http_is_answered_and_closed() {
 }
 
 #[test]
+fn a_request_has_a_hundred_headers_at_most() {
+    let server = start(config());
+    for (headers, status) in [(100, 200), (101, 431)] {
+        let mut client = server.client();
+        client.send(format!("GET /v2/health/live HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(headers)).as_bytes());
+        assert_eq!(client.answer().expect("an answer").status, status, "{headers} headers");
+    }
+    assert_alive(&mut server.client());
+}
+
+#[test]
 fn a_body_over_the_limit_is_refused_however_it_comes() {
     let server = start(ServerConfig { body_bytes_max: 10_000, ..config() });
     let mut client = server.client();

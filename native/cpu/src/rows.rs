@@ -112,9 +112,8 @@ pub fn spread<'a>(
     if threads < 2 || results.is_empty() {
         return run(features, results);
     }
-    let rows = results.len() / width;
-    let part_rows = rows.div_ceil(threads * PARTS_PER_THREAD).max(PART_ROWS_MIN.min(rows.div_ceil(threads)));
-    let part_rows = part_rows.next_multiple_of(step);
+    let share = (results.len() / width).div_ceil(threads);
+    let part_rows = share.div_ceil(PARTS_PER_THREAD).max(PART_ROWS_MIN).min(share).next_multiple_of(step);
     let parts = Mutex::new(results.chunks_mut(part_rows * width).enumerate());
     let next_part = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
