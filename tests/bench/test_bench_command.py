@@ -10,6 +10,7 @@ import pytest
 
 from headrace_control.bench import Bar, Report, Result
 from headrace_control.bench import run as bench_run
+from headrace_control.bench.areas import serve
 from headrace_control.cli import main
 
 
@@ -74,3 +75,20 @@ def test_a_case_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "no-such-case" in said
     assert "xgboost-500x8/1024" in said
+
+
+@pytest.mark.parametrize("value", [1.5, None])
+def test_bars_alone_are_a_run_unless_none_was_measured(
+    value: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = [Bar("overload", value, 2.0, "<=")]
+    monkeypatch.setattr(serve, "run", lambda session: session.report("serve", [], [], bars))
+    plot = tmp_path / "bars.png"
+    code = call("serve", "--quick", "--only", "overload-10-x-peak", "--plot", str(plot), "--json", "-")
+    told = capsys.readouterr()
+    if value is None:
+        assert (code, plot.exists()) == (1, False)
+        assert "nothing_measured" in told.err + told.out
+    else:
+        assert (code, plot.read_bytes()[:4]) == (0, b"\x89PNG")
+        assert json.loads(told.out)["bars"][0]["value"] == value

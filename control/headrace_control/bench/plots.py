@@ -29,7 +29,9 @@ def draw(report: Report, title: str, path: Path) -> None:
     cases = list(dict.fromkeys(one.case for one in report.results))
     bar_lines = [_bar_line(bar) for bar in report.as_json()["bars"]]
     foot_inches = 0.35 + 0.17 * (1 + len(bar_lines))
-    if report.area in TIMES:
+    if not report.results:  # some cases have bars only
+        figure = Figure(figsize=(9, 0.8 + foot_inches))
+    elif report.area in TIMES:
         figure = Figure(figsize=(9, 1.2 + 0.42 * len(report.results) + foot_inches))
         _draw_times(figure.add_subplot(), report)
     else:

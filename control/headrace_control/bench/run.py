@@ -51,7 +51,7 @@ def run_area(area: str, options: BenchOptions, note: Note) -> Report:
     )
     with Session(settings, note) as session:
         report: Report = module.run(session)
-    if not report.results:
+    if not report.results and all(bar.value is None for bar in report.bars):
         reasons = "; ".join(f"{what}: {why}" for what, why in report.machine["not_measured"].items())
         raise ControlError(
             "nothing_measured",
