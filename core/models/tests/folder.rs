@@ -31,7 +31,7 @@ impl Drop for Scratch {
 }
 
 fn fixture(file: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/fixtures");
+    let folder = Path::new("../../tests/models/fixtures");
     fs::read(folder.join(file)).unwrap()
 }
 

@@ -6,7 +6,7 @@ use headrace_types::ErrorCode;
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> String {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/fixtures");
+    let folder = "../../tests/models/fixtures";
     std::fs::read_to_string(format!("{folder}/{name}")).unwrap()
 }
 

@@ -10,7 +10,7 @@ use headrace_cpu::{
 use headrace_types::{Column, ColumnData, DType, Field, RowVersion, ScalarType, Value};
 
 /// Written by headrace 0.1.0 before format 2: the rows of [`rows`].
-const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1.table");
+const FORMAT_1: &str = "tests/fixtures/format-1.table";
 const KEYS: usize = 9;
 
 /// A view of more than 64 fields, one of nothing, one of strings and lists, and so many small ones that there are more than 64.

@@ -10,7 +10,7 @@ fn options(class: &str) -> WorkerOptions {
     WorkerOptions {
         name: "test/1".into(),
         python: "python3".into(),
-        worker_file: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pool.py"),
+        worker_file: Path::new("tests/pool.py").canonicalize().unwrap(),
         folder: PathBuf::from("/"),
         module: "module".into(),
         class: class.into(),
@@ -64,7 +64,7 @@ fn a_program_that_reads_nothing_ends_at_the_deadline() {
     // A message that no socket takes at once, to a program that sleeps.
     let columns = (0..20_000).map(|number| (format!("column_{number:0100}"), ColumnType::Bool)).collect();
     let mute = WorkerOptions {
-        python: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mute.sh"),
+        python: Path::new("tests/mute.sh").canonicalize().unwrap(),
         start_deadline: Duration::from_millis(500),
         batch_bytes_max: 16 << 20,
         columns,

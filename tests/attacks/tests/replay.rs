@@ -6,7 +6,7 @@ use std::{fs, io};
 use headrace_attacks::TARGETS;
 
 fn kept(target: &str) -> io::Result<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kept").join(target);
+    let folder = Path::new("kept").join(target);
     let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     files.sort();
     Ok(files)
@@ -49,7 +49,7 @@ fn damaged_copies_come_back() -> io::Result<()> {
 
 #[test]
 fn every_folder_belongs_to_a_target() -> io::Result<()> {
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kept"))? {
+    for entry in fs::read_dir("kept")? {
         let name = entry?.file_name();
         assert!(TARGETS.iter().any(|target| Some(target.name) == name.to_str()), "nothing replays kept/{name:?}");
     }

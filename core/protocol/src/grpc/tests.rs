@@ -192,7 +192,7 @@ fn wrong_columns_are_refused_and_wrong_values_fail_their_rows() {
 /// The Python client reads the messages from a file of its own, which this writes anew when HEADRACE_UPDATE_DESCRIPTORS is set.
 #[test]
 fn the_python_client_has_these_messages() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pyplatform/headrace/client/descriptors.bin");
+    let file = "../../pyplatform/headrace/client/descriptors.bin";
     let built = &include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..];
     if std::env::var_os("HEADRACE_UPDATE_DESCRIPTORS").is_some() {
         std::fs::write(file, built).unwrap();
